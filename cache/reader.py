@@ -1,0 +1,131 @@
+"""Reads a cache: all its shards as one table of videos and one array a stream."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import schema
+from cache.errors import CacheError, bullet_list
+from cache.schema import Failure
+from cache.shard import Shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """The shards of one directory, of one fingerprint, in the order of their names.
+
+    An id may occur in several shards: the last one counts, as a used video or as a failure. Rows that are superseded
+    so are not shown.
+    """
+
+    path: Path
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> "Cache":
+        """Open every shard's head; reads no features.
+
+        Raises `CacheError`: no such directory, no shards in it, any shard damaged (all are named), or shards of
+        different fingerprints.
+        """
+        paths = shard_paths(path)
+        if not paths:
+            raise CacheError(f"{path}: no shards ({schema.SHARD_PATTERN}) in it; make them with `haechi extract`")
+        shards, problems = [], []
+        for shard in paths:
+            try:
+                shards.append(Shard.open(shard))
+            except CacheError as error:
+                problems.append(str(error))
+        if problems:
+            raise CacheError(f"{path}: {len(problems)} of {len(paths)} shards are unusable:\n{bullet_list(problems)}")
+        for shard in shards[1:]:
+            if shard.fingerprint != shards[0].fingerprint:
+                differing = schema.differing_fields(shards[0].provenance.settings, shard.provenance.settings)
+                lines = [f"{name}: {a!r} against {b!r}" for name, a, b in differing]
+                raise CacheError(
+                    f"{path}: {shards[0].path.name} and {shard.path.name} were made with different settings and "
+                    f"never mix:\n{bullet_list(lines)}"
+                )
+        return cls(path=path, shards=tuple(shards))
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits: the hash of all that decides a feature's value."""
+        return self.shards[0].fingerprint
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the fingerprint hashes."""
+        return self.shards[0].provenance.settings
+
+    @property
+    def untrained(self) -> list[str]:
+        """The backbones whose weights are random, such as `["clip", "slowfast"]`."""
+        return [stream for stream in schema.STREAMS if not self.settings[stream]["trained"]]
+
+    @cached_property
+    def _live(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """A shard's rows that count: masks over its items (N,) and its failures (F,)."""
+        last: dict[str, tuple[int, int, int]] = {}  # id -> shard, table (0 media, 1 failure), row
+        ids = [shard.read("media/id", "failure/id") for shard in self.shards]
+        for i, tables in enumerate(ids):
+            for table, column in enumerate(tables):
+                last.update((id, (i, table, row)) for row, id in enumerate(column))
+        live = [(np.zeros(len(media), bool), np.zeros(len(failure), bool)) for media, failure in ids]
+        for i, table, row in last.values():
+            live[i][table][row] = True
+        return live
+
+    @cached_property
+    def media(self) -> dict[str, np.ndarray]:
+        """The columns of `schema.Media` over all N used videos, each (N,)."""
+        return self._table("media", schema.MEDIA_TYPES, 0)
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """Every video that could not be used."""
+        columns = self._table("failure", schema.FAILURE_TYPES, 1)
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return [Failure(**dict(zip(columns, row, strict=True))) for row in rows]
+
+    def _table(self, group: str, types: dict[str, Any], table: int) -> dict[str, np.ndarray]:
+        names = [f"{group}/{column}" for column in types]
+        parts = [shard.read(*names) for shard in self.shards]
+        masked = [[column[live[table]] for column in part] for part, live in zip(parts, self._live, strict=True)]
+        return {column: np.concatenate(columns) for column, *columns in zip(types, *masked, strict=True)}
+
+    def offset(self, stream: str) -> np.ndarray:
+        """(N+1,) int64: video i owns rows offset[i]:offset[i+1] of every array of the stream."""
+        lengths = []
+        for shard, (live, _) in zip(self.shards, self._live, strict=True):
+            (offset,) = shard.read(f"{stream}/offset")
+            check_offset(offset, where=f"{shard.path}: /{stream}/offset")
+            lengths.append(np.diff(offset)[live])
+        return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+
+    def rows(self, stream: str, name: str) -> np.ndarray:
+        """`/{stream}/{name}` of all used videos, one after another: (ΣT, width) in the storage type, or (ΣT,)."""
+        parts = []
+        for shard, (live, _) in zip(self.shards, self._live, strict=True):
+            values, offset = shard.read(f"{stream}/{name}", f"{stream}/offset")
+            check_offset(offset, where=f"{shard.path}: /{stream}/offset", num_rows=len(values))
+            parts.append(values if live.all() else values[np.repeat(live, np.diff(offset))])
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def shard_paths(path: Path) -> list[Path]:
+    """The shards in a cache's directory, in order. Raises `CacheError` where there is no such directory."""
+    if not path.is_dir():
+        what = "is a file, not a cache directory" if path.exists() else "no such cache directory"
+        raise CacheError(f"{path}: {what}; make a cache with `haechi extract DATA --out {path}`")
+    return sorted(path.glob(schema.SHARD_PATTERN))
+
+
+def check_offset(offset: np.ndarray, *, where: str, num_rows: int | None = None) -> None:
+    """Raise `CacheError` unless offsets start at 0, never fall, and end at `num_rows`."""
+    if offset[0] != 0 or (np.diff(offset) < 0).any() or (num_rows is not None and offset[-1] != num_rows):
+        raise CacheError(f"{where} does not run from 0 up to the number of rows; see `haechi verify`")

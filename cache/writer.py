@@ -1,0 +1,131 @@
+"""Writes shards. A shard under its final name is complete: temporary name, flush, fsync, rename."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cache import schema
+from cache.schema import Failure, Item, Media, Provenance, Seal
+
+TEMPORARY_PREFIX = ".partial-"
+
+
+def shard_path(cache: Path, number: int) -> Path:
+    """`shard-00000.h5` and so on; the number is the shard's place in the cache's order."""
+    return cache / f"shard-{number:05d}.h5"
+
+
+def write_shard(path: Path, items: Sequence[Item], failures: Sequence[Failure], provenance: Provenance) -> None:
+    """Write one shard, whole or not at all.
+
+    Rows keep the order of `items` and `failures`. An `OSError` (full disk, no permission) leaves nothing behind.
+    """
+    with _replacing(path) as temporary, h5py.File(temporary, "w", userblock_size=schema.USER_BLOCK_BYTES) as file:
+        _write_attributes(file, provenance)
+        _write_table(file, "media", [item.media for item in items], schema.MEDIA_TYPES)
+        _write_table(file, "failure", failures, schema.FAILURE_TYPES)
+        for stream in schema.STREAMS:
+            _write_stream(file, stream, items, provenance)
+
+
+def rewrite_labels(path: Path, truth: Callable[[str], tuple[int, str, str]]) -> None:
+    """Give every row of a shard the (label, split, group) that `truth` returns for its id. Features stay as they are."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(path.read_bytes())
+        with h5py.File(temporary, "r+") as file:
+            ids = [value.decode() for value in file["media/id"][:]]
+            labels, splits, groups = zip(*map(truth, ids), strict=True) if ids else ((), (), ())
+            for name, values in {"label": labels, "split": splits, "group": groups}.items():
+                del file[f"media/{name}"]
+                _write_column(file["media"], name, values, schema.MEDIA_TYPES[name])
+
+
+def remove_leftovers(cache: Path) -> None:
+    """Delete what a killed run left under temporary names. Only for the holder of the cache's lock."""
+    for leftover in cache.glob(TEMPORARY_PREFIX + schema.SHARD_PATTERN):
+        leftover.unlink()
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success seal it, make it durable and rename it to `path`; on failure delete it."""
+    temporary = path.with_name(TEMPORARY_PREFIX + path.name)
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            file.seek(schema.USER_BLOCK_BYTES)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            seal = Seal(sha256=digest, num_bytes=file.tell() - schema.USER_BLOCK_BYTES)
+            file.seek(0)
+            file.write(seal.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # makes the rename itself survive a power cut
+        finally:
+            os.close(directory)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_attributes(file: h5py.File, provenance: Provenance) -> None:
+    file.attrs["format"] = schema.FORMAT
+    file.attrs["format_version"] = np.int64(schema.FORMAT_VERSION)
+    file.attrs["fingerprint"] = schema.fingerprint_of(provenance.settings)
+    file.attrs["settings_json"] = schema.canonical_json(provenance.settings)
+    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    file.attrs["versions_json"] = schema.canonical_json(provenance.versions)
+    for name in ("clip_weights", "slowfast_weights", "device", "precision", "producer"):
+        file.attrs[name] = getattr(provenance, name)
+
+
+def _write_table(file: h5py.File, name: str, rows: Sequence[Media | Failure], types: dict[str, Any]) -> None:
+    group = file.create_group(name)
+    for column, dtype in types.items():
+        _write_column(group, column, [getattr(row, column) for row in rows], dtype)
+
+
+def _write_column(group: h5py.Group, name: str, values: Sequence[Any], dtype: Any) -> None:
+    if dtype is str:
+        encoded = [value.encode() for value in values]
+        length = max(map(len, encoded), default=0) or 1  # HDF5 has no strings of length 0
+        dtype, values = h5py.string_dtype("utf-8", length), encoded
+    _write_array(group, name, np.array(values, dtype=dtype))
+
+
+def _write_array(group: h5py.Group, name: str, array: np.ndarray) -> None:
+    row_bytes = max(1, array[:1].nbytes)
+    rows = max(1, min(len(array), schema.CHUNK_BYTES // row_bytes))
+    group.create_dataset(
+        name,
+        data=array,
+        chunks=(rows, *array.shape[1:]),
+        maxshape=array.shape if len(array) else (None, *array.shape[1:]),  # HDF5 wants chunks within the shape
+        fletcher32=True,
+        track_times=False,
+    )
+
+
+def _write_stream(file: h5py.File, stream: str, items: Sequence[Item], provenance: Provenance) -> None:
+    group = file.create_group(stream)
+    store = provenance.settings["store"]
+    widths = provenance.settings[stream]["widths"]
+    lengths = [len(item.array(stream, "features")) for item in items]
+    _write_array(group, "offset", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    for name, num_axes in schema.STREAMS[stream].items():
+        dtype = store if num_axes == 2 else "float32"
+        shape = (0, widths[name]) if num_axes == 2 else (0,)
+        arrays = [item.array(stream, name) for item in items]
+        assert all(a.dtype == dtype and a.shape[1:] == shape[1:] for a in arrays), (
+            f"/{stream}/{name}: wrong type or width"
+        )
+        _write_array(group, name, np.concatenate([np.empty(shape, dtype), *arrays]))

@@ -1,0 +1,70 @@
+"""The command line's front door: loads a stage's command only when it is called."""
+
+import importlib
+import os
+
+import click
+
+from cache.errors import HaechiError
+
+__version__ = "0.1.0"
+
+# Command -> the module that holds it (under the command's own name) and its line in `haechi --help`.
+COMMANDS = {
+    "extract": ("extract.cli", "Stage 1: videos to a feature cache."),
+    "validate": ("extract.cli", "Check every video of a dataset; write the result as CSV."),
+    "inspect": ("cache.cli", "Show on one screen what a cache holds."),
+    "verify": ("cache.cli", "Check every byte of a cache."),
+    "train": ("train.cli", "Stage 2: a feature cache to a trained head with its threshold."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, and whose users never see a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module_name), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except HaechiError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in {"cache", "extract", "train", "haechi"}:
+                raise
+            raise click.ClickException(
+                f"the package {error.name!r} is not installed; stage 1 needs `pip install 'haechi[extract]'`, "
+                "stage 2 `pip install 'haechi[train]'`"
+            ) from error
+        except OSError as error:
+            if error.errno is None:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{os.strerror(error.errno)}") from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__)
+def main() -> None:
+    """Turn folders of videos into a harmful-content classifier that can be believed.
+
+    Two stages: `haechi extract DATA --out CACHE` once a dataset, then `haechi train CACHE --out RUN` in seconds, as
+    often as needed.
+    """
+
+
+if __name__ == "__main__":
+    main()
