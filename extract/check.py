@@ -1,0 +1,64 @@
+"""`haechi validate`: the checks of an extraction without its models."""
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cache.schema import LABEL_NAMES
+from extract.decode import Sampled
+from extract.manifest import Manifest
+from extract.reasons import STAGE_OF
+from extract.settings import ExtractSettings
+from extract.workers import DecodePool, Rejected
+
+COLUMNS = ("id", "label", "ok", "stage", "reason", "message")
+KNOWN = ("duration_seconds", "fps", "num_frames", "width", "height", "sha256")
+
+
+def check_all(
+    manifest: Manifest, settings: ExtractSettings, *, on_video: Callable[[bool], None]
+) -> list[Sampled | Rejected]:
+    """Decode every sampled frame of every video and keep none; a result an entry, in the manifest's order.
+
+    `on_video` hears of each as it is done, and whether it failed.
+    """
+    results: dict[int, Sampled | Rejected] = {}
+    pool = DecodePool(
+        num_workers=min(settings.workers or len(os.sched_getaffinity(0)), len(manifest.entries)),
+        num_samples=settings.frames,
+        max_pixels=settings.max_pixels,
+        timeout_seconds=settings.timeout_seconds,
+        outputs=[],
+    )
+    with pool:
+        for index, result in pool.run([entry.path for entry in manifest.entries]):
+            results[index] = result if isinstance(result, Rejected) else result.sampled
+            on_video(isinstance(result, Rejected))
+    return [results[index] for index in range(len(manifest.entries))]
+
+
+def write_csv(path: Path, manifest: Manifest, results: Sequence[Sampled | Rejected]) -> None:
+    """A row an entry: its id, whether it can be used, why not, and what is known of it. Replaces the file whole."""
+    temporary = path.with_name(f".partial-{path.name}")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([*COLUMNS, *KNOWN])
+            for entry, result in zip(manifest.entries, results, strict=True):
+                head = [_cell(entry.id), LABEL_NAMES[entry.label]]
+                if isinstance(result, Rejected):
+                    reason = result.reason
+                    writer.writerow(
+                        [*head, 0, STAGE_OF[reason], reason.value, _cell(result.message)] + [""] * len(KNOWN)
+                    )
+                else:
+                    writer.writerow([*head, 1, "", "", "", *(getattr(result, name) for name in KNOWN)])
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

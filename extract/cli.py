@@ -1,0 +1,164 @@
+"""`haechi extract` and `haechi validate`: flags in, tables out."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cache.schema import STORE_TYPES
+from extract.settings import PRECISIONS, SLOWFAST_MODELS, ExtractSettings
+
+DEFAULTS = ExtractSettings()
+
+
+def option(name: str, help: str, **extra: Any) -> Callable[[Any], Any]:
+    """A flag whose default is the field of the same name in `ExtractSettings`."""
+    field = extra.pop("field", name.removeprefix("--").replace("-", "_"))
+    return click.option(name, field, default=getattr(DEFAULTS, field), help=help, **extra)
+
+
+def manifest_options(command: Any) -> Any:
+    """The flags that say how DATA is read."""
+    for decorator in (
+        click.option("--positive", metavar="NAME", help="In a folder of class folders: the harmful one."),
+        click.option(
+            "--root",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            help="Where relative paths of a manifest start. [default: the manifest's folder]",
+        ),
+        click.argument("data", type=click.Path(path_type=Path)),
+    ):
+        command = decorator(command)
+    return command
+
+
+def decoding_options(command: Any) -> Any:
+    """The flags of sampling and decoding, shared by both commands."""
+    for decorator in (
+        option("--frames", "Frames sampled from each video, evenly spaced.", type=click.IntRange(min=1)),
+        option("--workers", "Decoding processes; 0 chooses by the machine.", type=click.IntRange(min=0)),
+        option("--timeout", "Seconds one video may take to decode.", field="timeout_seconds", type=float),
+        option("--max-pixels", "Largest width x height accepted.", type=click.IntRange(min=1)),
+        click.option("--strict", is_flag=True, help="Exit with 1 if any video cannot be used."),
+    ):
+        command = decorator(command)
+    return command
+
+
+@click.command()
+@manifest_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The cache: a folder of shards.")
+@option("--clip-model", "A model name of open_clip, or local-dir:PATH.")
+@option("--clip-weights", "A tag of open_clip, a local file, or random:SEED (untrained).")
+@option("--slowfast-model", "pytorchvideo's SlowFast.", type=click.Choice(SLOWFAST_MODELS))
+@option("--slowfast-weights", "kinetics400, a local file, or random:SEED (untrained).")
+@option("--store", "Storage type of the features.", type=click.Choice(STORE_TYPES))
+@option("--shard-size", "Rows of the manifest a shard.", type=click.IntRange(min=1))
+@option("--device", "auto, cpu, cuda or cuda:N.")
+@option("--precision", "Arithmetic of the backbones; fp32 is the reference.", type=click.Choice(PRECISIONS))
+@option("--batch-frames", "Frames a CLIP batch; 0 chooses by the device.", type=click.IntRange(min=0))
+@option("--batch-windows", "Windows a SlowFast batch; 0 chooses by the device.", type=click.IntRange(min=0))
+@decoding_options
+@click.option(
+    "--retry", metavar="REASONS", default="", help="Try failures of these reasons again, such as timeout,crashed."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def extract(
+    data: Path,
+    root: Path | None,
+    positive: str | None,
+    out: Path,
+    strict: bool,  # noqa: FBT001
+    retry: str,
+    as_json: bool,  # noqa: FBT001
+    **flags: Any,
+) -> None:
+    """Stage 1: videos to a feature cache.
+
+    DATA is a manifest (CSV or JSON Lines with the column path, and label, split, group, id where known) or a folder
+    with the class folders harmful/ and safe/. Running it again does only what is missing.
+    """
+    import json
+
+    from rich.console import Console
+
+    import haechi
+    from cache.errors import HaechiError
+    from extract import pipeline
+    from extract.manifest import read_manifest
+    from extract.reasons import Reason
+    from extract.show import progress_bar, show_extraction, show_notices
+
+    settings = ExtractSettings(**flags)
+    retried = {reason for reason in retry.split(",") if reason}
+    if unknown := sorted(retried - set(Reason)):
+        raise click.BadParameter(f"no such reason: {', '.join(unknown)}; there are: {', '.join(Reason)}")
+    console = Console(stderr=True)
+    manifest = read_manifest(data, root=root, positive=positive)
+    show_notices(console, manifest)
+    with progress_bar(console) as bar:
+        done = pipeline.extract(
+            manifest,
+            out,
+            settings,
+            producer=f"haechi {haechi.__version__}",
+            retry=retried,
+            on_start=lambda num_rows, where: bar.start(num_rows, f"extract on {where}"),
+            on_video=lambda entry, reason: bar.advance(failed=reason is not None),
+        )
+    if as_json:
+        fields = ("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_new", "seconds")
+        click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
+    else:
+        show_extraction(Console(), done)
+    if done.num_used == 0:
+        raise HaechiError(f"{data}: none of its {done.num_rows} videos could be used; the reasons stand in {out}")
+    if strict and done.num_failed:
+        raise HaechiError(f"{data}: {done.num_failed} of {done.num_rows} videos could not be used (--strict)")
+
+
+@click.command()
+@manifest_options
+@decoding_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("validation.csv"),
+    help="The CSV to write: id, label, ok, stage, reason, message, and what is known of each video.",
+)
+def validate(
+    data: Path,
+    root: Path | None,
+    positive: str | None,
+    strict: bool,  # noqa: FBT001
+    out: Path,
+    **flags: Any,
+) -> None:
+    """Check every video of a dataset; write the result as CSV.
+
+    Does what `extract` does before the models: opens each file and decodes each frame that would be sampled.
+    """
+    from rich.console import Console
+
+    from cache.errors import HaechiError
+    from extract import check
+    from extract.manifest import read_manifest
+    from extract.show import progress_bar, show_check, show_notices
+    from extract.workers import Rejected
+
+    settings = ExtractSettings(**flags)
+    console = Console(stderr=True)
+    manifest = read_manifest(data, root=root, positive=positive)
+    show_notices(console, manifest)
+    with progress_bar(console) as bar:
+        bar.start(len(manifest.entries), "validate")
+        results = check.check_all(manifest, settings, on_video=lambda failed: bar.advance(failed=failed))
+    check.write_csv(out, manifest, results)
+    failures = Counter(result.reason.value for result in results if isinstance(result, Rejected))
+    show_check(Console(), out, num_rows=len(results), failures=dict(sorted(failures.items())))
+    if len(results) == failures.total():
+        raise HaechiError(f"{data}: none of its {len(results)} videos can be used; the reasons stand in {out}")
+    if strict and failures:
+        raise HaechiError(f"{data}: {failures.total()} of {len(results)} videos cannot be used (--strict)")

@@ -1,0 +1,286 @@
+"""The flow of stage 1: manifest to pool to backbones to shards."""
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from cache import schema
+from cache.errors import FeatureError, HaechiError
+from cache.reader import Cache
+from cache.schema import Failure, Item, Media, Provenance, to_store
+from cache.writer import remove_leftovers, rewrite_labels, shard_path, write_shard
+from extract import resume
+from extract.decode import Sampled
+from extract.manifest import Entry, Manifest
+from extract.reasons import STAGE_OF, Reason
+from extract.settings import ExtractSettings
+from extract.validate import FileState
+from extract.workers import DecodePool, Rejected
+
+if TYPE_CHECKING:
+    from extract.backbones import Backbones, VideoFeatures
+    from extract.device import Compute
+
+PACKAGES = ("torch", "torchvision", "decord", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
+
+
+class InterruptedRunError(HaechiError):
+    """Ctrl-C: what was finished is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What a run did. `num_used + num_failed == num_rows`, always."""
+
+    cache: Path
+    fingerprint: str
+    untrained: list[str]
+    num_rows: int
+    num_used: int
+    failures: dict[str, int]
+    """Reason -> how many of the manifest's rows."""
+    num_new: int
+    """Rows worked on in this run; the others were in the cache."""
+    num_changed: int
+    num_relabelled: int
+    num_not_listed: int
+    device: str
+    precision: str
+    """Of this run; both empty where no model was loaded."""
+    seconds: float
+
+    @property
+    def num_failed(self) -> int:
+        return sum(self.failures.values())
+
+    def __post_init__(self) -> None:
+        assert self.num_used + self.num_failed == self.num_rows, self
+
+
+def extract(
+    manifest: Manifest,
+    out: Path,
+    settings: ExtractSettings,
+    *,
+    producer: str,
+    retry: Collection[str] = (),
+    on_start: Callable[[int, str], None] = lambda num_rows, where: None,
+    on_video: Callable[[Entry, str | None], None] = lambda entry, reason: None,
+) -> Extraction:
+    """Bring the cache `out` up to the manifest; do only what is missing.
+
+    `on_start` hears how many rows are to do and on what; `on_video` hears of each finished row, with its reason where
+    it failed. Raises `HaechiError` for settings that do not fit the cache, for weights that are not to be had, for a
+    cache that another run is writing, and (`InterruptedRunError`) for Ctrl-C.
+    """
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise HaechiError(f"{out}: another run is writing to this cache; wait for it, or name another --out") from error
+    with lock:
+        remove_leftovers(out)
+        existing = resume.open_existing(out)
+        if existing is not None:
+            resume.refuse_other_request(settings, existing)
+        num_relabelled = _relabel(manifest, existing) if existing else 0
+        todo = resume.plan(manifest, existing, retry=retry)
+        compute = None
+        if todo.to_do:
+            from extract.backbones import Backbones  # torch and the models: only where there is work for them
+            from extract.device import Compute
+
+            compute = Compute.choose(settings)
+            backbones = Backbones(settings, compute)
+            if existing is not None:
+                resume.refuse_other_settings(backbones.settings, existing)
+            on_start(len(todo.to_do), f"{compute.name}, {compute.precision}")
+            provenance = Provenance(
+                settings=backbones.settings,
+                clip_weights=settings.clip_weights,
+                slowfast_weights=settings.slowfast_weights,
+                device=compute.name,
+                precision=compute.precision,
+                producer=producer,
+                versions={name: importlib.metadata.version(name) for name in PACKAGES},
+            )
+            first_number = _next_number(existing)
+            shards = _Shards(out, first_number, len(todo.to_do), settings.shard_size, provenance, on_video)
+            _run(todo.to_do, backbones, compute, settings, shards)
+        cache = Cache.open(out)
+    reasons = {failure.id: failure.reason for failure in cache.failures}
+    failures: dict[str, int] = {}
+    for entry in manifest.entries:
+        if entry.id in reasons:
+            failures[reasons[entry.id]] = failures.get(reasons[entry.id], 0) + 1
+    used = set(cache.media["id"].tolist())
+    return Extraction(
+        cache=out,
+        fingerprint=cache.fingerprint,
+        untrained=cache.untrained,
+        num_rows=len(manifest.entries),
+        num_used=sum(entry.id in used for entry in manifest.entries),
+        failures=dict(sorted(failures.items())),
+        num_new=len(todo.to_do),
+        num_changed=todo.num_changed,
+        num_relabelled=num_relabelled,
+        num_not_listed=todo.num_not_listed,
+        device=compute.name if compute else "",
+        precision=compute.precision if compute else "",
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Shards:
+    """Collects finished rows and writes each shard when its last row is in, in the manifest's order."""
+
+    def __init__(
+        self,
+        out: Path,
+        first_number: int,
+        num_rows: int,
+        shard_size: int,
+        provenance: Provenance,
+        on_video: Callable[[Entry, str | None], None],
+    ) -> None:
+        self._out, self._provenance, self._on_video = out, provenance, on_video
+        self._number, self._num_rows, self._shard_size = first_number, num_rows, shard_size
+        self._rows: dict[int, Item | Failure] = {}
+        self._start = 0  # the first row that is not in a shard yet
+
+    def add(self, index: int, entry: Entry, row: Item | Failure) -> None:
+        self._rows[index] = row
+        self._on_video(entry, row.reason if isinstance(row, Failure) else None)
+        while self._start < self._num_rows:
+            end = min(self._start + self._shard_size, self._num_rows)
+            if not all(i in self._rows for i in range(self._start, end)):
+                return
+            self._write(end)
+
+    def write_finished(self) -> int:
+        """Write the rows that are finished and have no unfinished one before them; how many of the run are written."""
+        end = self._start
+        while end in self._rows:
+            end += 1
+        if end > self._start:
+            self._write(end)
+        return self._start
+
+    def _write(self, end: int) -> None:
+        rows = [self._rows.pop(i) for i in range(self._start, end)]
+        write_shard(
+            shard_path(self._out, self._number),
+            [row for row in rows if isinstance(row, Item)],
+            [row for row in rows if isinstance(row, Failure)],
+            self._provenance,
+        )
+        self._start = end
+        self._number += 1
+
+
+def _run(
+    entries: Sequence[Entry], backbones: "Backbones", compute: "Compute", settings: ExtractSettings, shards: _Shards
+) -> None:
+    """Decode, run the backbones on batches of videos, hand every row to `shards`."""
+    batch = backbones.new_batch()
+    pool = DecodePool(
+        num_workers=min(compute.workers, len(entries)),
+        num_samples=settings.frames,
+        max_pixels=settings.max_pixels,
+        timeout_seconds=settings.timeout_seconds,
+        outputs=backbones.outputs,
+    )
+    try:
+        with pool:
+            for index, result in pool.run([entry.path for entry in entries]):
+                if isinstance(result, Rejected):
+                    shards.add(index, entries[index], _failure(entries[index], result.reason, result.message))
+                    continue
+                batch.add(index, result)
+                if batch.is_full:
+                    for done, sampled, features in batch.run():
+                        shards.add(done, entries[done], _row(entries[done], sampled, features, settings.store))
+            for done, sampled, features in batch.run():
+                shards.add(done, entries[done], _row(entries[done], sampled, features, settings.store))
+    except KeyboardInterrupt as error:
+        num_written = shards.write_finished()
+        raise InterruptedRunError(
+            f"interrupted: {num_written} of {len(entries)} rows of this run are safe in the cache; "
+            "run the same command again to go on"
+        ) from error
+
+
+def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) -> Item | Failure:
+    """An item, or a failure where the features are not fit to be stored."""
+    try:
+        clip = to_store(features.clip, store=store, what="CLIP features")
+        slowfast = to_store(features.slowfast, store=store, what="SlowFast features")
+        logits = to_store(features.slowfast_logits, store=store, what="SlowFast logits")
+    except FeatureError as error:
+        return _failure(entry, Reason.BAD_FEATURES, str(error))
+    media = Media(
+        id=entry.id,
+        kind="video",
+        sha256=sampled.sha256,
+        size_bytes=sampled.state.size_bytes,
+        mtime_ns=sampled.state.mtime_ns,
+        label=entry.label,
+        split=entry.split,
+        group=entry.group,
+        duration_seconds=sampled.duration_seconds,
+        fps=sampled.fps,
+        num_frames=sampled.num_frames,
+        width=sampled.width,
+        height=sampled.height,
+    )
+    return Item(
+        media=media,
+        clip_features=clip,
+        clip_time_seconds=sampled.start_seconds,
+        slowfast_features=slowfast,
+        slowfast_logits=logits,
+        slowfast_start_seconds=sampled.start_seconds[:1],
+        slowfast_end_seconds=sampled.end_seconds[-1:],
+    )
+
+
+def _failure(entry: Entry, reason: Reason, message: str) -> Failure:
+    state = FileState.of(entry.path)
+    text = "".join(c if c.isprintable() else " " for c in message)
+    return Failure(
+        id=entry.id,
+        stage=STAGE_OF[reason],
+        reason=reason.value,
+        message=text.encode()[: schema.MAX_MESSAGE_BYTES].decode(errors="ignore"),
+        size_bytes=state.size_bytes,
+        mtime_ns=state.mtime_ns,
+    )
+
+
+def _next_number(cache: Cache | None) -> int:
+    if cache is None:
+        return 0
+    return max(int(shard.path.stem.removeprefix("shard-")) for shard in cache.shards) + 1
+
+
+def _relabel(manifest: Manifest, cache: Cache) -> int:
+    """Bring labels, splits and groups in the cache to the manifest's; how many videos changed."""
+    wanted = {entry.id: (entry.label, entry.split, entry.group) for entry in manifest.entries}
+    columns = ("id", "label", "split", "group")
+    num_changed = 0
+    for shard in cache.shards:
+        rows = zip(*(column.tolist() for column in shard.read(*(f"media/{name}" for name in columns))), strict=True)
+        held = {id: truth for id, *truth in rows}
+        truth = {id: wanted.get(id, tuple(old)) for id, old in held.items()}
+        changed = sum(tuple(held[id]) != truth[id] for id in held)
+        if changed:
+            rewrite_labels(shard.path, truth.__getitem__)
+        num_changed += changed
+    return num_changed

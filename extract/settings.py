@@ -1,0 +1,71 @@
+"""Every choice of stage 1, checked once. The command line takes its defaults from here."""
+
+from dataclasses import dataclass
+
+from cache.errors import HaechiError, bullet_list
+from cache.schema import STORE_TYPES
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SLOWFAST_MODELS = ("slowfast_r50", "slowfast_r101")
+
+
+class SettingsError(HaechiError):
+    """Settings that cannot be used; the text names all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractSettings:
+    """What to compute and how. Raises `SettingsError` that lists every value out of range."""
+
+    frames: int = 32
+    """Frames sampled from each video: what CLIP sees. 32 is the report's number."""
+    clip_model: str = "ViT-B-32"
+    """A model name of open_clip, or `local-dir:PATH` of a folder with an open_clip_config.json."""
+    clip_weights: str = "openai"
+    """A pretrained tag of open_clip, a local file, or `random:SEED`."""
+    slowfast_model: str = "slowfast_r50"
+    slowfast_weights: str = "kinetics400"
+    """`kinetics400`, a local file, or `random:SEED`."""
+    store: str = "float16"
+    """Storage type of the features in the cache."""
+    shard_size: int = 256
+    """Manifest rows a shard."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    precision: str = "auto"
+    """Arithmetic of the backbones; `fp32` is the reference."""
+    workers: int = 0
+    """Decoding processes; 0 chooses by the machine."""
+    batch_frames: int = 0
+    """Frames a CLIP batch; 0 chooses by the device."""
+    batch_windows: int = 0
+    """Windows a SlowFast batch; 0 chooses by the device."""
+    timeout_seconds: float = 120.0
+    """How long one video may take to check, decode and resize before its worker is killed."""
+    max_pixels: int = 7680 * 4320
+    """Largest width x height accepted, read from the header before any frame is decoded: 8K."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {getattr(self, name)}, must be at least {least}"
+            for name, least in {
+                "frames": 1,
+                "shard_size": 1,
+                "workers": 0,
+                "batch_frames": 0,
+                "batch_windows": 0,
+                "max_pixels": 1,
+            }.items()
+            if getattr(self, name) < least
+        ]
+        if not self.timeout_seconds > 0:
+            problems.append(f"timeout_seconds is {self.timeout_seconds}, must be above 0")
+        for name, allowed in {
+            "store": STORE_TYPES,
+            "precision": PRECISIONS,
+            "slowfast_model": SLOWFAST_MODELS,
+        }.items():
+            if getattr(self, name) not in allowed:
+                problems.append(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}")
+        if problems:
+            raise SettingsError(f"these settings cannot be used:\n{bullet_list(problems)}")
