@@ -5,7 +5,7 @@ import os
 
 import click
 
-from cache.errors import HaechiError
+from cache.errors import HaechiError, visible
 
 __version__ = "0.1.0"
 
@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 COMMANDS = {
     "extract": ("extract.cli", "Stage 1: videos to a feature cache."),
     "validate": ("extract.cli", "Check every video of a dataset; write the result as CSV."),
-    "inspect": ("cache.cli", "Show on one screen what a cache holds."),
-    "verify": ("cache.cli", "Check every byte of a cache."),
+    "inspect": ("cache.cli", "Show on one screen what the cache in the folder CACHE holds."),
+    "verify": ("cache.cli", "Check every byte of the cache in the folder CACHE."),
     "train": ("train.cli", "Stage 2: a feature cache to a trained head with its threshold."),
 }
 
@@ -41,7 +41,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HaechiError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException("\n".join(map(visible, str(error).split("\n")))) from error
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] in {"cache", "extract", "train", "haechi"}:
                 raise

@@ -1,5 +1,6 @@
 """Reads a cache: all its shards as one table of videos and one array a stream."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,9 +36,9 @@ class Cache:
         if not paths:
             raise CacheError(f"{path}: no shards ({schema.SHARD_PATTERN}) in it; make them with `haechi extract`")
         shards, problems = [], []
-        for shard in paths:
+        for shard_path in paths:
             try:
-                shards.append(Shard.open(shard))
+                shards.append(Shard.open(shard_path))
             except CacheError as error:
                 problems.append(str(error))
         if problems:
@@ -68,32 +69,39 @@ class Cache:
         return [stream for stream in schema.STREAMS if not self.settings[stream]["trained"]]
 
     @cached_property
-    def _live(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """A shard's rows that count: masks over its items (N,) and its failures (F,)."""
-        last: dict[str, tuple[int, int, int]] = {}  # id -> shard, table (0 media, 1 failure), row
-        ids = [shard.read("media/id", "failure/id") for shard in self.shards]
-        for i, tables in enumerate(ids):
-            for table, column in enumerate(tables):
-                last.update((id, (i, table, row)) for row, id in enumerate(column))
-        live = [(np.zeros(len(media), bool), np.zeros(len(failure), bool)) for media, failure in ids]
-        for i, table, row in last.values():
+    def places(self) -> dict[str, tuple[int, str, int]]:
+        """Where each id's row that counts stands: shard's index, table (`media` or `failure`), row in the table."""
+        last: dict[str, tuple[int, str, int]] = {}
+        for i, shard in enumerate(self.shards):
+            for table, ids in zip(("media", "failure"), shard.read("media/id", "failure/id"), strict=True):
+                last.update((id, (i, table, row)) for row, id in enumerate(ids))
+        return last
+
+    @cached_property
+    def _live(self) -> list[dict[str, np.ndarray]]:
+        """A shard's rows that count: masks over its items, `media` (N,), and over its failures, `failure` (F,)."""
+        live = [
+            {"media": np.zeros(shard.num_items, bool), "failure": np.zeros(shard.num_failures, bool)}
+            for shard in self.shards
+        ]
+        for i, table, row in self.places.values():
             live[i][table][row] = True
         return live
 
     @cached_property
     def media(self) -> dict[str, np.ndarray]:
         """The columns of `schema.Media` over all N used videos, each (N,)."""
-        return self._table("media", schema.MEDIA_TYPES, 0)
+        return self._table("media", schema.MEDIA_TYPES)
 
     @cached_property
     def failures(self) -> list[Failure]:
         """Every video that could not be used."""
-        columns = self._table("failure", schema.FAILURE_TYPES, 1)
+        columns = self._table("failure", schema.FAILURE_TYPES)
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return [Failure(**dict(zip(columns, row, strict=True))) for row in rows]
 
-    def _table(self, group: str, types: dict[str, Any], table: int) -> dict[str, np.ndarray]:
-        names = [f"{group}/{column}" for column in types]
+    def _table(self, table: str, types: dict[str, Any]) -> dict[str, np.ndarray]:
+        names = [f"{table}/{column}" for column in types]
         parts = [shard.read(*names) for shard in self.shards]
         masked = [[column[live[table]] for column in part] for part, live in zip(parts, self._live, strict=True)]
         return {column: np.concatenate(columns) for column, *columns in zip(types, *masked, strict=True)}
@@ -101,20 +109,24 @@ class Cache:
     def offset(self, stream: str) -> np.ndarray:
         """(N+1,) int64: video i owns rows offset[i]:offset[i+1] of every array of the stream."""
         lengths = []
-        for shard, (live, _) in zip(self.shards, self._live, strict=True):
+        for shard, live in zip(self.shards, self._live, strict=True):
             (offset,) = shard.read(f"{stream}/offset")
-            check_offset(offset, where=f"{shard.path}: /{stream}/offset")
-            lengths.append(np.diff(offset)[live])
+            check_offset(offset, num_rows=shard.num_rows[stream], where=f"{shard.path}: /{stream}/offset")
+            lengths.append(np.diff(offset)[live["media"]])
         return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
 
     def rows(self, stream: str, name: str) -> np.ndarray:
         """`/{stream}/{name}` of all used videos, one after another: (ΣT, width) in the storage type, or (ΣT,)."""
-        parts = []
-        for shard, (live, _) in zip(self.shards, self._live, strict=True):
-            values, offset = shard.read(f"{stream}/{name}", f"{stream}/offset")
-            check_offset(offset, where=f"{shard.path}: /{stream}/offset", num_rows=len(values))
-            parts.append(values if live.all() else values[np.repeat(live, np.diff(offset))])
+        parts = list(self.parts(stream, name))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def parts(self, stream: str, name: str) -> Iterator[np.ndarray]:
+        """What `rows` joins, a shard at a time: for caches larger than memory."""
+        for shard, live in zip(self.shards, self._live, strict=True):
+            values, offset = shard.read(f"{stream}/{name}", f"{stream}/offset")
+            check_offset(offset, num_rows=len(values), where=f"{shard.path}: /{stream}/offset")
+            mask = live["media"]
+            yield values if mask.all() else values[np.repeat(mask, np.diff(offset))]
 
 
 def shard_paths(path: Path) -> list[Path]:
@@ -125,7 +137,8 @@ def shard_paths(path: Path) -> list[Path]:
     return sorted(path.glob(schema.SHARD_PATTERN))
 
 
-def check_offset(offset: np.ndarray, *, where: str, num_rows: int | None = None) -> None:
+def check_offset(offset: np.ndarray, *, num_rows: int, where: str) -> None:
     """Raise `CacheError` unless offsets start at 0, never fall, and end at `num_rows`."""
-    if offset[0] != 0 or (np.diff(offset) < 0).any() or (num_rows is not None and offset[-1] != num_rows):
+    # Compared, not subtracted: differences of hostile numbers overflow.
+    if offset[0] != 0 or (offset[1:] < offset[:-1]).any() or offset[-1] != num_rows:
         raise CacheError(f"{where} does not run from 0 up to the number of rows; see `haechi verify`")

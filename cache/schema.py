@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import unicodedata
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -34,7 +36,7 @@ class Media:
     """One used video: a row of every `/media/*` dataset."""
 
     id: str
-    """Path relative to the data root, `/`-separated, or what the manifest's `id` column says. Unique in a cache."""
+    """Path relative to the data root, `/`-separated, or what the manifest's `id` column says (see `id_problem`)."""
     kind: str
     """One of `KINDS`."""
     sha256: str
@@ -105,6 +107,17 @@ STREAMS: dict[str, dict[str, int]] = {
     "clip": {"features": 2, "time_seconds": 1},
     "slowfast": {"features": 2, "logits": 2, "start_seconds": 1, "end_seconds": 1},
 }
+
+
+def id_problem(id: str) -> str | None:
+    """What makes `id` unfit to name a video, as in "is empty", or None."""
+    if not id:
+        return "is empty"
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in id):
+        return "holds control characters or bytes that are not UTF-8"
+    if (num_bytes := len(id.encode())) > MAX_ID_BYTES:
+        return f"is {num_bytes} bytes long, at most {MAX_ID_BYTES} are allowed"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,17 +228,17 @@ class Seal:
     @classmethod
     def decode(cls, block: bytes, *, where: str) -> "Seal":
         """Read a seal back. Raises `CacheError` for a file without one, or of another version."""
-        lines = block.decode("ascii", errors="replace").split("\n")
-        name, _, version = lines[0].partition(" ")
-        if name != FORMAT:
+        name, _, version = block.partition(b"\n")[0].partition(b" ")
+        if name != FORMAT.encode():
             raise CacheError(f"{where}: not a Haechi shard (its first line is not '{FORMAT} {FORMAT_VERSION}')")
-        if version != str(FORMAT_VERSION):
+        if version != str(FORMAT_VERSION).encode():
             raise CacheError(
-                f"{where}: format version {version[:20]!r}, this Haechi reads version {FORMAT_VERSION}; "
+                f"{where}: format version {version[:20].decode('ascii', errors='backslashreplace')!r}, "
+                f"this Haechi reads version {FORMAT_VERSION}; "
                 "use the Haechi that wrote it, or extract again into a new folder"
             )
-        pairs = dict(line.partition(" ")[::2] for line in lines[1:3])
-        digest, size = pairs.get("sha256", ""), pairs.get("bytes", "")
-        if len(digest) != 64 or not size.isdecimal() or cls(sha256=digest, num_bytes=int(size)).encode() != block:
+        found = re.match(rb"[^\n]*\nsha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block)
+        seal = cls(sha256=found[1].decode(), num_bytes=int(found[2])) if found else None
+        if seal is None or seal.encode() != block:
             raise CacheError(f"{where}: the seal in its first {USER_BLOCK_BYTES} bytes is damaged; see `haechi verify`")
-        return cls(sha256=digest, num_bytes=int(size))
+        return seal

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,25 @@ from cache import schema
 from cache.errors import CacheError, bullet_list
 from cache.schema import Provenance, Seal
 
-MAX_ATTRIBUTE_BYTES = 60_000  # HDF5 keeps attributes below 64 KiB in the object header
+MAX_ATTRIBUTE_BYTES = 60_000
+MAX_ROW_BYTES = 4 << 20  # the widest row that settings may declare, as float32
+
+# All that h5py raises on bytes that are damaged or meant to harm: HDF5's own errors come as any of the first four,
+# types that numpy lacks as TypeError, absurd sizes as the last two.
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+
+TEXT_ATTRIBUTES = (
+    "format",
+    "fingerprint",
+    "settings_json",
+    "versions_json",
+    "clip_weights",
+    "slowfast_weights",
+    "device",
+    "precision",
+    "producer",
+    "created",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +48,18 @@ class Shard:
     """When it was written, ISO 8601, UTC."""
     num_items: int
     num_failures: int
+    num_rows: dict[str, int]
+    """Rows of each stream's arrays."""
 
     @classmethod
     def open(cls, path: Path) -> "Shard":
         """Read a shard's head. Raises `CacheError` that lists everything wrong with it."""
         seal = read_seal(path)
         with open_hdf5(path) as file:
-            provenance, attributes = _read_attributes(file, path)
+            provenance, attributes = read_attributes(file, path)
             if problems := structure_problems(file, provenance.settings, num_bytes=seal.num_bytes):
-                raise CacheError(f"{path}: breaks the rules of cache_schema.md:\n{bullet_list(problems)}")
+                lines = [f"/{name} {what}" for name, what in problems]
+                raise CacheError(f"{path}: breaks the rules of cache_schema.md:\n{bullet_list(lines)}")
             return cls(
                 path=path,
                 seal=seal,
@@ -46,20 +68,23 @@ class Shard:
                 created=attributes["created"],
                 num_items=len(file["media/id"]),
                 num_failures=len(file["failure/id"]),
+                num_rows={stream: len(file[f"{stream}/features"]) for stream in schema.STREAMS},
             )
 
-    def read(self, *names: str) -> list[np.ndarray]:
-        """Whole datasets, each in one sequential read; strings come as objects of type str.
+    def read(self, *names: str, rows: slice = slice(None)) -> list[np.ndarray]:
+        """Datasets whole, each in one sequential read, or only some rows; strings come as objects of type str.
 
         Raises `CacheError` where HDF5's checksums find altered bytes.
         """
         with open_hdf5(self.path) as file:
-            return [_read_dataset(file, name, self.path) for name in names]
+            return [_read_dataset(file, name, self.path, rows) for name in names]
 
 
 def read_seal(path: Path) -> Seal:
     """The shard's seal, checked against the file's size: tells a shard that was cut off."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise CacheError(f"{path}: not a file")
         with path.open("rb") as file:
             block = file.read(schema.USER_BLOCK_BYTES)
         size = path.stat().st_size
@@ -76,13 +101,12 @@ def read_seal(path: Path) -> Seal:
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """h5py's File for reading; its errors on a damaged file become `CacheError` that names the shard."""
+    """h5py's File for reading; what h5py raises on a damaged file, now or later, becomes a `CacheError`."""
     try:
-        file = h5py.File(path, "r", locking="best-effort")
-    except OSError as error:
-        raise CacheError(f"{path}: HDF5 cannot open it ({error}); see `haechi verify`") from error
-    with file:
-        yield file
+        with h5py.File(path, "r", locking="best-effort") as file:
+            yield file
+    except HDF5_ERRORS as error:
+        raise CacheError(f"{path}: HDF5 cannot read it ({error}); see `haechi verify`") from error
 
 
 def dataset(file: h5py.File, name: str) -> h5py.Dataset | str:
@@ -92,49 +116,39 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset | str:
     filters other than Fletcher32 and object types are refused, since a shard may come from a stranger.
     """
     parent: Any = file
-    for part in name.split("/"):
-        if not isinstance(parent, h5py.Group) or part not in parent:
-            return f"/{name} is missing"
-        if not isinstance(parent.get(part, getlink=True), h5py.HardLink):
-            return f"/{name} is a soft or external link; only data inside the shard is allowed"
+    for part in name.encode().split(b"/"):
+        # h5py's `part in parent` would follow an external link before its kind is known.
+        if not isinstance(parent, h5py.Group) or not parent.id.links.exists(part):
+            return "is missing"
+        if parent.id.links.get_info(part).type != h5py.h5l.TYPE_HARD:
+            return "is a soft or external link; only data inside the shard is allowed"
         parent = parent[part]
     if not isinstance(parent, h5py.Dataset):
-        return f"/{name} is a group, not a dataset"
+        return "is not a dataset"
     if parent.is_virtual or parent.external:
-        return f"/{name} keeps its data in another file; only data inside the shard is allowed"
-    if parent.chunks is None or not parent.fletcher32 or parent.compression or parent.scaleoffset is not None:
-        return f"/{name} must be chunked, with the Fletcher32 filter and no other"
+        return "keeps its data in another file; only data inside the shard is allowed"
+    plist = parent.id.get_create_plist()
+    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    if parent.chunks is None or filters != [h5py.h5z.FILTER_FLETCHER32]:
+        return "must be chunked, with the Fletcher32 filter and no other"
     return parent
 
 
-def structure_problems(file: h5py.File, settings: dict[str, Any], *, num_bytes: int) -> list[str]:
-    """Everything about names, types and shapes that breaks the contract; reads no rows."""
-    problems: list[str] = []
+def structure_problems(file: h5py.File, settings: dict[str, Any], *, num_bytes: int) -> list[tuple[str, str]]:
+    """Everything about names, types and shapes that breaks the contract: (dataset, what). Reads no rows."""
+    problems: list[tuple[str, str]] = []
 
     def check(name: str, dtype: Any, shape: tuple[int | None, ...]) -> int | None:
         """Note what is wrong with a dataset; its number of rows where nothing is."""
-        found = dataset(file, name)
-        if isinstance(found, str):
-            problems.append(found)
+        try:
+            found = dataset(file, name)
+            what = found if isinstance(found, str) else _mismatch(found, dtype, shape, num_bytes=num_bytes)
+        except HDF5_ERRORS as error:
+            found, what = "", f"cannot be opened ({error})"
+        if isinstance(found, str) or what:
+            problems.append((name, what))
             return None
-        if dtype is str:
-            info = h5py.check_string_dtype(found.dtype)
-            right_type = info is not None and info.encoding == "utf-8" and info.length is not None
-        else:
-            right_type = found.dtype == np.dtype(dtype)
-        expected = "fixed-length UTF-8" if dtype is str else np.dtype(dtype).name
-        if not right_type:
-            problems.append(f"/{name} has type {found.dtype}, expected {expected}")
-        elif len(found.shape) != len(shape) or any(
-            want is not None and got != want for got, want in zip(found.shape, shape, strict=True)
-        ):
-            wanted = ", ".join("any" if want is None else str(want) for want in shape)
-            problems.append(f"/{name} has shape {found.shape}, expected ({wanted})")
-        elif found.nbytes > num_bytes:
-            problems.append(f"/{name} declares {found.nbytes} bytes, more than the file holds")
-        else:
-            return int(found.shape[0])
-        return None
+        return int(found.shape[0])
 
     def check_table(group: str, types: dict[str, Any]) -> int | None:
         num_rows = check(f"{group}/id", str, (None,))
@@ -158,38 +172,77 @@ def structure_problems(file: h5py.File, settings: dict[str, Any], *, num_bytes: 
     return problems
 
 
-def _read_dataset(file: h5py.File, name: str, path: Path) -> np.ndarray:
+def _mismatch(found: h5py.Dataset, dtype: Any, shape: tuple[int | None, ...], *, num_bytes: int) -> str:
+    """How a dataset differs from the type and shape (None: any length) that it should have; empty: it does not."""
+    if dtype is str:
+        info = h5py.check_string_dtype(found.dtype)
+        if info is None or info.encoding != "utf-8" or info.length is None:
+            return f"has type {found.dtype}, expected fixed-length UTF-8"
+    elif found.dtype != np.dtype(dtype):
+        return f"has type {found.dtype}, expected {np.dtype(dtype).name}"
+    wanted = tuple("any" if want is None else str(want) for want in shape)
+    if len(found.shape) != len(shape) or any(
+        want not in ("any", str(got)) for got, want in zip(found.shape, wanted, strict=True)
+    ):
+        return f"has shape {found.shape}, expected ({', '.join(wanted)})"
+    if found.nbytes > num_bytes:
+        return f"declares {found.nbytes} bytes, more than the file holds"
+    if math.prod(found.chunks) * found.dtype.itemsize > max(num_bytes, MAX_ROW_BYTES):
+        return f"declares chunks of shape {found.chunks}, larger than the file"
+    if found.id.get_storage_size() < found.nbytes:
+        return "has rows that were never written"
+    return ""
+
+
+def _read_dataset(file: h5py.File, name: str, path: Path, rows: slice) -> np.ndarray:
     found = dataset(file, name)
     if isinstance(found, str):
-        raise CacheError(f"{path}: {found}")
+        raise CacheError(f"{path}: /{name} {found}")
     try:
-        values: np.ndarray = found[:]
+        values: np.ndarray = found[rows]
         if values.dtype.kind == "S":
             return np.array([value.decode() for value in values], dtype=object)
-    except OSError as error:
-        raise CacheError(f"{path}: /{name} is damaged, its checksum does not match; see `haechi verify`") from error
     except UnicodeDecodeError as error:
         raise CacheError(f"{path}: /{name} holds bytes that are not UTF-8; see `haechi verify`") from error
+    except HDF5_ERRORS as error:
+        raise CacheError(f"{path}: /{name} is damaged, its checksum does not match; see `haechi verify`") from error
     return values
 
 
-def _read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str, str]]:
-    """The root attributes, checked: those that make a `Provenance`, and all that are text."""
+def _attribute(file: h5py.File, name: str) -> str | int | None:
+    """A root attribute that is one text or one number; None where it is missing or of another kind.
+
+    Text of variable length is not even read: it lies in a part of the file that has no checksums, and HDF5 hangs on
+    some damage there.
+    """
+    if not h5py.h5a.exists(file.id, name.encode()):
+        return None
+    found = file.attrs.get_id(name)
+    if found.shape != () or found.dtype.kind not in "iuS" or found.dtype.itemsize > MAX_ATTRIBUTE_BYTES:
+        return None
+    value = file.attrs[name]
+    if found.dtype.kind != "S":
+        return int(value)
     try:
-        version = file.attrs.get("format_version")
-        names = ("format", "fingerprint", "settings_json", "created", "versions_json")
-        names += ("clip_weights", "slowfast_weights", "device", "precision", "producer")
-        text = {name: file.attrs[name] for name in names if name in file.attrs}
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CacheError(f"{path}: its root attributes cannot be read ({error})") from error
-    problems = [f"root attribute {name} is missing" for name in names if name not in text]
-    problems += [
-        f"root attribute {name} is not text of at most {MAX_ATTRIBUTE_BYTES} bytes"
-        for name, value in text.items()
-        if not isinstance(value, str) or len(value) > MAX_ATTRIBUTE_BYTES
-    ]
-    if problems:
-        raise CacheError(f"{path}: breaks the rules of cache_schema.md:\n{bullet_list(problems)}")
+        return str(value.decode())
+    except UnicodeDecodeError:
+        return None
+
+
+def read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str, str]]:
+    """The root attributes: those that make a `Provenance`, and all that are text.
+
+    Raises `CacheError` where one is missing or of the wrong kind, for another format or version, and where
+    settings_json does not hash to the fingerprint or lacks what readers rely on.
+    """
+    version = _attribute(file, "format_version")
+    found = {name: _attribute(file, name) for name in TEXT_ATTRIBUTES}
+    text = {name: value for name, value in found.items() if isinstance(value, str)}
+    if problems := [f"root attribute {name}" for name in TEXT_ATTRIBUTES if name not in text]:
+        raise CacheError(
+            f"{path}: missing, or no fixed-length UTF-8 text of at most {MAX_ATTRIBUTE_BYTES} bytes:\n"
+            f"{bullet_list(problems)}"
+        )
     if text["format"] != schema.FORMAT or version != schema.FORMAT_VERSION:
         raise CacheError(
             f"{path}: format {text['format']!r} version {version}, "
@@ -197,26 +250,36 @@ def _read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str,
         )
     try:
         settings, versions = json.loads(text["settings_json"]), json.loads(text["versions_json"])
-        well_formed = schema.fingerprint_of(settings) == text["fingerprint"] and settings_are_complete(settings)
+        canonical = schema.canonical_json(settings) == text["settings_json"]
     except (ValueError, TypeError, RecursionError):
-        well_formed = False
-    if not well_formed:
-        raise CacheError(f"{path}: settings_json is damaged: it does not hash to the fingerprint, or lacks fields")
+        settings, versions, canonical = None, None, False
+    if not canonical or schema.fingerprint_of(settings) != text["fingerprint"]:
+        raise CacheError(f"{path}: settings_json is no canonical JSON that hashes to the fingerprint")
+    if not settings_are_complete(settings):
+        raise CacheError(f"{path}: settings_json lacks fields of cache_schema.md, or has them with other types")
+    if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
+        raise CacheError(f"{path}: versions_json is not an object of texts")
     provenance = Provenance(
         settings=settings,
         versions=versions,
-        **{name: text[name] for name in ("clip_weights", "slowfast_weights", "device", "precision", "producer")},
+        clip_weights=text["clip_weights"],
+        slowfast_weights=text["slowfast_weights"],
+        device=text["device"],
+        precision=text["precision"],
+        producer=text["producer"],
     )
     return provenance, text
 
 
 def settings_are_complete(settings: Any) -> bool:
-    """Whether settings_json holds what every reader relies on: storage type, widths, and whether weights are trained."""
+    """Whether settings hold what readers rely on: storage type; each stream's model, weights' hash, trained, widths."""
     if not isinstance(settings, dict) or settings.get("store") not in schema.STORE_TYPES:
         return False
     for stream, arrays in schema.STREAMS.items():
         part = settings.get(stream)
         if not isinstance(part, dict) or not isinstance(part.get("trained"), bool):
+            return False
+        if not isinstance(part.get("model"), str) or not isinstance(part.get("weights_sha256"), str):
             return False
         widths, wide = part.get("widths"), {name for name, num_axes in arrays.items() if num_axes == 2}
         if not isinstance(widths, dict) or widths.keys() != wide:

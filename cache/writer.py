@@ -1,9 +1,12 @@
-"""Writes shards. A shard under its final name is complete: temporary name, flush, fsync, rename."""
+"""Writes shards. A shard under its final name is complete: temporary name, flush, fsync, rename.
 
-import contextlib
+HDF5 builds each shard in memory, because a process whose HDF5 file meets a full disk crashes when it closes the file.
+"""
+
 import hashlib
+import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,11 @@ from cache.schema import Failure, Item, Media, Provenance, Seal
 
 TEMPORARY_PREFIX = ".partial-"
 
+PROVENANCE_TEXT = ("clip_weights", "slowfast_weights", "device", "precision", "producer")
+
+# The layout of HDF5 1.10: any later library reads it, its metadata carries checksums, and it is the smaller one.
+LIBRARY_VERSION = ("v110", "v110")
+
 
 def shard_path(cache: Path, number: int) -> Path:
     """`shard-00000.h5` and so on; the number is the shard's place in the cache's order."""
@@ -27,24 +35,29 @@ def write_shard(path: Path, items: Sequence[Item], failures: Sequence[Failure], 
 
     Rows keep the order of `items` and `failures`. An `OSError` (full disk, no permission) leaves nothing behind.
     """
-    with _replacing(path) as temporary, h5py.File(temporary, "w", userblock_size=schema.USER_BLOCK_BYTES) as file:
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=LIBRARY_VERSION, userblock_size=schema.USER_BLOCK_BYTES) as file:
         _write_attributes(file, provenance)
         _write_table(file, "media", [item.media for item in items], schema.MEDIA_TYPES)
         _write_table(file, "failure", failures, schema.FAILURE_TYPES)
         for stream in schema.STREAMS:
             _write_stream(file, stream, items, provenance)
+    _publish(path, image)
 
 
 def rewrite_labels(path: Path, truth: Callable[[str], tuple[int, str, str]]) -> None:
-    """Give every row of a shard the (label, split, group) that `truth` returns for its id. Features stay as they are."""
-    with _replacing(path) as temporary:
-        temporary.write_bytes(path.read_bytes())
-        with h5py.File(temporary, "r+") as file:
-            ids = [value.decode() for value in file["media/id"][:]]
-            labels, splits, groups = zip(*map(truth, ids), strict=True) if ids else ((), (), ())
-            for name, values in {"label": labels, "split": splits, "group": groups}.items():
-                del file[f"media/{name}"]
-                _write_column(file["media"], name, values, schema.MEDIA_TYPES[name])
+    """Give every row of a shard the (label, split, group) that `truth` returns for its id; features stay as they are.
+
+    An `OSError` leaves the shard as it was.
+    """
+    image = io.BytesIO(path.read_bytes())
+    with h5py.File(image, "r+", libver=LIBRARY_VERSION) as file:
+        ids = [value.decode() for value in file["media/id"][:]]
+        labels, splits, groups = zip(*map(truth, ids), strict=True) if ids else ((), (), ())
+        for name, values in {"label": labels, "split": splits, "group": groups}.items():
+            del file[f"media/{name}"]
+            _write_column(file["media"], name, values, schema.MEDIA_TYPES[name])
+    _publish(path, image)
 
 
 def remove_leftovers(cache: Path) -> None:
@@ -53,39 +66,40 @@ def remove_leftovers(cache: Path) -> None:
         leftover.unlink()
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success seal it, make it durable and rename it to `path`; on failure delete it."""
+def _publish(path: Path, image: io.BytesIO) -> None:
+    """Seal a shard, make it durable under a temporary name, and rename it to `path`; on failure leave nothing."""
+    body = image.getbuffer()[schema.USER_BLOCK_BYTES :]
+    seal = Seal(sha256=hashlib.sha256(body).hexdigest(), num_bytes=len(body))
     temporary = path.with_name(TEMPORARY_PREFIX + path.name)
     try:
-        yield temporary
-        with temporary.open("r+b") as file:
-            file.seek(schema.USER_BLOCK_BYTES)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            seal = Seal(sha256=digest, num_bytes=file.tell() - schema.USER_BLOCK_BYTES)
-            file.seek(0)
+        with temporary.open("wb") as file:
             file.write(seal.encode())
+            file.write(body)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # makes the rename itself survive a power cut
-        finally:
-            os.close(directory)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # makes the rename itself survive a power cut
+    finally:
+        os.close(directory)
 
 
 def _write_attributes(file: h5py.File, provenance: Provenance) -> None:
-    file.attrs["format"] = schema.FORMAT
     file.attrs["format_version"] = np.int64(schema.FORMAT_VERSION)
-    file.attrs["fingerprint"] = schema.fingerprint_of(provenance.settings)
-    file.attrs["settings_json"] = schema.canonical_json(provenance.settings)
-    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    file.attrs["versions_json"] = schema.canonical_json(provenance.versions)
-    for name in ("clip_weights", "slowfast_weights", "device", "precision", "producer"):
-        file.attrs[name] = getattr(provenance, name)
+    text = {
+        "format": schema.FORMAT,
+        "fingerprint": schema.fingerprint_of(provenance.settings),
+        "settings_json": schema.canonical_json(provenance.settings),
+        "versions_json": schema.canonical_json(provenance.versions),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    text |= {name: getattr(provenance, name) for name in PROVENANCE_TEXT}
+    for name, value in text.items():
+        encoded = value.encode()
+        file.attrs.create(name, encoded, dtype=h5py.string_dtype("utf-8", len(encoded) or 1))
 
 
 def _write_table(file: h5py.File, name: str, rows: Sequence[Media | Failure], types: dict[str, Any]) -> None:

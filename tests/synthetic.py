@@ -10,15 +10,22 @@ from cache.writer import shard_path, write_shard
 CLIP_WIDTH, SLOWFAST_WIDTH, NUM_LOGITS = 8, 12, 5
 
 
-def settings(*, store: str = "float16", clip_width: int = CLIP_WIDTH, num_logits: int = NUM_LOGITS) -> dict:
+def settings(
+    *,
+    store: str = "float16",
+    clip_width: int = CLIP_WIDTH,
+    slowfast_width: int = SLOWFAST_WIDTH,
+    num_logits: int = NUM_LOGITS,
+    trained: bool = False,
+) -> dict:
     return {
         "store": store,
-        "clip": {"model": "tiny", "weights_sha256": "0" * 64, "trained": False, "widths": {"features": clip_width}},
+        "clip": {"model": "tiny", "weights_sha256": "0" * 64, "trained": trained, "widths": {"features": clip_width}},
         "slowfast": {
             "model": "tiny",
             "weights_sha256": "1" * 64,
-            "trained": False,
-            "widths": {"features": SLOWFAST_WIDTH, "logits": num_logits},
+            "trained": trained,
+            "widths": {"features": slowfast_width, "logits": num_logits},
         },
     }
 

@@ -1,0 +1,161 @@
+"""`haechi inspect` and `haechi verify`: output, exit status, and never a traceback."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cache.writer import shard_path, write_shard
+from haechi import main
+from tests import synthetic
+from tests.cache.forge import change, forge
+
+
+def _run(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return synthetic.write_cache(tmp_path / "c", num_failures=2)
+
+
+def test_inspect_prints_a_screen(cache: Path) -> None:
+    result = _run("inspect", cache)
+    assert result.exit_code == 0
+    assert "20 videos, 2 failed, UNTRAINED" in result.stdout
+
+
+def test_inspect_prints_json_and_nothing_else(cache: Path) -> None:
+    result = _run("inspect", cache, "--json")
+    summary = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert summary["labels"] == {"harmful": 12, "safe": 8, "unlabelled": 0}
+    assert summary["untrained"] == ["clip", "slowfast"]
+
+
+@pytest.mark.parametrize("id", ["video-0003.mp4", "broken-0001.mp4"])
+def test_inspect_shows_one_video(cache: Path, id: str) -> None:
+    screen, printed = _run("inspect", cache, "--video", id), _run("inspect", cache, "--video", id, "--json")
+    assert (screen.exit_code, printed.exit_code) == (0, 0)
+    assert id in screen.stdout
+    assert json.loads(printed.stdout)["id"] == id
+
+
+def test_verify_of_a_sound_cache(cache: Path) -> None:
+    result = _run("verify", cache)
+    assert result.exit_code == 0
+    for text in ("3 shards", "20 videos, 2 failures", "every byte is as it was written"):
+        assert text in result.stdout
+    printed = _run("verify", cache, "--json")
+    report = json.loads(printed.stdout)
+    assert (printed.exit_code, report["ok"], report["problems"], report["videos"]) == (0, True, [], 20)
+
+
+def test_verify_lists_all_problems_and_fails(cache: Path) -> None:
+    forge(shard_path(cache, 0), lambda file: change(file, "media/group", 1, b"\x1b[2J\xff"))
+    forge(shard_path(cache, 0), lambda file: change(file, "media/split", 2, b"\x1b[2J[red]"))
+    shard_path(cache, 2).write_bytes(b"")
+    result = _run("verify", cache)
+    assert result.exit_code == 1
+    for text in (
+        "shard-00000.h5",
+        "/media/group",
+        "shard-00002.h5",
+        "3 problems, in 2 of 3 shards",
+        r"'\x1b[2J[red]'",
+    ):
+        assert text in result.stdout
+    assert "\x1b" not in result.stdout
+    printed = _run("verify", cache, "--json")
+    assert printed.exit_code == 1
+    problems = json.loads(printed.stdout)["problems"]
+    assert [problem["shard"] for problem in problems] == ["shard-00000.h5", "shard-00000.h5", "shard-00002.h5"]
+    assert problems[0].keys() == {"shard", "dataset", "video", "what"}
+
+
+def test_verify_tells_videos_with_one_problem_together(cache: Path) -> None:
+    data = bytearray(shard_path(cache, 0).read_bytes())
+    sha256 = data.index(b"ab" * 32)
+    data[sha256] ^= 1
+    shard_path(cache, 0).write_bytes(data)
+    result = _run("verify", cache)
+    assert "/media/sha256 video-0004.mp4 and 7 more: damaged" in result.stdout
+    assert "9 problems" in result.stdout
+
+
+def test_verify_notes_leftovers(cache: Path) -> None:
+    (cache / ".partial-shard-00007.h5").write_bytes(b"")
+    result = _run("verify", cache)
+    assert (result.exit_code, ".partial-shard-00007.h5" in result.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+@pytest.mark.parametrize(
+    ("name", "text"), [("gone", "no such"), ("empty", "no shards"), ("file", "file")], ids=["gone", "empty", "file"]
+)
+def test_what_is_no_cache_is_one_error(tmp_path: Path, command: str, name: str, text: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    result = _run(command, tmp_path / name)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert text in result.stderr
+
+
+def test_a_cache_of_another_version_is_one_error(cache: Path) -> None:
+    path = shard_path(cache, 1)
+    path.write_bytes(path.read_bytes().replace(b"haechi-cache 1", b"haechi-cache 9", 1))
+    result = _run("inspect", cache)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "format version '9'" in result.stderr
+    assert _run("verify", cache).exit_code == 1
+
+
+def test_caches_of_different_settings_are_one_error(cache: Path) -> None:
+    write_shard(shard_path(cache, 9), [], [], synthetic.provenance(store="float32"))
+    assert "store: 'float16' against 'float32'" in _run("inspect", cache).stderr
+    result = _run("verify", cache)
+    assert (result.exit_code, "store 'float16' against 'float32'" in result.stdout) == (1, True)
+
+
+def test_an_unknown_video_is_one_error(cache: Path) -> None:
+    result = _run("inspect", cache, "--video", "video-00.mp4")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "did you mean" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_wrong_flags_end_with_usage(cache: Path, command: str) -> None:
+    assert _run(command).exit_code == 2
+    assert _run(command, cache, "--nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_every_flag_has_help(command: str) -> None:
+    for parameter in main.get_command(None, command).params:  # type: ignore[arg-type,union-attr]
+        if parameter.param_type_name == "option":
+            assert parameter.help, parameter.name  # type: ignore[attr-defined]
+
+
+def test_help_needs_no_hdf5_and_little_time() -> None:
+    """Processor time, not the clock's: other work on the machine must not fail the test."""
+    script = (
+        "import sys; from haechi import main\n"
+        "try: main(['verify', '--help'])\n"
+        "except SystemExit: print(sorted({'h5py', 'numpy', 'rich', 'torch'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, cwd=root)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.stdout.endswith("[]\n"), result.stdout + result.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5

@@ -1,0 +1,320 @@
+"""Opening a shard: each way to be wrong has its own hand-made shard and its own words."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from cache import schema
+from cache.errors import CacheError
+from cache.schema import USER_BLOCK_BYTES
+from cache.shard import MAX_ATTRIBUTE_BYTES, TEXT_ATTRIBUTES, Shard
+from cache.verify import verify
+from tests import synthetic
+from tests.cache.forge import forge, put, put_text, reseal
+
+Edit = Callable[[h5py.File], object]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    synthetic.write_cache(tmp_path, num_harmful=3, num_safe=2, num_failures=1)
+    return tmp_path / "shard-00000.h5"
+
+
+def _refused(path: Path, text: str) -> None:
+    """The shard is refused when opened, and verify says the same."""
+    with pytest.raises(CacheError, match=text) as error:
+        Shard.open(path)
+    assert str(error.value).startswith(f"{path}: ")
+    found = "\n".join(f"{problem.dataset} {problem.what}" for problem in verify(path.parent).problems)
+    assert re.search(text, found)
+
+
+def test_a_forged_shard_without_an_edit_is_sound(path: Path) -> None:
+    """Without this, every refusal below could be the forger's fault."""
+    forge(path, lambda file: put(file, "clip/features", file["clip/features"][:]))
+    assert Shard.open(path).num_items == 5
+    assert verify(path.parent).problems == []
+
+
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda data: b"", "not a Haechi shard"),
+        (lambda data: b"path,label\na.mp4,1\n" * 99, "not a Haechi shard"),
+        (lambda data: data[USER_BLOCK_BYTES:], "not a Haechi shard"),
+        (lambda data: data[:400], "seal .* is damaged"),
+        (_cut, "cut off or appended to"),
+        (lambda data: data[:-1], "cut off or appended to"),
+        (lambda data: data + b"\0", "cut off or appended to"),
+        (lambda data: data.replace(b"haechi-cache 1", b"haechi-cache 2", 1), "format version '2'.*reads version 1"),
+        (lambda data: data[:USER_BLOCK_BYTES] + bytes(len(data) - USER_BLOCK_BYTES), "HDF5 cannot read it"),
+    ],
+)
+def test_files_that_are_no_whole_shard(path: Path, damage: Callable[[bytes], bytes], text: str) -> None:
+    path.write_bytes(damage(path.read_bytes()))
+    _refused(path, text)
+
+
+def test_no_hdf5_under_a_right_seal(path: Path) -> None:
+    path.write_bytes(bytes(USER_BLOCK_BYTES) + b"text" * 100)
+    _refused(reseal(path), "HDF5 cannot read it")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file(path: Path, make: Callable[[Path], None]) -> None:
+    path.unlink()
+    make(path)
+    _refused(path, "not a file")
+
+
+def test_a_shard_that_vanished(path: Path) -> None:
+    path.unlink()
+    with pytest.raises(CacheError, match="cannot be read"):
+        Shard.open(path)
+
+
+@pytest.mark.parametrize("name", [*TEXT_ATTRIBUTES, "format_version"])
+def test_a_root_attribute_is_missing(path: Path, name: str) -> None:
+    forge(path, lambda file: file.attrs.__delitem__(name))
+    _refused(path, name if name != "format_version" else "version None")
+
+
+@pytest.mark.parametrize("name", [*TEXT_ATTRIBUTES, "format_version"])
+@pytest.mark.parametrize(
+    "value",
+    [7.5, np.arange(3), np.array([b"a", b"b"]), "variable length", b"\xff\xfe", b"x" * (MAX_ATTRIBUTE_BYTES + 1)],
+    ids=["number", "numbers", "texts", "variable", "bytes", "long"],
+)
+def test_a_root_attribute_is_something_else(path: Path, name: str, value: object) -> None:
+    def edit(file: h5py.File) -> None:
+        if isinstance(value, bytes):
+            put_text(file, name, value)
+        else:
+            file.attrs[name] = value
+
+    forge(path, edit)
+    _refused(path, name if name != "format_version" else "version None|version ")
+
+
+@pytest.mark.parametrize(("name", "value"), [("format", np.bytes_(b"other")), ("format_version", np.int64(2))])
+def test_another_format_or_version(path: Path, name: str, value: object) -> None:
+    forge(path, lambda file: file.attrs.__setitem__(name, value))
+    _refused(path, "this Haechi reads 'haechi-cache' version 1")
+
+
+def _settings(change: Callable[[dict], object], *, canonical: bool = True) -> Edit:
+    def edit(file: h5py.File) -> None:
+        settings = json.loads(file.attrs["settings_json"].decode())
+        change(settings)
+        text = schema.canonical_json(settings) if canonical else json.dumps(settings)
+        put_text(file, "fingerprint", schema.fingerprint_of(settings).encode())
+        put_text(file, "settings_json", text.encode())
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda file: put_text(file, "fingerprint", b"0" * 64),
+        lambda file: put_text(file, "settings_json", b"{"),
+        lambda file: put_text(file, "settings_json", b"[" * 50_000),
+        lambda file: put_text(file, "settings_json", b'{"a":NaN}'),
+        lambda file: put_text(file, "settings_json", b"9" * 10_000),
+        _settings(lambda settings: None, canonical=False),
+    ],
+)
+def test_settings_that_do_not_hash_to_the_fingerprint(path: Path, edit: Edit) -> None:
+    forge(path, edit)
+    _refused(path, "no canonical JSON that hashes to the fingerprint")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda settings: settings.clear(),
+        lambda settings: settings.update(store="float64"),
+        lambda settings: settings.update(store=["float16"]),
+        lambda settings: settings.pop("slowfast"),
+        lambda settings: settings.update(clip="ViT-B-32"),
+        lambda settings: settings["clip"].pop("trained"),
+        lambda settings: settings["clip"].update(trained="yes"),
+        lambda settings: settings["clip"].update(model={}),
+        lambda settings: settings["clip"].pop("weights_sha256"),
+        lambda settings: settings["slowfast"]["widths"].pop("logits"),
+        lambda settings: settings["slowfast"]["widths"].update(more=1),
+        lambda settings: settings["clip"]["widths"].update(features=0),
+        lambda settings: settings["clip"]["widths"].update(features=1 << 40),
+        lambda settings: settings["clip"]["widths"].update(features=8.0),
+    ],
+)
+def test_settings_that_lack_fields(path: Path, change: Callable[[dict], object]) -> None:
+    forge(path, _settings(change))
+    _refused(path, "settings_json lacks fields")
+
+
+@pytest.mark.parametrize("versions", [b"[]", b'{"torch":2}', b"{"])
+def test_versions_that_are_none(path: Path, versions: bytes) -> None:
+    forge(path, lambda file: put_text(file, "versions_json", versions))
+    _refused(path, "versions_json|canonical")
+
+
+def _link(name: str, link: object) -> Edit:
+    def edit(file: h5py.File) -> None:
+        del file[name]
+        file[name] = link
+
+    return edit
+
+
+def _replace(name: str, **options: object) -> Edit:
+    return lambda file: put(file, name, file[name][:], **options)
+
+
+def _as_type(name: str, dtype: object) -> Edit:
+    return lambda file: put(file, name, file[name][:].astype(dtype))
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout(shape=file["clip/features"].shape, dtype="float16")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "x", shape=layout.shape)
+    del file["clip/features"]
+    file.create_virtual_dataset("clip/features", layout)
+
+
+def _external_storage(file: h5py.File) -> None:
+    del file["media/label"]
+    file.create_dataset("media/label", (5,), "int8", external=[("/etc/hostname", 0, 5)])
+
+
+def _group(file: h5py.File) -> None:
+    del file["clip/features"]
+    file.create_group("clip/features")
+
+
+def _huge(file: h5py.File) -> None:
+    del file["clip/features"]
+    file.create_dataset("clip/features", (1 << 40, 8), "float16", chunks=(4, 8), fletcher32=True)
+
+
+def _unwritten(file: h5py.File) -> None:
+    del file["clip/features"]
+    file.create_dataset("clip/features", (20, 8), "float16", chunks=(4, 8), fletcher32=True)
+
+
+def _huge_chunks(file: h5py.File) -> None:
+    values = file["clip/features"][:]
+    del file["clip/features"]
+    shape = {"shape": values.shape, "maxshape": (None, 8), "chunks": (1 << 24, 8)}
+    file.create_dataset("clip/features", dtype="float16", fletcher32=True, **shape)
+
+
+def _fewer_rows(name: str, keep: int) -> Edit:
+    return lambda file: put(file, name, file[name][:keep])
+
+
+STRUCTURE = {
+    "missing dataset": (lambda file: file.__delitem__("media/label"), "/media/label is missing"),
+    "missing group": (lambda file: file.__delitem__("failure"), "/failure/id is missing"),
+    "soft link": (_link("clip/features", h5py.SoftLink("/slowfast/features")), "/clip/features is a soft or external"),
+    "dangling soft link": (_link("clip/features", h5py.SoftLink("/no")), "/clip/features is a soft or external"),
+    "external link": (_link("media/id", h5py.ExternalLink("/etc/hostname", "/x")), "/media/id is a soft or external"),
+    "external group": (_link("clip", h5py.ExternalLink("/no/such/file", "/x")), "/clip/features is a soft or external"),
+    "virtual dataset": (_virtual, "/clip/features keeps its data in another file"),
+    "external storage": (_external_storage, "/media/label keeps its data in another file"),
+    "group for dataset": (_group, "/clip/features is not a dataset"),
+    "dataset for group": (_link("clip", np.zeros(3)), "/clip/features is missing"),
+    "named type": (_link("clip/features", np.dtype("f2")), "/clip/features is not a dataset"),
+    "no checksum": (_replace("clip/features", fletcher32=False), "/clip/features must be chunked, with the Fletcher32"),
+    "not chunked": (
+        _replace("clip/features", fletcher32=None, chunks=None, maxshape=None),
+        "/clip/features must be chunked",
+    ),
+    "gzip": (_replace("clip/features", compression="gzip"), "/clip/features must be chunked, with the Fletcher32"),
+    "shuffle": (_replace("clip/features", shuffle=True), "/clip/features must be chunked, with the Fletcher32"),
+    "other store": (_as_type("clip/features", "float32"), "/clip/features has type float32, expected float16"),
+    "other endian": (_as_type("clip/features", ">f2"), "/clip/features has type >f2, expected float16"),
+    "other integer": (_as_type("clip/offset", "int32"), "/clip/offset has type int32, expected int64"),
+    "variable text": (
+        lambda file: put(file, "media/id", file["media/id"].asstr()[:], fletcher32=False),  # HDF5 allows it no filter
+        "/media/id must be chunked, with the Fletcher32",
+    ),
+    "ascii text": (_as_type("media/id", h5py.string_dtype("ascii", 14)), "/media/id has type .*expected fixed-length"),
+    "references": (
+        lambda file: put(file, "media/label", np.array([file.ref] * 5, dtype=h5py.ref_dtype), fletcher32=True),
+        "/media/label has type object, expected int8",
+    ),
+    "no axis": (_link("media/label", np.int8(1)), "/media/label must be chunked"),
+    "another axis": (lambda file: put(file, "media/label", np.zeros((5, 1), "int8")), r"has shape \(5, 1\)"),
+    "other width": (lambda file: put(file, "clip/features", np.ones((20, 9), "float16")), r"expected \(any, 8\)"),
+    "short column": (_fewer_rows("media/label", 4), r"/media/label has shape \(4,\), expected \(5\)"),
+    "short offsets": (_fewer_rows("clip/offset", 5), r"/clip/offset has shape \(5,\), expected \(6\)"),
+    "short times": (_fewer_rows("clip/time_seconds", 19), r"time_seconds has shape \(19,\), expected \(20\)"),
+    "short logits": (_fewer_rows("slowfast/logits", 4), r"/slowfast/logits has shape \(4, 5\), expected \(5, 5\)"),
+    "huge": (_huge, "/clip/features declares 17592186044416 bytes, more than the file holds"),
+    "huge chunks": (_huge_chunks, "/clip/features declares chunks"),
+    "unwritten": (_unwritten, "/clip/features has rows that were never written"),
+}
+
+
+@pytest.mark.parametrize(("edit", "text"), STRUCTURE.values(), ids=STRUCTURE.keys())
+def test_structure_that_breaks_the_contract(path: Path, edit: Edit, text: str) -> None:
+    forge(path, edit)
+    _refused(path, text)
+
+
+def test_all_that_is_wrong_is_listed_at_once(path: Path) -> None:
+    def edit(file: h5py.File) -> None:
+        del file["media/fps"], file["clip/offset"]
+        put(file, "media/label", np.zeros(5, "int16"))
+
+    forge(path, edit)
+    with pytest.raises(CacheError) as error:
+        Shard.open(path)
+    for name in ("/media/fps", "/clip/offset", "/media/label"):
+        assert name in str(error.value)
+
+
+def test_more_than_the_contract_asks_for_is_ignored(path: Path) -> None:
+    def edit(file: h5py.File) -> None:
+        file.attrs["note"] = "x"
+        file["audio/features"] = np.zeros((3, 3))
+        file["media/camera"] = np.arange(5)
+
+    forge(path, edit)
+    assert Shard.open(path).num_items == 5
+    assert verify(path.parent).problems == []
+
+
+def test_rows_of_a_dataset(path: Path) -> None:
+    shard = Shard.open(path)
+    (whole,) = shard.read("clip/features")
+    some, ids = shard.read("clip/features", "media/id", rows=slice(1, 3))
+    np.testing.assert_array_equal(some, whole[1:3])
+    assert ids.tolist() == shard.read("media/id")[0][1:3].tolist()
+
+
+def test_altered_rows_are_refused_when_read(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    (features,) = Shard.open(path).read("clip/features")
+    data[data.index(features.tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CacheError, match="/clip/features is damaged"):
+        Shard.open(path).read("clip/features")
+
+
+def test_text_that_is_no_utf8_is_refused_when_read(path: Path) -> None:
+    forge(path, lambda file: put(file, "media/id", np.array([b"\xff"] * 5, dtype=h5py.string_dtype("utf-8", 1))))
+    with pytest.raises(CacheError, match="/media/id holds bytes that are not UTF-8"):
+        Shard.open(path).read("media/id")

@@ -1,0 +1,216 @@
+"""The writer: a shard is there whole, or not at all."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable
+from dataclasses import astuple
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from cache import writer
+from cache.reader import Cache
+from cache.schema import MEDIA_TYPES, STREAMS
+from cache.shard import Shard
+from cache.verify import verify
+from cache.writer import remove_leftovers, rewrite_labels, shard_path, write_shard
+from tests import synthetic
+
+ITEMS = [
+    synthetic.item(synthetic.media(id, label=label, split=split, group=group), seed=i, num_frames=i + 1)
+    for i, (id, label, split, group) in enumerate(
+        [("z.mp4", 1, "train", "g"), ("영상/a.mp4", 0, "", ""), ("a.mp4", -1, "test", "방")]
+    )
+]
+FAILURES = [synthetic.failure("y.mp4"), synthetic.failure("b.mp4", reason="timeout")]
+
+
+def test_rows_keep_their_order_and_content(tmp_path: Path) -> None:
+    write_shard(shard_path(tmp_path, 0), ITEMS, FAILURES, synthetic.provenance())
+    cache = Cache.open(tmp_path)
+    for row, item in enumerate(ITEMS):
+        assert tuple(cache.media[column][row] for column in MEDIA_TYPES) == astuple(item.media)
+    for stream, arrays in STREAMS.items():
+        offset = cache.offset(stream)
+        for name in arrays:
+            rows = cache.rows(stream, name)
+            for i, item in enumerate(ITEMS):
+                np.testing.assert_array_equal(rows[offset[i] : offset[i + 1]], item.array(stream, name))
+    assert cache.failures == FAILURES
+    assert cache.shards[0].provenance == synthetic.provenance()
+
+
+@pytest.mark.parametrize(("items", "failures"), [([], []), ([], FAILURES), (ITEMS, [])])
+def test_shards_without_items_or_failures(tmp_path: Path, items: list, failures: list) -> None:
+    write_shard(shard_path(tmp_path, 0), items, failures, synthetic.provenance())
+    cache = Cache.open(tmp_path)
+    assert (len(cache.media["id"]), len(cache.failures)) == (len(items), len(failures))
+    assert cache.rows("slowfast", "logits").shape == (len(items), synthetic.NUM_LOGITS)
+    assert verify(tmp_path).problems == []
+
+
+def test_a_shard_of_many_chunks_reads_back(tmp_path: Path) -> None:
+    source = synthetic.provenance(slowfast_width=40_000, store="float32")
+    items = [synthetic.item(synthetic.media(f"{i}"), seed=i, source=source) for i in range(20)]
+    write_shard(shard_path(tmp_path, 0), items, [], source)
+    with h5py.File(shard_path(tmp_path, 0)) as file:
+        assert file["slowfast/features"].chunks == (6, 40_000)
+    expected = np.concatenate([item.slowfast_features for item in items])
+    np.testing.assert_array_equal(Cache.open(tmp_path).rows("slowfast", "features"), expected)
+
+
+def test_the_same_rows_give_the_same_datasets(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        write_shard(tmp_path / name, ITEMS, FAILURES, synthetic.provenance())
+    assert _datasets(tmp_path / "a.h5") == _datasets(tmp_path / "b.h5")
+
+
+def test_a_shard_replaces_the_old_one_under_its_name(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance())
+    write_shard(path, ITEMS[:1], [], synthetic.provenance())
+    assert Shard.open(path).num_items == 1
+    assert _names(tmp_path) == {path.name}
+
+
+def _break_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer.os, "fsync", _no_space)
+
+
+def _break_rename(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "replace", _no_space)
+
+
+def _break_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_write_stream", _no_space)
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def _interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "_write_stream", interrupted)
+
+
+@pytest.mark.parametrize("fault", [_break_fsync, _break_rename, _break_array, _interrupt])
+def test_a_failure_leaves_nothing_new_and_the_old_shard_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance())
+    before = path.read_bytes()
+    fault(monkeypatch)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        write_shard(path, ITEMS[:1], [], synthetic.provenance())
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        write_shard(shard_path(tmp_path, 1), ITEMS[:1], [], synthetic.provenance())
+    assert _names(tmp_path) == {path.name}
+    assert path.read_bytes() == before
+
+
+def test_a_disk_that_fills_while_hdf5_writes(tmp_path: Path) -> None:
+    """A real failed write, in a process whose files may not grow beyond 100 kB."""
+    script = """
+        import resource, sys
+        from pathlib import Path
+        from tests import synthetic
+        from cache.writer import shard_path, write_shard
+        source = synthetic.provenance(slowfast_width=20_000)
+        items = [synthetic.item(synthetic.media(f"{i}"), seed=i, source=source) for i in range(20)]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            write_shard(shard_path(Path(sys.argv[1]), 0), items, [], source)
+        except OSError as error:
+            print("OSError", error.errno)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    result = subprocess.run(run, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    assert (result.returncode, result.stdout) == (0, "OSError 27\n"), result.stderr
+    assert _names(tmp_path) == set()
+
+
+def test_a_folder_that_may_not_be_written() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        root = os.geteuid() == 0  # root may write anywhere: be nobody for a moment
+        if root:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError):
+                write_shard(shard_path(Path(folder), 0), ITEMS, [], synthetic.provenance())
+        finally:
+            if root:
+                os.seteuid(0)
+        assert _names(Path(folder)) == set()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_shard(shard_path(tmp_path / "gone", 0), ITEMS, [], synthetic.provenance())
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    write_shard(shard_path(tmp_path, 0), ITEMS, [], synthetic.provenance())
+    kept = {"shard-00000.h5", "notes.txt", ".lock"}
+    for name in ("notes.txt", ".lock", ".partial-shard-00001.h5"):
+        (tmp_path / name).write_text("x")
+    remove_leftovers(tmp_path)
+    assert _names(tmp_path) == kept
+
+
+def test_relabelling_keeps_the_features_and_seals_again(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance())
+    before, sealed = _datasets(path), Shard.open(path).seal
+    truth = {"z.mp4": (0, "val", "a much longer group"), "영상/a.mp4": (1, "", ""), "a.mp4": (1, "train", "g")}
+    rewrite_labels(path, truth.__getitem__)
+    after = _datasets(path)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"media/label", "media/split", "media/group"}
+    media = Cache.open(tmp_path).media
+    found = zip(media["label"].tolist(), media["split"], media["group"], strict=True)
+    assert dict(zip(media["id"], found, strict=True)) == truth
+    assert Shard.open(path).seal != sealed
+    assert verify(tmp_path).problems == []
+
+
+def test_relabelling_a_shard_of_failures_only(tmp_path: Path) -> None:
+    write_shard(shard_path(tmp_path, 0), [], FAILURES, synthetic.provenance())
+    rewrite_labels(shard_path(tmp_path, 0), lambda _: (1, "", ""))
+    assert verify(tmp_path).problems == []
+
+
+def test_a_failed_relabelling_changes_nothing(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, [], synthetic.provenance())
+    before = path.read_bytes()
+    with pytest.raises(KeyError):
+        rewrite_labels(path, {}.__getitem__)
+    assert path.read_bytes() == before
+    assert _names(tmp_path) == {path.name}
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+def _datasets(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, node: (
+                found.update({name: (str(node.dtype), node.shape, node[:].tobytes())})
+                if isinstance(node, h5py.Dataset)
+                else None
+            )
+        )
+    return found
