@@ -66,13 +66,14 @@ def decoding_options(command: Any) -> Any:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(
+    *,
     data: Path,
     root: Path | None,
     positive: str | None,
     out: Path,
-    strict: bool,  # noqa: FBT001
+    strict: bool,
     retry: str,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
     **flags: Any,
 ) -> None:
     """Stage 1: videos to a feature cache.
@@ -95,7 +96,7 @@ def extract(
     retried = {reason for reason in retry.split(",") if reason}
     if unknown := sorted(retried - set(Reason)):
         raise click.BadParameter(f"no such reason: {', '.join(unknown)}; there are: {', '.join(Reason)}")
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, emoji=False)
     manifest = read_manifest(data, root=root, positive=positive)
     show_notices(console, manifest)
     with progress_bar(console) as bar:
@@ -112,7 +113,7 @@ def extract(
         fields = ("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_new", "seconds")
         click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
     else:
-        show_extraction(Console(), done)
+        show_extraction(Console(highlight=False, emoji=False), done)
     if done.num_used == 0:
         raise HaechiError(f"{data}: none of its {done.num_rows} videos could be used; the reasons stand in {out}")
     if strict and done.num_failed:
@@ -129,10 +130,11 @@ def extract(
     help="The CSV to write: id, label, ok, stage, reason, message, and what is known of each video.",
 )
 def validate(
+    *,
     data: Path,
     root: Path | None,
     positive: str | None,
-    strict: bool,  # noqa: FBT001
+    strict: bool,
     out: Path,
     **flags: Any,
 ) -> None:
@@ -149,7 +151,7 @@ def validate(
     from extract.workers import Rejected
 
     settings = ExtractSettings(**flags)
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, emoji=False)
     manifest = read_manifest(data, root=root, positive=positive)
     show_notices(console, manifest)
     with progress_bar(console) as bar:
@@ -157,7 +159,9 @@ def validate(
         results = check.check_all(manifest, settings, on_video=lambda failed: bar.advance(failed=failed))
     check.write_csv(out, manifest, results)
     failures = Counter(result.reason.value for result in results if isinstance(result, Rejected))
-    show_check(Console(), out, num_rows=len(results), failures=dict(sorted(failures.items())))
+    show_check(
+        Console(highlight=False, emoji=False), out, num_rows=len(results), failures=dict(sorted(failures.items()))
+    )
     if len(results) == failures.total():
         raise HaechiError(f"{data}: none of its {len(results)} videos can be used; the reasons stand in {out}")
     if strict and failures:

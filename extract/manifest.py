@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import schema
-from cache.errors import HaechiError, bullet_list
+from cache.errors import HaechiError, bullet_list, visible
 
 COLUMNS = ("path", "label", "split", "group", "id")
 CLASS_FOLDERS = {"harmful": schema.HARMFUL, "safe": schema.SAFE}
@@ -165,7 +165,7 @@ def _entry(row: dict[str, Any], line: int, root: Path) -> tuple[Entry | None, li
         else:
             wrong.append(f"{column} is {_shown(str(value))}, text is expected")
             texts[column] = ""
-        if flaw := _text_flaw(texts[column]):
+        if texts[column] and (flaw := schema.id_problem(texts[column])):
             wrong.append(f"{column} {flaw}")
     label = LABELS.get(texts["label"].lower())
     if label is None:
@@ -199,7 +199,7 @@ def _scan_folder(data: Path, positive: str | None) -> Manifest:
             id = path.relative_to(data).as_posix()
             if name.startswith(".") or path.suffix.lower() not in VIDEO_SUFFIXES:
                 other_files += 1
-            elif flaw := _text_flaw(id):
+            elif flaw := schema.id_problem(id):
                 problems.append(f"{_shown(id)}: its name {flaw}")
             else:
                 found.append((id, path))
@@ -242,19 +242,6 @@ def _missing_notice(entries: list[Entry]) -> Iterator[str]:
         yield f"{len(missing)} files are missing and will stand among the failures:\n{bullet_list(missing)}"
 
 
-def _text_flaw(text: str) -> str | None:
-    """What keeps a text out of a cache, or None."""
-    try:
-        num_bytes = len(text.encode())
-    except UnicodeEncodeError:
-        return "is not UTF-8; rename the file"
-    if num_bytes > schema.MAX_ID_BYTES:
-        return f"is {num_bytes} bytes long, at most {schema.MAX_ID_BYTES} are allowed"
-    if not text.isprintable():
-        return "holds control characters"
-    return None
-
-
 def _shown(text: str) -> str:
-    """A text from outside, quoted, cut, without control characters."""
-    return ascii(text[:80]) if not text[:80].isprintable() else repr(text[:80])
+    """A text from outside, cut and quoted, so that nothing in it acts."""
+    return f"'{visible(text[:80])}'"

@@ -80,9 +80,8 @@ def extract(
     """
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(out / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise HaechiError(f"{out}: another run is writing to this cache; wait for it, or name another --out") from error
     with lock:

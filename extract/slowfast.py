@@ -1,17 +1,22 @@
 """The motion backbone: pytorchvideo's SlowFast, trained on Kinetics-400."""
 
 import socket
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pytorchvideo.models.hub import slowfast as hub
 
 from extract.sampling import uniform
 from extract.transforms import FrameTransform
 from extract.validate import sha256_of
 from extract.weights import LOAD_ERRORS, Weights, WeightsError, first_line, sha256_of_state
+
+with warnings.catch_warnings():
+    # its import uses torch.jit.script, which today's torch calls deprecated
+    warnings.simplefilter("ignore", FutureWarning)
+    from pytorchvideo.models.hub import slowfast as hub
 
 FLAG = "--slowfast-weights"
 PRETRAINED = "kinetics400"

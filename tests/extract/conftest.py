@@ -1,0 +1,69 @@
+"""Real files, sound and damaged, and tiny backbones."""
+
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from extract import slowfast
+from extract.samples import scene, write_tone, write_video
+from extract.settings import ExtractSettings
+from tests.extract import tiny
+
+# The transformation matrix of an MP4 track (ISO/IEC 14496-12, tkhd): none, and a quarter turn clockwise.
+UPRIGHT = b"".join(n.to_bytes(4, "big", signed=True) for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))
+QUARTER_TURN = b"".join(n.to_bytes(4, "big", signed=True) for n in (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30))
+
+VFR_TIMES = [i / 30 for i in range(20)] + [20 / 30 + i / 5 for i in range(20)]  # 30 frames/s, then 5
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files that a stranger might send; their names say what they are."""
+    folder = tmp_path_factory.mktemp("videos")
+    frames = scene(seed=1, restless=True, num_frames=40)
+    sound = write_video(folder / "sound.mp4", frames)
+    write_video(folder / "with_audio.mp4", frames, with_audio=True)
+    write_video(folder / "vfr.mp4", frames, times_seconds=VFR_TIMES)
+    write_video(folder / "portrait.mp4", scene(seed=2, restless=False, num_frames=40, height=320, width=180))
+    odd = scene(seed=3, restless=False, num_frames=40, height=181, width=321)
+    write_video(folder / "odd.mp4", odd, pixel_format="yuv444p")
+    write_video(folder / "one_frame.mp4", frames[:1])
+    write_video(folder / "short.mp4", frames[:7])
+    write_video(folder / "vp9.webm", frames[:20], codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"})
+    write_video(folder / "mpeg4.avi", frames, codec="mpeg4")
+    content = sound.read_bytes()
+    turned = content.replace(UPRIGHT, QUARTER_TURN)
+    # the movie header comes first and keeps its matrix; the track header's is the one that turns
+    head = content.index(UPRIGHT) + len(UPRIGHT)
+    (folder / "rotated.mp4").write_bytes(content[:head] + turned[head:])
+    shutil.copy(sound, folder / "한국어 영상.mp4")
+
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is no video\n" * 50)
+    (folder / "cut.mp4").write_bytes(content[: len(content) // 2])
+    mkv = write_video(folder / "whole.mkv", frames).read_bytes()
+    (folder / "cut.mkv").write_bytes(mkv[: len(mkv) // 2])
+    damaged, middle = bytearray(content), len(content) // 2
+    damaged[middle : middle + 500] = np.random.default_rng(0).bytes(500)
+    (folder / "damaged.mp4").write_bytes(damaged)
+    with av.open(str(folder / "audio_only.mp4"), "w") as container:
+        write_tone(container, container.add_stream("aac", rate=44100, layout="mono"), duration_seconds=1)
+    return folder
+
+
+@pytest.fixture
+def tiny_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSettings:
+    """Settings whose backbones are tiny and run in milliseconds."""
+    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", tiny.slowfast_r50)
+    return ExtractSettings(
+        clip_model=tiny.write_clip_config(tmp_path / "tiny-clip"),
+        clip_weights="random:0",
+        slowfast_weights="random:0",
+        frames=8,
+        shard_size=4,
+        device="cpu",
+        precision="fp32",
+    )

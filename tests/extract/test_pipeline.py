@@ -1,0 +1,292 @@
+"""The flow with real files, real workers, real HDF5 and tiny backbones."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from cache.errors import CacheError, HaechiError
+from cache.reader import Cache, shard_paths
+from cache.verify import verify
+from extract import pipeline, resume
+from extract.backbones import Backbones
+from extract.manifest import Manifest, read_manifest
+from extract.pipeline import Extraction, InterruptedRunError
+from extract.settings import ExtractSettings
+
+SOUND = ["sound.mp4", "vfr.mp4", "portrait.mp4", "odd.mp4", "one_frame.mp4", "mpeg4.avi"]
+UNSOUND = {"empty.mp4": "empty_file", "text.mp4": "not_media", "damaged.mp4": "damaged", "gone.mp4": "missing"}
+
+
+@pytest.fixture
+def data(videos: Path, tmp_path: Path) -> Path:
+    """A folder of its own with sound and unsound files."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in [*SOUND, *UNSOUND]:
+        if name != "gone.mp4":
+            shutil.copy2(videos / name, folder / name)
+    return folder
+
+
+def manifest_of(data: Path, names: list[str], *, labels: list[int] | None = None, split: str = "") -> Manifest:
+    labels = labels or [i % 2 for i in range(len(names))]
+    lines = [f"{name},{label},{split}" for name, label in zip(names, labels, strict=True)]
+    (data / "labels.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    return read_manifest(data / "labels.csv")
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_settings: ExtractSettings) -> Callable[..., Extraction]:
+    def run(manifest: Manifest, out: str = "cache", **changes: object) -> Extraction:
+        extra = {name: changes.pop(name) for name in ("retry", "on_video") if name in changes}
+        settings = ExtractSettings(**{**vars(tiny_settings), **changes})
+        return pipeline.extract(manifest, tmp_path / out, settings, producer="haechi test", **extra)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def forbid() -> None:
+        def refuse(*_: object) -> None:
+            raise AssertionError("a model was loaded")
+
+        monkeypatch.setattr(Backbones, "__init__", refuse)
+
+    return forbid
+
+
+def test_used_and_failed_make_the_manifest(data: Path, run: Callable[..., Extraction]) -> None:
+    names = ["sound.mp4", "empty.mp4", "vfr.mp4", "gone.mp4", "portrait.mp4", "odd.mp4"]
+    names += ["text.mp4", "one_frame.mp4", "damaged.mp4", "mpeg4.avi"]
+    done = run(manifest_of(data, names))
+    assert (done.num_rows, done.num_used, done.num_failed, done.num_new) == (10, 6, 4, 10)
+    assert done.failures == {"damaged": 1, "empty_file": 1, "missing": 1, "not_media": 1}
+    assert done.untrained == ["clip", "slowfast"]
+
+    cache = Cache.open(done.cache)
+    assert verify(done.cache).problems == []
+    assert [shard.num_items + shard.num_failures for shard in cache.shards] == [4, 4, 2]
+    assert cache.media["id"].tolist() == [name for name in names if name not in UNSOUND]  # the manifest's order
+    assert {row.id: row.reason for row in cache.failures} == UNSOUND
+    assert cache.media["label"].tolist() == [i % 2 for i, name in enumerate(names) if name not in UNSOUND]
+    assert cache.offset("clip").tolist() == list(range(0, 49, 8))
+    assert cache.offset("slowfast").tolist() == list(range(7))
+    assert cache.rows("clip", "features").any(axis=1).all()
+
+
+def test_features_are_those_of_the_video_itself(
+    data: Path, run: Callable[..., Extraction], tiny_settings: ExtractSettings
+) -> None:
+    """Rows stand under the right ids: extracting a video alone gives what it got among others."""
+    together = Cache.open(run(manifest_of(data, SOUND), "together", batch_windows=4).cache)
+    for i, name in enumerate(SOUND):
+        alone = Cache.open(run(manifest_of(data, [name]), f"alone-{i}").cache)
+        start, end = together.offset("clip")[i : i + 2]
+        np.testing.assert_allclose(
+            together.rows("clip", "features")[start:end], alone.rows("clip", "features"), atol=2e-3
+        )
+        np.testing.assert_allclose(
+            together.rows("slowfast", "logits")[i : i + 1], alone.rows("slowfast", "logits"), atol=2e-3
+        )
+        assert together.rows("slowfast", "end_seconds")[i] == pytest.approx(together.media["duration_seconds"][i])
+
+
+def test_the_same_input_gives_the_same_cache(data: Path, run: Callable[..., Extraction]) -> None:
+    manifest = manifest_of(data, [*SOUND, *UNSOUND])
+    caches = [Cache.open(run(manifest, f"cache-{workers}", workers=workers).cache) for workers in (1, 3)]
+    for stream, name in (("clip", "features"), ("slowfast", "features"), ("slowfast", "logits")):
+        assert (caches[0].rows(stream, name) == caches[1].rows(stream, name)).all()
+    assert caches[0].failures == caches[1].failures
+    for column, values in caches[0].media.items():
+        assert (values == caches[1].media[column]).all(), column
+
+
+def test_a_second_run_does_nothing_and_loads_no_model(
+    data: Path, run: Callable[..., Extraction], no_models: Callable[[], None]
+) -> None:
+    manifest = manifest_of(data, ["sound.mp4", "empty.mp4", "gone.mp4"])
+    first = run(manifest)
+    before = {path: path.read_bytes() for path in shard_paths(first.cache)}
+    no_models()
+    second = run(manifest)
+    assert (second.num_new, second.num_used, second.num_failed) == (0, 1, 2)
+    assert {path: path.read_bytes() for path in shard_paths(first.cache)} == before
+
+
+def test_added_videos_are_extracted_and_removed_ones_stay(data: Path, run: Callable[..., Extraction]) -> None:
+    run(manifest_of(data, ["sound.mp4", "gone.mp4"]))
+    done = run(manifest_of(data, ["vfr.mp4", "sound.mp4"]))
+    assert (done.num_rows, done.num_used, done.num_new, done.num_not_listed) == (2, 2, 1, 1)
+    assert Cache.open(done.cache).media["id"].tolist() == ["sound.mp4", "vfr.mp4"]
+
+
+def test_relabelling_costs_no_extraction(
+    data: Path, run: Callable[..., Extraction], no_models: Callable[[], None]
+) -> None:
+    first = run(manifest_of(data, SOUND, labels=[0] * 6))
+    features = Cache.open(first.cache).rows("clip", "features")
+    no_models()
+    done = run(manifest_of(data, SOUND, labels=[0, 1, 1, 0, 0, 1], split="train"))
+    assert (done.num_new, done.num_relabelled) == (0, 6)
+    cache = Cache.open(done.cache)
+    assert cache.media["label"].tolist() == [0, 1, 1, 0, 0, 1]
+    assert set(cache.media["split"]) == {"train"}
+    assert (cache.rows("clip", "features") == features).all()
+    assert verify(done.cache).problems == []
+    assert cache.fingerprint == first.fingerprint
+
+
+def test_changed_files_supersede_their_rows(data: Path, run: Callable[..., Extraction]) -> None:
+    manifest = manifest_of(data, ["sound.mp4", "vfr.mp4", "gone.mp4"])
+    old = Cache.open(run(manifest).cache)
+    shutil.copy2(data / "portrait.mp4", data / "sound.mp4")
+    shutil.copy2(data / "odd.mp4", data / "gone.mp4")
+    os.utime(data / "vfr.mp4", (1, 1))  # touched, same bytes
+    done = run(manifest)
+    assert (done.num_new, done.num_changed, done.num_used, done.num_failed) == (2, 2, 3, 0)
+    new = Cache.open(done.cache)
+    assert new.media["id"].tolist() == ["vfr.mp4", "sound.mp4", "gone.mp4"]
+    row = new.media["id"].tolist().index("sound.mp4")
+    assert new.media["width"][row] == 180
+    assert old.media["width"][0] == 320
+    assert len(new.rows("clip", "features")) == new.offset("clip")[-1] == 24
+
+
+def test_chosen_failures_are_tried_again(data: Path, run: Callable[..., Extraction]) -> None:
+    manifest = manifest_of(data, ["sound.mp4", "portrait.mp4"])
+    limited = run(manifest, "small", max_pixels=60_000)
+    assert limited.failures == {"too_large": 1}
+    assert run(manifest, "small").num_new == 0
+    again = run(manifest, "small", retry={"too_large"})
+    assert (again.num_new, again.num_used, again.failures) == (1, 2, {})
+
+
+def test_other_settings_are_refused_with_the_fields(
+    data: Path, run: Callable[..., Extraction], no_models: Callable[[], None], tmp_path: Path
+) -> None:
+    manifest = manifest_of(data, ["sound.mp4"])
+    run(manifest)
+    before = {path: path.read_bytes() for path in shard_paths(tmp_path / "cache")}
+    no_models()
+    with pytest.raises(resume.SettingsConflictError) as caught:
+        run(manifest, frames=4, store="float32", slowfast_model="slowfast_r101", clip_weights="random:1")
+    text = str(caught.value)
+    for expected in (
+        "sampling.frames: 8 in the cache, 4 now",
+        "store: 'float16' in the cache, 'float32' now",
+        "slowfast.model: 'slowfast_r50' in the cache, 'slowfast_r101' now",
+        "clip.weights_sha256",
+        "random:1",
+    ):
+        assert expected in text
+    assert {path: path.read_bytes() for path in shard_paths(tmp_path / "cache")} == before
+
+
+def test_other_weights_are_refused_once_loaded(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same name with other bytes behind it: known only after loading."""
+    run(manifest_of(data, ["sound.mp4"]))
+    monkeypatch.setattr("extract.openclip.sha256_of_state", lambda module: "f" * 64)
+    with pytest.raises(resume.SettingsConflictError, match=r"clip\.weights_sha256"):
+        run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
+
+
+def test_bad_features_are_failures_never_rows(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Backbones.run
+
+    def overflow(self: Backbones, *frames: object) -> list:
+        features = honest(self, *frames)  # type: ignore[arg-type]
+        features[0].clip[3, 1] = 1e6
+        return features
+
+    monkeypatch.setattr(Backbones, "run", overflow)
+    done = run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
+    assert done.failures == {"bad_features": 2}
+    assert "1e+06 does not fit float16; use --store float32" in Cache.open(done.cache).failures[0].message
+
+
+def test_ctrl_c_keeps_what_is_finished(data: Path, run: Callable[..., Extraction]) -> None:
+    names = [*SOUND, *UNSOUND]
+    seen = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 7:
+            raise KeyboardInterrupt
+
+    manifest = manifest_of(data, names)
+    with pytest.raises(InterruptedRunError, match="run the same command again") as caught:
+        run(manifest, on_video=interrupt, workers=1)
+    num_kept = int(str(caught.value).split()[1])
+    assert 4 <= num_kept <= 7
+    done = run(manifest)
+    assert done.num_new == 10 - num_kept
+    assert Cache.open(done.cache).media["id"].tolist() == SOUND
+    whole = run(manifest, "uninterrupted")
+    assert (Cache.open(whole.cache).rows("clip", "features") == Cache.open(done.cache).rows("clip", "features")).all()
+    assert not list(done.cache.glob(".partial-*"))
+
+
+def test_a_full_disk_leaves_no_half_shard(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    manifest = manifest_of(data, SOUND)
+    real, calls = h5py.Group.create_dataset, 0
+
+    def full(self: h5py.Group, *args: object, **kwargs: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 40:  # in the second shard
+            raise OSError(28, "No space left on device")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(manifest)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.suffix == ".h5"] == ["shard-00000.h5"]
+    assert verify(tmp_path / "cache").problems == []
+
+
+def test_two_runs_on_one_cache(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    with (
+        FileLock(tmp_path / "cache" / ".lock"),
+        pytest.raises(HaechiError, match="another run is writing"),
+    ):
+        run(manifest_of(data, ["sound.mp4"]))
+
+
+def test_a_folder_of_other_things_is_refused(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
+    with pytest.raises(HaechiError, match="not empty and holds no shards"):
+        run(manifest_of(data, ["sound.mp4"]), "data")
+    assert not list(data.glob("shard-*"))
+
+
+def test_a_damaged_cache_is_refused_before_work(
+    data: Path, run: Callable[..., Extraction], no_models: Callable[[], None]
+) -> None:
+    done = run(manifest_of(data, ["sound.mp4"]))
+    (shard,) = shard_paths(done.cache)
+    shard.write_bytes(shard.read_bytes()[:-10])
+    no_models()
+    with pytest.raises(CacheError, match="cut off"):
+        run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
+
+
+def test_leftovers_of_a_killed_run_are_removed(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / ".partial-shard-00000.h5").write_bytes(b"half")
+    done = run(manifest_of(data, ["sound.mp4"]))
+    assert sorted(path.name for path in done.cache.iterdir() if path.name != ".lock") == ["shard-00000.h5"]
