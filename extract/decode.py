@@ -23,6 +23,7 @@ FAULT_TOLERANCE = 1e-9
 BENIGN_LINES = re.compile(
     r"mmco: unref short failure|number of reference frames .* exceeds max|reference picture missing during reorder|"
     r"Missing reference picture|co located POCs unavailable|Could not find ref with POC|"
+    r"SEI type .* truncated|SPS unavailable in decode_picture_timing|"
     r"Missing key frame while searching for timestamp|Cannot find an index entry before timestamp"
 )
 LOG_LINE = re.compile(r"^\[(?P<source>[^\s@\]]+) @ 0x[0-9a-f]+\] (?P<text>.*)$")
@@ -62,8 +63,10 @@ def sample(
     with _captured_log() as log:
         try:
             sampled = _decode(path, num_samples, outputs, state)
-        except (decord.DECORDError, RuntimeError, AssertionError, IndexError, StopIteration) as error:
-            # decord raises RuntimeError where it cannot open a file and uses assert for an empty one
+        except AssertionError as error:
+            raise UnusableError(Reason.NO_FRAMES, f"its video stream holds no frames (decord: {error})") from error
+        except (decord.DECORDError, RuntimeError, IndexError, StopIteration) as error:
+            # RuntimeError: a file that decord cannot open
             raise UnusableError(Reason.DAMAGED, _decord_message(error, log.read())) from error
         complaints = _complaints(log.read(), header)
     if complaints:
@@ -81,18 +84,14 @@ def _decode(
     # Several workers keep all cores busy; one decoder thread each wastes least.
     reader = decord.VideoReader(str(path), num_threads=1, fault_tol=FAULT_TOLERANCE)
     num_frames = len(reader)
-    if num_frames == 0:
-        raise UnusableError(Reason.NO_FRAMES, "its video stream holds no frames")
     indices = uniform(num_frames, num_samples)
-    frame = None
+    frame: np.ndarray = np.empty((0, 0, 3), np.uint8)
     for position, index in enumerate(indices):
         if position == 0 or index != indices[position - 1]:
             frame = reader[index].asnumpy()  # (H, W, 3) uint8 RGB, rotation metadata applied
-        assert frame is not None
         for transform, positions, array in outputs:
             for row in (row for row, wanted in enumerate(positions) if wanted == position):
                 array[row] = transform(frame)
-    assert frame is not None
     times = np.asarray(reader.get_frame_timestamp(range(num_frames)))  # (n, 2) float32: start, end in seconds
     if not np.isfinite(times).all():
         raise UnusableError(Reason.DAMAGED, "its frames have no valid times")

@@ -80,8 +80,10 @@ def read_header(path: Path, *, max_pixels: int) -> Header:
                     s.codec_context.name for s in container.streams if s.type != "video" and s.codec_context is not None
                 ),
             )
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise UnusableError(Reason.NOT_MEDIA, f"cannot be opened as a video ({_reason(error)})") from error
+    except av.error.EOFError as error:
+        raise UnusableError(Reason.NO_FRAMES, "it ends before its first frame") from error
+    except av.error.FFmpegError as error:
+        raise UnusableError(Reason.NOT_MEDIA, f"cannot be opened as a video ({error.strerror})") from error
     if header.width <= 0 or header.height <= 0:
         raise UnusableError(Reason.NO_FRAMES, "its video stream declares no picture size")
     if header.width * header.height > max_pixels:
@@ -96,7 +98,3 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -45,6 +45,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.mp4").write_text("this is no video\n" * 50)
     (folder / "cut.mp4").write_bytes(content[: len(content) // 2])
     mkv = write_video(folder / "whole.mkv", frames).read_bytes()
+    (folder / "no_frames.mkv").write_bytes(mkv[: mkv.index(b"\x1f\x43\xb6\x75")])  # up to the first cluster
     (folder / "cut.mkv").write_bytes(mkv[: len(mkv) // 2])
     damaged, middle = bytearray(content), len(content) // 2
     damaged[middle : middle + 500] = np.random.default_rng(0).bytes(500)

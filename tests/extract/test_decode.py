@@ -56,6 +56,7 @@ def test_sound_files(videos: Path, name: str, num_frames: int, width: int, heigh
         ("text.mp4", Reason.NOT_MEDIA),
         ("cut.mp4", Reason.NOT_MEDIA),
         ("audio_only.mp4", Reason.NO_VIDEO_STREAM),
+        ("no_frames.mkv", Reason.NO_FRAMES),
         ("damaged.mp4", Reason.DAMAGED),
         ("cut.mkv", Reason.DAMAGED),
         (".", Reason.UNREADABLE),

@@ -1,0 +1,98 @@
+"""Everything real, once: H.264 files, ViT-B-32 and slowfast_r50 at their size (untrained), HDF5, the trained head."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import haechi
+from cache.reader import Cache
+from extract.samples import write_sample_set
+from extract.slowfast import MODELS
+
+UNTRAINED = ["--clip-weights", "random:0", "--slowfast-weights", "random:0"]
+
+
+def call(*arguments: object) -> Result:
+    done = CliRunner().invoke(haechi.main, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample set of eight videos and a broken one, extracted and trained on."""
+    folder = tmp_path_factory.mktemp("end-to-end")
+    assert len(list(write_sample_set(folder / "videos", num_harmful=4, num_safe=4))) == 9
+    call("extract", folder / "videos", "--out", folder / "cache", *UNTRAINED, "--device", "cpu")
+    call("train", folder / "cache", "--out", folder / "run", "--val-fraction", "0.5", "--device", "cpu")
+    return folder
+
+
+def test_the_cache(folder: Path) -> None:
+    call("verify", folder / "cache")
+    summary = json.loads(call("inspect", folder / "cache", "--json").output)
+    assert summary["labels"] == {"harmful": 4, "safe": 4, "unlabelled": 0}
+    assert summary["failures"] == {"not_media": 1}
+    assert summary["untrained"] == ["clip", "slowfast"]
+    cache = Cache.open(folder / "cache")
+    assert cache.rows("clip", "features").shape == (8 * 32, 512)
+    assert cache.rows("slowfast", "features").shape == (8, 2304)
+    assert cache.rows("slowfast", "logits").shape == (8, 400)
+    assert "UNTRAINED" in call("inspect", folder / "cache").output
+
+
+def test_the_run(folder: Path) -> None:
+    files = {path.name for path in (folder / "run").iterdir()}
+    assert files == {"model.pt", "metrics.json", "predictions.csv", "confusion_matrix.png", "curves.png"}
+    with (folder / "run" / "predictions.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 8
+    checkpoint = torch.load(folder / "run" / "model.pt", weights_only=True)
+    assert checkpoint["untrained"] == ["clip", "slowfast"]
+    assert 0 <= checkpoint["best_threshold"] <= 1
+    assert checkpoint["fingerprint"] == Cache.open(folder / "cache").fingerprint
+
+
+def test_features_are_those_of_a_plain_reference(folder: Path) -> None:
+    """One video, the obvious way: Pillow images through open_clip's own preprocess, SlowFast's own forward, float32.
+
+    Untrained networks map all pictures close together, so errors are measured against the distance between frames.
+    """
+    import av
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as F
+
+    cache = Cache.open(folder / "cache")
+    row = 0
+    path = folder / "videos" / cache.media["id"][row]
+    with av.open(str(path)) as container:
+        decoded = [frame.to_image() for frame in container.decode(video=0)]
+    pictures = [decoded[int(i)] for i in np.linspace(0, len(decoded) - 1, 32)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        clip = open_clip.create_model("ViT-B-32", pretrained=None).eval()
+        torch.manual_seed(0)
+        slowfast = MODELS["slowfast_r50"](pretrained=False).eval()
+    preprocess = open_clip.image_transform(224, is_train=False)
+    frames = torch.stack([torch.from_numpy(np.asarray(picture)).permute(2, 0, 1).float() for picture in pictures])
+    frames = F.center_crop(F.resize(frames, 256, InterpolationMode.BILINEAR, antialias=True), 256)
+    fast = ((frames / 255 - 0.45) / 0.225).permute(1, 0, 2, 3)[None]  # (1, 3, 32, 256, 256)
+    slow = fast[:, :, torch.linspace(0, 31, 8).long()]
+    with torch.inference_mode():
+        expected = torch.cat([clip.encode_image(preprocess(picture)[None]) for picture in pictures[::8]]).numpy()
+        logits = slowfast([slow, fast]).numpy()
+
+    ours = cache.rows("clip", "features")[:32:8].astype(np.float32)
+    between_frames = np.linalg.norm(expected[:, None] - expected[None], axis=-1)
+    yardstick = between_frames[between_frames > 0].mean()
+    # The two FFmpegs, PyAV's here and decord's there, convert colours by a level or two differently.
+    assert np.linalg.norm(ours - expected, axis=-1).max() < 0.25 * yardstick
+    assert np.linalg.norm(ours - expected[::-1], axis=-1).max() > yardstick / 2  # the wrong frames would be seen
+    all_logits = cache.rows("slowfast", "logits").astype(np.float32)
+    others = np.linalg.norm(all_logits[row] - np.delete(all_logits, row, axis=0), axis=-1)
+    assert np.linalg.norm(all_logits[row] - logits[0]) < 0.25 * others.mean()
