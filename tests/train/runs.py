@@ -1,0 +1,52 @@
+"""A small finished run on synthetic numbers, without the command line around it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cache.reader import Cache
+from tests import synthetic
+from train.dataset import Dataset, load_dataset
+from train.fit import Epoch, fit, logits_of, pos_weight_of, scores_of
+from train.head import Head, build_head
+from train.report import Result
+from train.settings import TrainSettings
+from train.split import Split, make_split
+
+QUICK = TrainSettings(feedforward=32, epochs=3, lr=1e-3)
+
+
+def prepare(path: Path, settings: TrainSettings = QUICK, **cache_options: object) -> tuple[Dataset, Split]:
+    """Write a cache and load it."""
+    dataset = load_dataset(Cache.open(synthetic.write_cache(path, **cache_options)), settings)  # type: ignore[arg-type]
+    return dataset, make_split(dataset.labels, dataset.splits, dataset.groups, settings)
+
+
+def train(dataset: Dataset, split: Split, settings: TrainSettings = QUICK) -> tuple[Head, list[Epoch]]:
+    """A head after `fit`."""
+    head = build_head(dataset.features.width, settings)
+    return head, list(fit(head, dataset.features, dataset.labels, split, settings))
+
+
+def score(head: Head, dataset: Dataset, rows: np.ndarray | None = None) -> np.ndarray:
+    """Scores of these rows, or of all."""
+    rows = np.arange(len(dataset.ids)) if rows is None else rows
+    return scores_of(logits_of(head, dataset.features, torch.from_numpy(rows)))
+
+
+def finish(path: Path, settings: TrainSettings = QUICK, **cache_options: object) -> tuple[Head, Result]:
+    """All of it."""
+    dataset, split = prepare(path, settings, **cache_options)
+    head, epochs = train(dataset, split, settings)
+    result = Result(
+        settings=settings,
+        dataset=dataset,
+        split=split,
+        pos_weight=pos_weight_of(dataset.labels[split.rows("train")], settings),
+        epochs=epochs,
+        scores=score(head, dataset),
+        fingerprint="f" * 64,
+        untrained=["clip", "slowfast"],
+    )
+    return head, result

@@ -1,0 +1,125 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cache.reader import Cache
+from tests.train import runs
+from train import checkpoint
+from train.checkpoint import Checkpoint, features_of
+from train.dataset import Dataset
+from train.errors import TrainError
+
+
+def saved(folder: Path) -> tuple[Path, Checkpoint, Dataset]:
+    head, result = runs.finish(folder / "cache")
+    cache = Cache.open(folder / "cache")
+    written = Checkpoint(
+        head=head,
+        best_threshold=result.best.best.threshold,
+        best_epoch=result.best.number,
+        settings=result.settings,
+        streams=result.dataset.streams,
+        fingerprint=cache.fingerprint,
+        untrained=cache.untrained,
+        features=features_of(cache),
+        metrics=result.metrics,
+    )
+    path = folder / "모델.pt"
+    written.save(path)
+    return path, written, result.dataset
+
+
+def test_a_head_survives_the_round_trip(tmp_path: Path) -> None:
+    path, written, dataset = saved(tmp_path)
+    loaded = checkpoint.load(path)
+    assert not loaded.head.training
+    assert (runs.score(loaded.head, dataset) == runs.score(written.head, dataset)).all()
+    for name in (
+        "best_threshold",
+        "best_epoch",
+        "settings",
+        "streams",
+        "fingerprint",
+        "untrained",
+        "features",
+        "metrics",
+    ):
+        assert getattr(loaded, name) == getattr(written, name)
+    assert loaded.untrained == ["clip", "slowfast"]
+    assert loaded.features["clip_weights"] == "random:0"
+
+
+def test_plain_torch_reads_it_with_weights_only(tmp_path: Path) -> None:
+    path, written, _ = saved(tmp_path)
+    data = torch.load(path, weights_only=True)
+    assert data["best_threshold"] == written.best_threshold
+    assert data["streams"] == {"clip/features": 8, "slowfast/logits": 5}
+    assert data["model_state_dict"]["mlp.0.weight"].shape == (256, 13)
+
+
+def drop_weight(data: dict) -> None:
+    del data["model_state_dict"]["mlp.0.weight"]
+
+
+def spoil_weight(data: dict) -> None:
+    data["model_state_dict"]["mlp.0.bias"][0] = float("nan")
+
+
+TAMPERED: dict[str, tuple[Callable[[dict], object], str]] = {
+    "format": (lambda d: d.update(format="x"), "not a model.pt of Haechi"),
+    "version": (lambda d: d.update(format_version=2), "version 2, this Haechi reads version 1"),
+    "threshold's type": (lambda d: d.update(best_threshold="0.5"), "best_threshold is str, expected float"),
+    "threshold's range": (lambda d: d.update(best_threshold=1.5), "best_threshold is 1.5"),
+    "no metrics": (lambda d: d.pop("metrics"), "metrics is missing"),
+    "streams": (lambda d: d.update(streams={"clip/features": -8}), "streams is"),
+    "huge width": (lambda d: d.update(streams={"clip/features": 1 << 20}), "weights do not fit"),
+    "fingerprint": (lambda d: d.update(fingerprint="0" * 64), "fingerprint is not the hash"),
+    "unknown setting": (lambda d: d["settings"].update(warmup=1), "'warmup'"),
+    "setting out of range": (lambda d: d["settings"].update(num_layers=10**9), "num_layers is 1000000000"),
+    "missing weight": (drop_weight, "mlp.0.weight is missing"),
+    "unknown weight": (lambda d: d["model_state_dict"].update(x=torch.zeros(1)), "'x' is unknown"),
+    "weight's shape": (lambda d: d["model_state_dict"].update({"mlp.0.bias": torch.zeros(3)}), r"expected \(256,\)"),
+    "weight's type": (lambda d: d["model_state_dict"].update({"mlp.0.bias": [1]}), "is list, expected a tensor"),
+    "NaN": (spoil_weight, "mlp.0.bias has NaN"),
+}
+
+
+def test_each_way_to_be_wrong_is_told(tmp_path: Path) -> None:
+    path, _, _ = saved(tmp_path)
+    for what, (tamper, message) in TAMPERED.items():
+        data = torch.load(path, weights_only=True)
+        tamper(data)
+        torch.save(data, tmp_path / "bad.pt")
+        with pytest.raises(TrainError, match=message) as caught:
+            checkpoint.load(tmp_path / "bad.pt")
+        assert "bad.pt" in str(caught.value) or what in {"unknown setting", "setting out of range"}
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut off", b"\x80\x02.", b"\x80\x02X"])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    with pytest.raises(TrainError, match=r"not a model\.pt of Haechi"):
+        checkpoint.load(path)
+
+
+def test_a_missing_or_cut_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="no such file"):
+        checkpoint.load(tmp_path / "model.pt")
+    path, _, _ = saved(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(TrainError, match="damaged"):
+        checkpoint.load(path)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path(tmp_path / "was-run").touch, ())
+
+    torch.save({"format": checkpoint.FORMAT, "x": Evil()}, tmp_path / "model.pt")
+    with pytest.raises(TrainError, match=r"not a model\.pt"):
+        checkpoint.load(tmp_path / "model.pt")
+    assert not (tmp_path / "was-run").exists()

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import haechi
+from cache.reader import Cache
+from tests import synthetic
+from train import checkpoint
+from train.cli import train as command
+from train.run import ARTEFACTS
+from train.settings import TrainSettings
+
+QUICK = ["--epochs", "2", "--feedforward", "32", "--device", "cpu"]
+
+
+def run(*args: object) -> Result:
+    result = CliRunner().invoke(haechi.main, ["train", *map(str, args)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_a_run_leaves_its_artefacts_and_says_what_matters(tmp_path: Path) -> None:
+    cache, out = synthetic.write_cache(tmp_path / "cache", num_unlabelled=2), tmp_path / "실험" / "r[1]"
+    result = run(cache, "--out", out, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == set(ARTEFACTS)
+    text = result.output
+    assert "UNTRAINED" in text
+    assert "2 unlabelled videos are left out" in text
+    assert "pos_weight 0.7000" in text
+    assert "input (B, 4, 13): clip/features + slowfast/logits, 13 heads, on cpu" in text
+    assert text.count("→") == 2  # the marked row of each epoch's table
+    assert text.count("0.30") >= 2
+    assert "r[1]" in text.replace("\n", "")
+    assert max(map(len, text.replace(str(out), "").splitlines())) <= 100
+    assert checkpoint.load(out / "model.pt").untrained == ["clip", "slowfast"]
+
+
+def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
+    cache = synthetic.write_cache(tmp_path / "cache", shift=0.1)
+    for name in ("a", "b", "b"):
+        assert run(cache, "--out", tmp_path / name, *QUICK).exit_code == 0
+    for name in ("metrics.json", "predictions.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_every_setting_is_a_flag_with_the_same_default(tmp_path: Path) -> None:
+    flags = {option.name: option.default for option in command.params if option.name not in {"cache", "out"}}
+    assert flags == TrainSettings().to_dict()
+    assert all(getattr(option, "help", "") for option in command.params if option.name != "cache")
+    cache = synthetic.write_cache(tmp_path / "cache")
+    changes = {
+        "--no-clip": None, "--slowfast": "pooled", "--epochs": 1, "--patience": 2, "--batch-size": 3, "--lr": 1e-3,
+        "--weight-decay": 0.1, "--pos-weight": 2.0, "--layers": 1, "--feedforward": 16, "--dropout": 0.1,
+        "--val-fraction": 0.3, "--seed": 7, "--device": "cpu",
+    }  # fmt: skip
+    args = [part for flag, value in changes.items() for part in (flag, value) if part is not None]
+    result = run(cache, "--out", tmp_path / "run", *args)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["settings"]
+    assert list(found.values()) == [False, "pooled", 1, 16, 0.1, 1, 2, 3, 1e-3, 0.1, 2.0, 0.3, 7, "cpu"]
+    assert torch.load(tmp_path / "run" / "model.pt", weights_only=True)["streams"] == {"slowfast/features": 12}
+
+
+def test_a_given_test_split_is_scored_at_the_end(tmp_path: Path) -> None:
+    splits = {f"video-{i:04d}.mp4": ("train", "train", "val", "test")[i % 4] for i in range(40)}
+    cache = synthetic.write_cache(tmp_path / "cache", num_harmful=20, num_safe=20, splits=splits)
+    result = run(cache, "--out", tmp_path / "run", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "40 videos stand where the manifest's split column says" in result.output
+    data = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(data["metrics"]) == {"train", "val", "test"}
+    assert "test" not in json.dumps(data["epochs"])
+    assert data["epochs"][data["best_epoch"] - 1]["metrics"] == data["metrics"]["val"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "args", "message"),
+    [
+        (lambda cache: None, ["--batch-size", 1, "--lr", 0], "batch_size is 1"),
+        (lambda cache: None, ["--slowfast", "none", "--no-clip"], "nothing is left to train on"),
+        (lambda cache: None, ["--device", "cuda:99"], "cuda:99"),
+        (lambda cache: None, ["--lr", "1e30"], "diverged"),
+        (lambda cache: next(cache.glob("*.h5")).write_bytes(b"x" * 9000), [], "shard-0000"),
+        (lambda cache: [path.unlink() for path in cache.glob("*.h5")], [], "no shards"),
+    ],
+)
+def test_bad_input_ends_with_one_message_and_nothing_written(tmp_path, spoil, args, message) -> None:
+    cache = synthetic.write_cache(tmp_path / "cache")
+    spoil(cache)
+    result = run(cache, "--out", tmp_path / "run", *QUICK, *args)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_altered_on_disk_are_found(tmp_path: Path) -> None:
+    cache = synthetic.write_cache(tmp_path / "cache")
+    shard = min(cache.glob("*.h5"))
+    data = bytearray(shard.read_bytes())
+    features = Cache.open(cache).shards[0].read("clip/features")[0]
+    data[data.index(features.tobytes()) + 10] ^= 0xFF
+    shard.write_bytes(data)
+    result = run(cache, "--out", tmp_path / "run", *QUICK)
+    assert result.exit_code == 1
+    assert "/clip/features is damaged" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_an_error_that_says_so(tmp_path: Path) -> None:
+    cache = synthetic.write_cache(tmp_path / "cache", num_safe=0)
+    result = run(cache, "--out", tmp_path / "run", *QUICK)
+    assert result.exit_code == 1
+    assert "12 harmful, 0 safe" in result.output
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    cache = synthetic.write_cache(tmp_path / "cache")
+    before = sorted(cache.iterdir())
+    result = run(cache, "--out", cache, *QUICK)
+    assert result.exit_code == 1
+    assert "only an earlier run is replaced" in result.output.replace("\n", " ")
+    assert sorted(cache.iterdir()) == before

@@ -1,0 +1,118 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.train import runs
+from train.errors import TrainError
+from train.fit import Epoch, find_device, pos_weight_of, shuffled_batches
+from train.settings import TrainSettings
+from train.threshold import best_threshold
+
+
+def test_pos_weight_is_safe_over_harmful() -> None:
+    labels = np.repeat([1, 0], [2393, 893])  # the report's training split
+    assert round(pos_weight_of(labels, TrainSettings()), 4) == 0.3732
+    assert pos_weight_of(labels, TrainSettings(pos_weight=2.5)) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "sizes"), [(8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2]), (5, [5]), (4, [4]), (2, [2]), (1, [1])]
+)
+def test_no_batch_of_one_is_left_behind(num_rows: int, sizes: list) -> None:
+    rows = torch.arange(100, 100 + num_rows)
+    batches = shuffled_batches(rows, batch_size=4, generator=torch.Generator().manual_seed(0))
+    assert [len(batch) for batch in batches] == sizes
+    assert sorted(torch.cat(batches).tolist()) == rows.tolist()
+
+
+def test_every_epoch_has_its_own_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.cat(shuffled_batches(torch.arange(50), batch_size=4, generator=generator)) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_a_training_split_of_one_more_than_a_batch_trains(tmp_path: Path) -> None:
+    dataset, split = runs.prepare(tmp_path, num_harmful=4, num_safe=4)
+    split = dataclasses.replace(split, names=np.array(["train"] * 5 + ["val"] * 3, dtype=object))
+    split.names[np.flatnonzero(dataset.labels == 1)[0]] = "val"
+    split.names[np.flatnonzero(split.names == "val")[-1]] = "train"
+    assert len(split.rows("train")) == 5
+    _, epochs = runs.train(dataset, split)
+    assert len(epochs) == 3
+
+
+def plain(epochs: list[Epoch]) -> list[dict]:
+    return [{**dataclasses.asdict(epoch), "seconds": 0} for epoch in epochs]
+
+
+def test_the_same_seed_gives_the_same_run_to_the_last_bit(tmp_path: Path) -> None:
+    dataset, split = runs.prepare(tmp_path, shift=0.1)
+    head_a, epochs_a = runs.train(dataset, split)
+    torch.rand(7)  # the caller's random state plays no part
+    head_b, epochs_b = runs.train(dataset, split)
+    assert plain(epochs_a) == plain(epochs_b)
+    assert (runs.score(head_a, dataset) == runs.score(head_b, dataset)).all()
+    _, epochs_c = runs.train(dataset, split, dataclasses.replace(runs.QUICK, seed=1))
+    assert plain(epochs_a) != plain(epochs_c)
+
+
+def test_training_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
+    dataset, split = runs.prepare(tmp_path)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    runs.train(dataset, split)
+    assert torch.rand(1) == expected
+
+
+def test_separable_videos_are_learned(tmp_path: Path) -> None:
+    settings = TrainSettings()  # Model 4, but for the width of its input
+    dataset, split = runs.prepare(tmp_path, settings, num_harmful=60, num_safe=40, shift=1.0)
+    _, epochs = runs.train(dataset, split, settings)
+    assert max(epoch.best.f1 for epoch in epochs) > 0.9
+
+
+def test_the_head_ends_with_the_best_epochs_weights(tmp_path: Path) -> None:
+    settings = dataclasses.replace(runs.QUICK, epochs=8, patience=8)
+    dataset, split = runs.prepare(tmp_path, settings, num_harmful=20, num_safe=20, shift=0.0)
+    head, epochs = runs.train(dataset, split, settings)
+    best = [epoch for epoch in epochs if epoch.improved][-1]
+    assert best is max(epochs, key=lambda epoch: (epoch.best.f1, -epoch.val_loss))
+    assert best.number < len(epochs)  # else this test would show nothing
+    rows = split.rows("val")
+    assert best_threshold(runs.score(head, dataset, rows), dataset.labels[rows]) == best.best
+
+
+def test_patience_ends_training(tmp_path: Path) -> None:
+    settings = dataclasses.replace(runs.QUICK, epochs=50, patience=2)
+    dataset, split = runs.prepare(tmp_path, settings, shift=0.0)
+    _, epochs = runs.train(dataset, split, settings)
+    assert len(epochs) < 50
+    assert [epoch.improved for epoch in epochs[-3:]] == [True, False, False]
+
+
+def test_the_test_split_has_no_part_in_choosing(tmp_path: Path) -> None:
+    dataset, split = runs.prepare(tmp_path, num_harmful=15, num_safe=15)
+    split.names[split.rows("train")[:6]] = "test"
+    _, expected = runs.train(dataset, split)
+    test_rows = split.rows("test")
+    dataset.labels[test_rows] = 1 - dataset.labels[test_rows]
+    dataset.features.rows[torch.from_numpy(test_rows)] = float("nan")
+    _, epochs = runs.train(dataset, split)
+    assert plain(epochs) == plain(expected)
+
+
+def test_divergence_is_an_error(tmp_path: Path) -> None:
+    settings = dataclasses.replace(runs.QUICK, lr=1e30)
+    dataset, split = runs.prepare(tmp_path, settings)
+    with pytest.raises(TrainError, match=r"epoch 1: .*diverged.*below 1e\+30"):
+        runs.train(dataset, split, settings)
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    assert find_device(TrainSettings(device="cpu")) == torch.device("cpu")
+    with pytest.raises(TrainError, match="cuda:99"):
+        find_device(TrainSettings(device="cuda:99"))

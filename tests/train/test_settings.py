@@ -1,0 +1,67 @@
+import subprocess
+import sys
+
+import pytest
+
+from train.errors import TrainError
+from train.settings import TrainSettings
+
+
+def test_the_defaults_are_model_4() -> None:
+    s = TrainSettings()
+    assert (s.num_layers, s.feedforward, s.dropout) == (2, 512, 0.4)
+    assert (s.lr, s.weight_decay, s.batch_size, s.epochs, s.patience) == (3e-4, 3e-3, 4, 10, 4)
+    assert (s.clip, s.slowfast, s.pos_weight, s.val_fraction) == (True, "logits", None, 0.15)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("clip", 1),
+        ("slowfast", "both"),
+        ("num_layers", 0),
+        ("feedforward", 0.5),
+        ("dropout", 1.0),
+        ("epochs", 0),
+        ("epochs", True),
+        ("patience", 0),
+        ("batch_size", 1),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("weight_decay", -1e-9),
+        ("pos_weight", 0.0),
+        ("pos_weight", float("inf")),
+        ("val_fraction", 1.0),
+        ("val_fraction", 0.0),
+        ("seed", -1),
+        ("seed", 1 << 32),
+        ("device", "gpu"),
+        ("device", "cuda:"),
+    ],
+)
+def test_a_value_out_of_range_is_named(field: str, value: object) -> None:
+    with pytest.raises(TrainError, match=f"{field} is "):
+        TrainSettings(**{field: value})
+
+
+def test_all_offenders_are_named_at_once() -> None:
+    with pytest.raises(TrainError) as caught:
+        TrainSettings(lr=-1.0, epochs=0, clip=False, slowfast="none")
+    assert all(word in str(caught.value) for word in ("lr is -1.0", "epochs is 0", "nothing is left to train on"))
+
+
+def test_settings_survive_a_round_trip_and_refuse_unknown_fields() -> None:
+    settings = TrainSettings(lr=1e-3, pos_weight=0.5, device="cuda:1")
+    assert TrainSettings.from_dict(settings.to_dict()) == settings
+    assert TrainSettings.from_dict({}) == TrainSettings()
+    with pytest.raises(TrainError, match="'warmup'"):
+        TrainSettings.from_dict({"warmup": 3})
+
+
+def test_the_command_line_needs_no_heavy_package_for_its_help() -> None:
+    code = (
+        "import sys, train.cli; "
+        "print(sorted({'torch', 'sklearn', 'matplotlib', 'h5py', 'numpy', 'rich'} & sys.modules.keys()))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

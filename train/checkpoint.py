@@ -1,0 +1,164 @@
+"""model.pt: a trained head that describes itself."""
+
+import io
+import pickle
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache import schema
+from cache.errors import bullet_list
+from cache.reader import Cache
+from train.errors import TrainError
+from train.head import Head
+from train.settings import TrainSettings
+
+FORMAT = "haechi-model"
+FORMAT_VERSION = 1
+
+# What torch.load raises for bytes that are none of its own, as tried on damaged files.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+# Fields of the file and their types.
+FIELDS = {
+    "model_state_dict": dict,
+    "best_threshold": float,
+    "best_epoch": int,
+    "settings": dict,
+    "streams": dict,
+    "fingerprint": str,
+    "untrained": list,
+    "features": dict,
+    "metrics": dict,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that is needed to judge new videos as the training run would have."""
+
+    head: Head
+    """In evaluation mode."""
+    best_threshold: float
+    """Harmful: score >= this."""
+    best_epoch: int
+    settings: TrainSettings
+    streams: dict[str, int]
+    """Arrays of the cache that the head sees, and their widths, in the order in which they are joined."""
+    fingerprint: str
+    """Of the cache: features of another fingerprint mean nothing to this head."""
+    untrained: list[str]
+    """Backbones whose weights were random."""
+    features: dict[str, Any]
+    """How to compute such features: `settings` (what the fingerprint hashes), `clip_weights` and `slowfast_weights`
+    (as they were asked for)."""
+    metrics: dict[str, Any]
+    """Part of the split -> figures of `metrics_at` at the best threshold."""
+
+    def save(self, path: Path) -> None:
+        """Write the file. An `OSError` (full disk, no permission) may leave a part of it: write in a `run_folder`."""
+        buffer = io.BytesIO()  # torch hides the reason when it fails to write to a disk itself
+        state = {name: value.cpu() for name, value in self.head.state_dict().items()}
+        values = {name: getattr(self, name) for name in FIELDS if name not in {"model_state_dict", "settings"}}
+        torch.save(
+            {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "model_state_dict": state,
+                "settings": self.settings.to_dict(),
+                **values,
+            },
+            buffer,
+        )
+        path.write_bytes(buffer.getvalue())
+
+
+def features_of(cache: Cache) -> dict[str, Any]:
+    """`Checkpoint.features` for heads trained on this cache."""
+    provenance = cache.shards[0].provenance
+    return {
+        "settings": provenance.settings,
+        "clip_weights": provenance.clip_weights,
+        "slowfast_weights": provenance.slowfast_weights,
+    }
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a model.pt, with its head on the CPU. The file may come from a stranger: no code in it is run.
+
+    Raises `TrainError` for a file that is missing, no such file, of another version, or at odds with itself.
+    """
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainError(f"{path}: no such file; `haechi train CACHE --out RUN` writes RUN/model.pt") from error
+    except UNREADABLE as error:
+        raise TrainError(f"{path}: not a model.pt of Haechi, or damaged") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise TrainError(f"{path}: not a model.pt of Haechi")
+    if data.get("format_version") != FORMAT_VERSION:
+        raise TrainError(
+            f"{path}: version {data.get('format_version')!r}, this Haechi reads version {FORMAT_VERSION}; "
+            "use the Haechi that wrote it, or train again"
+        )
+    problems = [
+        f"{name} is {type(data[name]).__name__ if name in data else 'missing'}, expected {kind.__name__}"
+        for name, kind in FIELDS.items()
+        if not isinstance(data.get(name), kind)
+    ]
+    if not problems:
+        problems = _problems(data)
+    if problems:
+        raise TrainError(f"{path}: damaged:\n{bullet_list(problems)}")
+    settings = TrainSettings.from_dict(data["settings"])
+    with torch.device("meta"):  # shapes only: a wrong width costs no memory
+        head = Head(sum(data["streams"].values()), settings)
+    problems = _state_problems(head.state_dict(), data["model_state_dict"])
+    if problems:
+        raise TrainError(f"{path}: its weights do not fit its settings:\n{bullet_list(problems)}")
+    head.load_state_dict(data["model_state_dict"], assign=True)
+    head.eval()
+    values = {name: data[name] for name in FIELDS if name not in {"model_state_dict", "settings"}}
+    return Checkpoint(head=head, settings=settings, **values)
+
+
+def _problems(data: dict[str, Any]) -> list[str]:
+    problems = []
+    if not 0 <= data["best_threshold"] <= 1:
+        problems.append(f"best_threshold is {data['best_threshold']}, expected 0 to 1")
+    streams = data["streams"]
+    if not streams or not all(
+        isinstance(n, str) and isinstance(w, int) and 0 < w <= 1 << 20 for n, w in streams.items()
+    ):
+        problems.append(f"streams is {streams!r}, expected names and widths")
+    if not all(isinstance(name, str) for name in data["untrained"]):
+        problems.append(f"untrained is {data['untrained']!r}, expected names of backbones")
+    if schema.fingerprint_of(data["features"].get("settings", {})) != data["fingerprint"]:
+        problems.append("fingerprint is not the hash of features.settings")
+    return problems
+
+
+def _state_problems(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    problems += [f"{name!r} is unknown" for name in found.keys() - expected.keys()]
+    for name in expected.keys() & found.keys():
+        want, got = expected[name], found[name]
+        if not isinstance(got, torch.Tensor):
+            problems.append(f"{name} is {type(got).__name__}, expected a tensor")
+        elif got.shape != want.shape or got.dtype != want.dtype:
+            problems.append(f"{name} is {tuple(got.shape)} {got.dtype}, expected {tuple(want.shape)} {want.dtype}")
+        elif not got.isfinite().all():
+            problems.append(f"{name} has NaN or infinite values")
+    return sorted(problems)

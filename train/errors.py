@@ -1,0 +1,7 @@
+"""What a user can do wrong in stage 2."""
+
+from cache.errors import HaechiError
+
+
+class TrainError(HaechiError):
+    """Settings, data or a run that training cannot work with."""

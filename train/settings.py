@@ -1,0 +1,106 @@
+"""What a training run is told. The defaults are the report's Model 4; the command line takes its own from here."""
+
+import math
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from cache.errors import bullet_list
+from train.errors import TrainError
+
+SLOWFAST_CHOICES = ("pooled", "logits", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Every number that shapes a run; source of the defaults: the report's Model 4, unless a field says otherwise.
+
+    Raises `TrainError` that lists every field out of its range.
+    """
+
+    clip: bool = True
+    """Whether the head sees the CLIP embedding of each frame."""
+    slowfast: str = "logits"
+    """What it sees of SlowFast: the `pooled` features, the Kinetics `logits`, or `none`."""
+    num_layers: int = 2
+    """Layers of the Transformer encoder."""
+    feedforward: int = 512
+    """Width of the feed-forward part of each layer."""
+    dropout: float = 0.4
+    """Inside the encoder; the MLP behind it has its own (see `head.py`)."""
+    epochs: int = 10
+    patience: int = 4
+    """Training stops after so many epochs in a row that brought nothing better."""
+    batch_size: int = 4
+    """At least 2: BatchNorm cannot train on one video."""
+    lr: float = 3e-4
+    """Adam's learning rate."""
+    weight_decay: float = 3e-3
+    """Adam's: added to the gradient (L2), not decoupled."""
+    pos_weight: float | None = None
+    """Weight of a harmful video in the loss; None: safe / harmful videos of the training split."""
+    val_fraction: float = 0.15
+    """Share of the videos that validate, where the cache says nothing of a split."""
+    seed: int = 0
+    """Decides split, first weights, order and dropout. Our choice: the report names none."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one."""
+
+    def __post_init__(self) -> None:
+        expectations = [
+            ("clip", isinstance(self.clip, bool), "true or false"),
+            ("slowfast", self.slowfast in SLOWFAST_CHOICES, f"one of {', '.join(SLOWFAST_CHOICES)}"),
+            ("num_layers", _is_whole(self.num_layers, 1, 64), "a whole number from 1 to 64"),
+            ("feedforward", _is_whole(self.feedforward, 1, 1 << 16), "a whole number from 1 to 65536"),
+            ("dropout", _is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 up to, not including, 1"),
+            ("epochs", _is_whole(self.epochs, 1, 1 << 20), "a whole number of at least 1"),
+            ("patience", _is_whole(self.patience, 1, 1 << 20), "a whole number of at least 1"),
+            ("batch_size", _is_whole(self.batch_size, 2, 1 << 20), "at least 2: BatchNorm cannot train on one video"),
+            ("lr", _is_number(self.lr) and self.lr > 0, "a number above 0"),
+            ("weight_decay", _is_number(self.weight_decay) and self.weight_decay >= 0, "a number of at least 0"),
+            (
+                "pos_weight",
+                self.pos_weight is None or (_is_number(self.pos_weight) and self.pos_weight > 0),
+                "a number above 0, or nothing: safe / harmful videos of the training split",
+            ),
+            (
+                "val_fraction",
+                _is_number(self.val_fraction) and 0 < self.val_fraction < 1,
+                "a number between 0 and 1, without both ends",
+            ),
+            ("seed", _is_whole(self.seed, 0, (1 << 32) - 1), "a whole number from 0 to 4294967295"),
+            (
+                "device",
+                isinstance(self.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device) is not None,
+                "auto, cpu, cuda or cuda:NUMBER",
+            ),
+        ]
+        problems = [
+            f"{name} is {getattr(self, name)!r}, expected {text}" for name, good, text in expectations if not good
+        ]
+        if self.clip is False and self.slowfast == "none":
+            problems.append("clip is False and slowfast is 'none': nothing is left to train on")
+        if problems:
+            raise TrainError(f"training settings out of range:\n{bullet_list(problems)}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
+        """Settings as `to_dict` gave them. A field that is absent, as in files of older versions, has its default.
+
+        Raises `TrainError` for unknown fields and for values out of range.
+        """
+        if unknown := sorted(values.keys() - {field.name for field in fields(cls)}):
+            raise TrainError(f"unknown training settings: {', '.join(map(repr, unknown))}; made by a newer Haechi?")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name, fit for JSON."""
+        return asdict(self)
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
