@@ -98,7 +98,7 @@ def _decode(
     return Sampled(
         state=state,
         sha256=validate.sha256_of(path),
-        duration_seconds=float(times[:, 1].max() - times[:, 0].min()),
+        duration_seconds=round(float(times[:, 1].max() - times[:, 0].min()), 6),  # decord tells float32
         fps=float(reader.get_avg_fps()),
         num_frames=num_frames,
         width=frame.shape[1],

@@ -98,7 +98,7 @@ def _read_file(data: Path, root: Path) -> Manifest:
         if entry is not None and not wrong:
             entries.append(entry)
     if problems:
-        raise ManifestError(f"{data}: {len(problems)} things are wrong in it:\n{bullet_list(problems, limit=100)}")
+        raise ManifestError(f"{data}: wrong in {len(problems)} places:\n{bullet_list(problems, limit=100)}")
     if not entries:
         raise ManifestError(f"{data}: holds no rows; one row a video is needed, with at least the column 'path'")
     notices = [f"columns not used: {', '.join(sorted(map(_shown, ignored)))}"] if ignored else []
@@ -217,7 +217,7 @@ def _scan_folder(data: Path, positive: str | None) -> Manifest:
         manifests = sorted(p.name for p in data.iterdir() if p.suffix.lower() in {".csv", ".jsonl", ".ndjson"})
         problems += [f"or give the manifest that lies in it: {_shown(str(data / name))}" for name in manifests]
     if problems:
-        raise ManifestError(f"{data}: {len(problems)} things are wrong in it:\n{bullet_list(problems, limit=100)}")
+        raise ManifestError(f"{data}: wrong in {len(problems)} places:\n{bullet_list(problems, limit=100)}")
     if not found:
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
         raise ManifestError(f"{data}: no videos in this folder ({other_files} other files; known endings: {kinds})")
@@ -232,14 +232,14 @@ def _scan_folder(data: Path, positive: str | None) -> Manifest:
         )
         for id, path in found
     ]
-    notices = [f"{other_files} files that are no videos by their ending are passed over"] if other_files else []
+    notices = [f"files passed over because their ending is no video's: {other_files}"] if other_files else []
     return Manifest(entries=tuple(entries), notices=tuple(notices))
 
 
 def _missing_notice(entries: list[Entry]) -> Iterator[str]:
     missing = [f"line {entry.line}: {_shown(entry.id)}" for entry in entries if not entry.path.exists()]
     if missing:
-        yield f"{len(missing)} files are missing and will stand among the failures:\n{bullet_list(missing)}"
+        yield f"missing files, which will stand among the failures: {len(missing)}\n{bullet_list(missing)}"
 
 
 def _shown(text: str) -> str:

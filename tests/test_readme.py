@@ -1,5 +1,6 @@
 """README and Makefile say what is there."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -28,6 +29,21 @@ def test_every_target_named_is_there() -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("run", ["one-run", "one-run-grouped"])
+def test_the_results_are_those_of_the_run(run: str) -> None:
+    metrics = json.loads((ROOT / "docs" / run / "metrics.json").read_text())
+    val = metrics["metrics"]["val"]
+    figures = [val["f1"], val["balanced_accuracy"], val["roc_auc"], metrics["best_threshold"]]
+    cells = " | ".join([*(f"{figure:.3f}" for figure in figures), str(metrics["best_epoch"])])
+    assert f"| {cells} | [metrics](docs/{run}/metrics.json) |" in README
+    assert metrics["untrained"] == ["clip", "slowfast"]
+    num_harmful, num_safe = (metrics["counts"]["val"][name] for name in ("harmful", "safe"))
+    assert (
+        f"would score F1 {2 * num_harmful / (2 * num_harmful + num_safe):.3f} on these {num_harmful + num_safe}"
+        in README
+    )
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

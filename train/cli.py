@@ -78,7 +78,7 @@ def train(cache: Path, out: Path, **flags: Any) -> None:
     from train.run import MODEL_FILE, run_folder
     from train.split import make_split
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     device = find_device(settings)
     opened = Cache.open(cache)
     with run_folder(out) as partial:

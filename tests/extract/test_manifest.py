@@ -90,7 +90,7 @@ def test_everything_wrong_is_listed_at_once(data: Path) -> None:
         "line 7: path holds control characters",
     ):
         assert expected in str(caught.value)
-    assert "6 things are wrong" in str(caught.value)
+    assert "wrong in 6 places" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_class_folders(folders: Path) -> None:
         ("safe/c.webm", 0),
         ("top.mp4", -1),
     ]
-    assert manifest.notices == ("2 files that are no videos by their ending are passed over",)
+    assert manifest.notices == ("files passed over because their ending is no video's: 2",)
 
 
 def test_other_class_names(folders: Path) -> None:
