@@ -21,7 +21,7 @@ def test_every_command_stands_in_the_table() -> None:
 
 
 def test_every_target_named_is_there() -> None:
-    named = set(re.findall(r"`?make ([a-z]+)", README))
+    named = set(re.findall(r"(?:^|`)make +([a-z]+)", README, flags=re.MULTILINE))
     assert {"demo", "test", "features", "train", "inspect"} <= named
     assert named <= TARGETS
 
