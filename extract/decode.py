@@ -9,6 +9,7 @@ from pathlib import Path
 
 import decord
 import numpy as np
+from decord._ffi import base as decord_base
 
 from extract import validate
 from extract.reasons import Reason, UnusableError
@@ -18,15 +19,19 @@ from extract.transforms import FrameTransform
 # decord puts a neighbour in place of a frame that does not decode, and raises only beyond this share of the video.
 FAULT_TOLERANCE = 1e-9
 
-# FFmpeg's decoders conceal damage and only log it, so their error lines are what tells damage. These few are logged
-# for sound files too, when a seek lands before a frame whose references lie earlier (open GOP, recovery points).
+# FFmpeg's decoders conceal damage and only log it, so their log is what tells damage: lines of level error, and those
+# that count concealed blocks (level info). These few errors are logged for sound files too, when a seek lands before a
+# frame whose references lie earlier (open GOP, recovery points).
 BENIGN_LINES = re.compile(
     r"mmco: unref short failure|number of reference frames .* exceeds max|reference picture missing during reorder|"
     r"Missing reference picture|co located POCs unavailable|Could not find ref with POC|"
     r"SEI type .* truncated|SPS unavailable in decode_picture_timing|"
     r"Missing key frame while searching for timestamp|Cannot find an index entry before timestamp"
 )
-LOG_LINE = re.compile(r"^\[(?P<source>[^\s@\]]+) @ 0x[0-9a-f]+\] (?P<text>.*)$")
+LOG_LINE = re.compile(r"^\[(?P<source>[^\s@\]]+) @ 0x[0-9a-f]+\] \[(?P<level>\w+)\] (?P<text>.*)$")
+DAMAGE_LEVELS = {"panic", "fatal", "error"}
+CONCEALMENT = re.compile(r"concealing \d+ DC, \d+ AC, \d+ MV errors")
+AV_LOG_PRINT_LEVEL = 2  # of FFmpeg's libavutil/log.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +127,8 @@ class _Log:
 @contextmanager
 def _captured_log() -> Iterator[_Log]:
     """Send this process's standard error, where FFmpeg and decord write, to memory."""
-    decord.logging.set_level(decord.logging.ERROR)
+    decord.logging.set_level(decord.logging.INFO)
+    decord_base._LIB.av_log_set_flags(AV_LOG_PRINT_LEVEL)  # of the FFmpeg that decord is linked with
     saved, memory = os.dup(2), os.memfd_create("haechi-decoder-log")
     os.dup2(memory, 2)
     try:
@@ -135,11 +141,13 @@ def _captured_log() -> Iterator[_Log]:
 
 def _complaints(log: str, header: validate.Header) -> list[str]:
     """The lines by which FFmpeg says that the pictures, or the file they lie in, are damaged."""
-    matches = (LOG_LINE.match(line) for line in log.splitlines())
     return [
         f"{m['source']}: {m['text']}"
-        for m in matches
-        if m and m["source"] not in header.other_codecs and not BENIGN_LINES.search(m["text"])
+        for m in map(LOG_LINE.match, log.splitlines())
+        if m
+        and m["source"] not in header.other_codecs
+        and (m["level"] in DAMAGE_LEVELS or CONCEALMENT.match(m["text"]))
+        and not BENIGN_LINES.search(m["text"])
     ]
 
 
@@ -147,5 +155,5 @@ def _decord_message(error: Exception, log: str) -> str:
     """decord's error without its C++ stack, after FFmpeg's last word on the matter."""
     lines = str(error).splitlines() or [type(error).__name__]
     text = re.sub(r"^(\[\d+:\d+:\d+\] \S+: )+", "", lines[0])
-    said = [m["text"] for m in map(LOG_LINE.match, log.splitlines()) if m]
+    said = [m["text"] for m in map(LOG_LINE.match, log.splitlines()) if m and m["level"] in DAMAGE_LEVELS]
     return f"does not decode: {text}" + (f" (FFmpeg: {said[-1]})" if said else "")
