@@ -135,7 +135,8 @@ def _fetch(name: str, tag: str) -> Path:
         # open_clip itself would try the second name after any error, and wait out every retry twice without a network.
         for candidate in [filename] if filename else HUB_FILES:
             try:
-                return Path(hf_hub_download(repository, candidate, etag_timeout=HUB_TIMEOUT_SECONDS))
+                with _quiet():  # it logs each retry
+                    return Path(hf_hub_download(repository, candidate, etag_timeout=HUB_TIMEOUT_SECONDS))
             except LocalEntryNotFoundError:
                 raise  # no network, although it derives from the error of a file that the hub does not have
             except EntryNotFoundError:
@@ -171,7 +172,7 @@ def _transform(preprocess: dict[str, Any], name: str) -> FrameTransform:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip logs to the root logger that weights are random, which is what was asked for."""
+    """Libraries log what is no news here, such as that weights are random where that was asked for."""
     logging.disable(logging.ERROR)
     try:
         yield
