@@ -31,12 +31,13 @@ def write_video(
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
-        stream.time_base = stream.codec_context.time_base = TIME_BASE
+        time_base = TIME_BASE if times_seconds is not None else Fraction(1, fps)  # MPEG-2 knows a few rates only
+        stream.time_base = stream.codec_context.time_base = time_base
         audio: Any = container.add_stream("aac", rate=44100, layout="mono") if with_audio else None
         for i, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             seconds = times_seconds[i] if times_seconds is not None else i / fps
-            frame.pts, frame.time_base = round(seconds / TIME_BASE), TIME_BASE
+            frame.pts, frame.time_base = round(seconds / time_base), time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if audio is not None:

@@ -5,12 +5,17 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
 import av.logging
 
 from extract.reasons import Reason, UnusableError
+
+# NAL units at which decoding can begin: H.264's IDR slice (ISO/IEC 14496-10, table 7-1), HEVC's IDR_W_RADL and IDR_N_LP
+# (ISO/IEC 23008-2, table 7-1).
+IDR_UNITS = {"h264": {5}, "hevc": {19, 20}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,12 @@ class Header:
     height: int
     other_codecs: frozenset[str]
     """Names of the decoders of audio and subtitles: what they complain of does not concern the pictures."""
+    container: str
+    """FFmpeg's name of it; of several, such as for MP4 and QuickTime, separated by commas."""
+    num_packets: int
+    """Of the video stream: as a rule one a frame."""
+    has_closed_gops: bool
+    """H.264 or HEVC in MP4, where decoding can begin at each key frame, and nothing after it is shown before it."""
 
 
 def check_file(path: Path) -> None:
@@ -58,24 +69,26 @@ def check_file(path: Path) -> None:
 
 
 def read_header(path: Path, *, max_pixels: int) -> Header:
-    """Open the container with PyAV, decode nothing.
+    """Open the container with PyAV and walk through its packets; decode nothing.
 
     Raises `UnusableError`: not_media, no_video_stream (cover art does not count), no_frames, too_large.
     """
     av.logging.set_level(None)
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-            if not streams:
-                kinds = ", ".join(sorted({s.type for s in container.streams}))
-                raise UnusableError(Reason.NO_VIDEO_STREAM, f"holds {kinds or 'nothing'}, no video stream")
-            stream = streams[0]
+            stream = video_stream(container)
             if stream.codec_context is None:
                 raise UnusableError(Reason.NOT_MEDIA, "its video codec is unknown")
-            header = Header(
-                codec=stream.codec_context.name,
+            _check_size(stream.width, stream.height, max_pixels=max_pixels)
+            codec = stream.codec_context.name
+            num_packets, has_closed_gops = _walk_packets(container, stream)
+            return Header(
+                codec=codec,
                 width=stream.width,
                 height=stream.height,
+                container=container.format.name,
+                num_packets=num_packets,
+                has_closed_gops=has_closed_gops,
                 other_codecs=frozenset(
                     s.codec_context.name for s in container.streams if s.type != "video" and s.codec_context is not None
                 ),
@@ -84,14 +97,56 @@ def read_header(path: Path, *, max_pixels: int) -> Header:
         raise UnusableError(Reason.NO_FRAMES, "it ends before its first frame") from error
     except av.error.FFmpegError as error:
         raise UnusableError(Reason.NOT_MEDIA, f"cannot be opened as a video ({error.strerror})") from error
-    if header.width <= 0 or header.height <= 0:
+
+
+def video_stream(container: Any) -> Any:
+    """The video stream of an open container; cover art does not count. Raises `UnusableError` where there is none."""
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams}))
+        raise UnusableError(Reason.NO_VIDEO_STREAM, f"holds {kinds or 'nothing'}, no video stream")
+    return streams[0]
+
+
+def _check_size(width: int, height: int, *, max_pixels: int) -> None:
+    if width <= 0 or height <= 0:
         raise UnusableError(Reason.NO_FRAMES, "its video stream declares no picture size")
-    if header.width * header.height > max_pixels:
+    if width * height > max_pixels:
         raise UnusableError(
-            Reason.TOO_LARGE,
-            f"{header.width} x {header.height} pixels a frame, the limit is {max_pixels} in all (--max-pixels)",
+            Reason.TOO_LARGE, f"{width} x {height} pixels a frame, the limit is {max_pixels} in all (--max-pixels)"
         )
-    return header
+
+
+def _walk_packets(container: Any, stream: Any) -> tuple[int, bool]:
+    """How many packets the stream has, and whether its groups of pictures are closed (`Header.has_closed_gops`)."""
+    codec = stream.codec_context.name
+    num_packets, closed = 0, codec in IDR_UNITS and "mp4" in container.format.name.split(",")
+    key_pts = None
+    seen: set[int] = set()
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        num_packets += 1
+        if packet.pts is None or packet.pts in seen:
+            closed = False
+            continue
+        seen.add(packet.pts)
+        if packet.is_keyframe:
+            key_pts = packet.pts
+            closed = closed and bool(IDR_UNITS[codec] & _nal_units(codec, bytes(packet)))
+        closed = closed and key_pts is not None and packet.pts >= key_pts
+    return num_packets, closed
+
+
+def _nal_units(codec: str, packet: bytes) -> set[int]:
+    """The types of a packet's NAL units, each of which stands behind its length in four bytes, as MP4 has them."""
+    types: set[int] = set()
+    start = 0
+    while start + 4 < len(packet):
+        first = packet[start + 4]
+        types.add(first & 0x1F if codec == "h264" else (first >> 1) & 0x3F)
+        start += 4 + int.from_bytes(packet[start : start + 4], "big")
+    return types
 
 
 def sha256_of(path: Path) -> str:

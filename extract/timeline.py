@@ -1,0 +1,42 @@
+"""When each frame of a video is shown."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from extract.reasons import Reason, UnusableError
+
+MAX_SECONDS = 10 * 365 * 86400  # times beyond are what decoders give where there are none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """The frames of a video in the order in which they are shown."""
+
+    start_seconds: np.ndarray
+    """(n,) float64: when each frame is first shown."""
+    end_seconds: np.ndarray
+    """(n,) float64: until when."""
+    fps: float
+    width: int
+    """Pixels as shown, after rotation metadata is applied."""
+    height: int
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.start_seconds)
+
+    @property
+    def duration_seconds(self) -> float:
+        """From the first frame's start to the last frame's end, to the microsecond."""
+        return round(float(self.end_seconds[-1] - self.start_seconds[0]), 6)
+
+    def check(self) -> None:
+        """Raise `UnusableError` where these cannot be the times of frames."""
+        times = np.concatenate([self.start_seconds, self.end_seconds])
+        if not np.isfinite(times).all() or np.abs(times).max() > MAX_SECONDS:
+            raise UnusableError(Reason.DAMAGED, "its frames have no valid times")
+        if (np.diff(self.start_seconds) < 0).any() or (self.end_seconds < self.start_seconds).any():
+            raise UnusableError(Reason.DAMAGED, "the times of its frames run backwards")
+        if self.num_frames > 1 and self.duration_seconds <= 0:
+            raise UnusableError(Reason.DAMAGED, f"its {self.num_frames} frames last {self.duration_seconds:g} s")

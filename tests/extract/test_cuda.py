@@ -1,0 +1,50 @@
+"""On a GPU. Skipped where there is none, unless HAECHI_EXPECT_CUDA=1 promises one."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from extract.backbones import Backbones
+from extract.device import Compute
+from extract.settings import ExtractSettings
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available() and os.environ.get("HAECHI_EXPECT_CUDA") != "1",
+    reason="no CUDA device; HAECHI_EXPECT_CUDA=1 makes this a failure",
+)
+
+
+def backbones(settings: ExtractSettings, **changes: object) -> Backbones:
+    changed = ExtractSettings(**{**vars(settings), **changes})
+    return Backbones(changed, Compute.choose(changed))
+
+
+def frames(num_videos: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    return (
+        torch.from_numpy(rng.integers(0, 256, (num_videos, 8, 64, 64, 3), dtype=np.uint8)),
+        torch.from_numpy(rng.integers(0, 256, (num_videos, 32, 256, 256, 3), dtype=np.uint8)),
+    )
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 5e-2), ("fp16", 1e-2)])
+def test_features_are_those_of_the_cpu(tiny_settings: ExtractSettings, precision: str, tolerance: float) -> None:
+    clip, windows = frames(3)
+    expected = backbones(tiny_settings).run(clip, windows)
+    ours = backbones(tiny_settings, device="cuda", precision=precision).run(clip, windows)
+    for a, b in zip(ours, expected, strict=True):
+        for name in ("clip", "slowfast", "slowfast_logits"):
+            difference = np.linalg.norm(getattr(a, name) - getattr(b, name))
+            assert difference < tolerance * np.linalg.norm(getattr(b, name)), name
+
+
+def test_device_memory_does_not_grow(tiny_settings: ExtractSettings) -> None:
+    network = backbones(tiny_settings, device="cuda")
+    clip, windows = frames(4)
+    network.run(clip, windows)
+    before = torch.cuda.memory_allocated()
+    for _ in range(20):
+        network.run(clip, windows)
+    assert torch.cuda.memory_allocated() == before
