@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cache.errors import HaechiError
 from cache.schema import LABEL_NAMES
 from extract.decode import Sampled
 from extract.manifest import Manifest
@@ -36,6 +37,15 @@ def check_all(
             results[index] = result if isinstance(result, Rejected) else result.sampled
             on_video(isinstance(result, Rejected))
     return [results[index] for index in range(len(manifest.entries))]
+
+
+def refuse_other_file(path: Path) -> None:
+    """Raise `HaechiError` where `path` holds anything but an earlier result, such as the manifest itself."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        if file.readline().strip() != ",".join([*COLUMNS, *KNOWN]):
+            raise HaechiError(f"{path}: exists and is no result of `haechi validate`; name another file with --out")
 
 
 def write_csv(path: Path, manifest: Manifest, results: Sequence[Sampled | Rejected]) -> None:

@@ -51,7 +51,7 @@ def decoding_options(command: Any) -> Any:
 @manifest_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The cache: a folder of shards.")
 @option("--clip-model", "A model name of open_clip, or local-dir:PATH.")
-@option("--clip-weights", "A tag of open_clip, a local file, or random:SEED (untrained).")
+@option("--clip-weights", "A tag of open_clip, TAG=PATH of a local file, or random:SEED (untrained).")
 @option("--slowfast-model", "pytorchvideo's SlowFast.", type=click.Choice(SLOWFAST_MODELS))
 @option("--slowfast-weights", "kinetics400, a local file, or random:SEED (untrained).")
 @option("--store", "Storage type of the features.", type=click.Choice(STORE_TYPES))
@@ -82,6 +82,7 @@ def extract(
     with the class folders harmful/ and safe/. Running it again does only what is missing.
     """
     import json
+    import signal
 
     from rich.console import Console
 
@@ -99,6 +100,7 @@ def extract(
     console = Console(stderr=True, highlight=False, emoji=False)
     manifest = read_manifest(data, root=root, positive=positive)
     show_notices(console, manifest)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
     with progress_bar(console) as bar:
         done = pipeline.extract(
             manifest,
@@ -140,7 +142,8 @@ def validate(
 ) -> None:
     """Check every video of a dataset; write the result as CSV.
 
-    Does what `extract` does before the models: opens each file and decodes each frame that would be sampled.
+    Does what `extract` does before the models: opens each file and decodes each frame that would be sampled. In the CSV
+    an id that a spreadsheet would take for a formula begins with an apostrophe.
     """
     from rich.console import Console
 
@@ -152,6 +155,7 @@ def validate(
 
     settings = ExtractSettings(**flags)
     console = Console(stderr=True, highlight=False, emoji=False)
+    check.refuse_other_file(out)
     manifest = read_manifest(data, root=root, positive=positive)
     show_notices(console, manifest)
     with progress_bar(console) as bar:

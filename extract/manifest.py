@@ -191,8 +191,13 @@ def _entry(row: dict[str, Any], line: int, root: Path) -> tuple[Entry | None, li
 def _scan_folder(data: Path, positive: str | None) -> Manifest:
     found: list[tuple[str, Path]] = []
     problems: list[str] = []
-    other_files = 0
-    for folder, subfolders, files in os.walk(data):
+    other_files, links = 0, []
+
+    def unreadable(error: OSError) -> None:
+        problems.append(f"{_shown(str(error.filename))}: cannot be read ({error.strerror})")
+
+    for folder, subfolders, files in os.walk(data, onerror=unreadable):
+        links += [str(path) for name in subfolders if (path := Path(folder, name)).is_symlink()]
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder, name)
@@ -233,13 +238,16 @@ def _scan_folder(data: Path, positive: str | None) -> Manifest:
         for id, path in found
     ]
     notices = [f"files passed over because their ending is no video's: {other_files}"] if other_files else []
+    if links:
+        shown = bullet_list([_shown(link) for link in sorted(links)])
+        notices.append(f"folders passed over because they are symbolic links: {len(links)}\n{shown}")
     return Manifest(entries=tuple(entries), notices=tuple(notices))
 
 
 def _missing_notice(entries: list[Entry]) -> Iterator[str]:
-    missing = [f"line {entry.line}: {_shown(entry.id)}" for entry in entries if not entry.path.exists()]
+    missing = [f"line {entry.line}: {_shown(entry.id)}" for entry in entries if not os.path.exists(entry.path)]  # noqa: PTH110 (Path.exists raises for names too long)
     if missing:
-        yield f"missing files, which will stand among the failures: {len(missing)}\n{bullet_list(missing)}"
+        yield f"missing files: {len(missing)} (failures, unless the cache has them already)\n{bullet_list(missing)}"
 
 
 def _shown(text: str) -> str:

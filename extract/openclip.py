@@ -86,8 +86,11 @@ class OpenClip:
 def resolve_model(model: str, weights: Weights) -> str:
     """open_clip's name of the architecture that the weights were trained in.
 
-    OpenAI's weights (and some others) need the QuickGELU activation, which open_clip has under `MODEL-quickgelu`;
-    under the plain name it only warns, and the features are off. Raises `SettingsError` or `WeightsError`.
+    A bare file takes the model as named, with open_clip's default preprocessing; `TAG=PATH` takes activation and
+    preprocessing of the tag. OpenAI's weights (and some others) need the QuickGELU activation, which open_clip has
+    under `MODEL-quickgelu`; under the plain name it only warns, and the features are off.
+
+    Raises `SettingsError` or `WeightsError`.
     """
     if model.startswith(LOCAL_MODEL):
         if weights.seed is None and weights.file is None:
@@ -98,9 +101,9 @@ def resolve_model(model: str, weights: Weights) -> str:
         raise SettingsError(
             f"--clip-model {model}: open_clip has no such model; close names: {', '.join(near) or 'none'}"
         )
-    if weights.seed is not None or weights.file is not None:
+    if weights.tag is None:
         return model
-    config = open_clip.get_pretrained_cfg(model, weights.request)
+    config = open_clip.get_pretrained_cfg(model, weights.tag)
     if not config:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise WeightsError(f"{FLAG} {weights.request}: no file, and {model} has no such weights; it has: {tags}")
@@ -110,8 +113,7 @@ def resolve_model(model: str, weights: Weights) -> str:
 
 def _build(name: str, weights: Weights) -> torch.nn.Module:
     """The architecture with random weights, and the preprocessing that belongs to the weights asked for."""
-    tag = None if weights.seed is not None or weights.file or name.startswith(LOCAL_MODEL) else weights.request
-    config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+    config = open_clip.get_pretrained_cfg(name, weights.tag) if weights.tag and not name.startswith(LOCAL_MODEL) else {}
     preprocess = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if config.get(key)}
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(weights.seed or 0)
@@ -147,7 +149,7 @@ def _fetch(name: str, tag: str) -> Path:
             f"CLIP: the weights {tag!r} of {name} cannot be fetched ({first_line(error)})\n"
             f"    Missing: {what}\n"
             f"    Where there is a network, download that file; copy it here; then say\n"
-            f"    --clip-model {name} {FLAG} PATH"
+            f"    {FLAG} {tag}=PATH"
         ) from error
 
 

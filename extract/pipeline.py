@@ -1,5 +1,6 @@
 """The flow of stage 1: manifest to pool to backbones to shards."""
 
+import contextlib
 import importlib.metadata
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from cache import schema
-from cache.errors import FeatureError, HaechiError
+from cache.errors import FeatureError, HaechiError, visible
 from cache.reader import Cache
 from cache.schema import Failure, Item, Media, Provenance, to_store
 from cache.writer import remove_leftovers, rewrite_labels, shard_path, write_shard
@@ -19,7 +20,6 @@ from extract.decode import Sampled
 from extract.manifest import Entry, Manifest
 from extract.reasons import STAGE_OF, Reason
 from extract.settings import ExtractSettings
-from extract.validate import FileState
 from extract.workers import DecodePool, Rejected
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ def extract(
         existing = resume.open_existing(out)
         if existing is not None:
             resume.refuse_other_request(settings, existing)
-        num_relabelled = _relabel(manifest, existing) if existing else 0
         todo = resume.plan(manifest, existing, retry=retry)
         compute = None
         if todo.to_do:
@@ -100,6 +99,8 @@ def extract(
             backbones = Backbones(settings, compute)
             if existing is not None:
                 resume.refuse_other_settings(backbones.settings, existing)
+        num_relabelled = _relabel(manifest, existing) if existing else 0
+        if compute is not None:
             on_start(len(todo.to_do), f"{compute.name}, {compute.precision}")
             provenance = Provenance(
                 settings=backbones.settings,
@@ -163,23 +164,29 @@ class _Shards:
                 return
             self._write(end)
 
-    def write_finished(self) -> int:
-        """Write the rows that are finished and have no unfinished one before them; how many of the run are written."""
+    @property
+    def num_written(self) -> int:
+        """Rows of this run that are in the cache."""
+        return self._start
+
+    def write_finished(self) -> None:
+        """Write the rows that are finished and have no unfinished one before them."""
         end = self._start
         while end in self._rows:
             end += 1
         if end > self._start:
             self._write(end)
-        return self._start
 
     def _write(self, end: int) -> None:
-        rows = [self._rows.pop(i) for i in range(self._start, end)]
+        rows = [self._rows[i] for i in range(self._start, end)]
         write_shard(
             shard_path(self._out, self._number),
             [row for row in rows if isinstance(row, Item)],
             [row for row in rows if isinstance(row, Failure)],
             self._provenance,
         )
+        for i in range(self._start, end):
+            del self._rows[i]
         self._start = end
         self._number += 1
 
@@ -200,7 +207,7 @@ def _run(
         with pool:
             for index, result in pool.run([entry.path for entry in entries]):
                 if isinstance(result, Rejected):
-                    shards.add(index, entries[index], _failure(entries[index], result.reason, result.message))
+                    shards.add(index, entries[index], _failure(entries[index], result))
                     continue
                 batch.add(index, result)
                 if batch.is_full:
@@ -208,12 +215,15 @@ def _run(
                         shards.add(done, entries[done], _row(entries[done], sampled, features, settings.store))
             for done, sampled, features in batch.run():
                 shards.add(done, entries[done], _row(entries[done], sampled, features, settings.store))
-    except KeyboardInterrupt as error:
-        num_written = shards.write_finished()
-        raise InterruptedRunError(
-            f"interrupted: {num_written} of {len(entries)} rows of this run are safe in the cache; "
-            "run the same command again to go on"
-        ) from error
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a full disk is what ended the run, and is told of already
+            shards.write_finished()
+        if isinstance(error, KeyboardInterrupt):
+            raise InterruptedRunError(
+                f"interrupted: {shards.num_written} of {len(entries)} rows of this run are safe in the cache; "
+                "run the same command again to go on"
+            ) from error
+        raise
 
 
 def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) -> Item | Failure:
@@ -223,7 +233,7 @@ def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) 
         slowfast = to_store(features.slowfast, store=store, what="SlowFast features")
         logits = to_store(features.slowfast_logits, store=store, what="SlowFast logits")
     except FeatureError as error:
-        return _failure(entry, Reason.BAD_FEATURES, str(error))
+        return _failure(entry, Rejected(reason=Reason.BAD_FEATURES, message=str(error), state=sampled.state))
     media = Media(
         id=entry.id,
         kind="video",
@@ -250,36 +260,39 @@ def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) 
     )
 
 
-def _failure(entry: Entry, reason: Reason, message: str) -> Failure:
-    state = FileState.of(entry.path)
-    text = "".join(c if c.isprintable() else " " for c in message)
+def _failure(entry: Entry, rejected: Rejected) -> Failure:
+    text = visible(rejected.message)
     return Failure(
         id=entry.id,
-        stage=STAGE_OF[reason],
-        reason=reason.value,
+        stage=STAGE_OF[rejected.reason],
+        reason=rejected.reason.value,
         message=text.encode()[: schema.MAX_MESSAGE_BYTES].decode(errors="ignore"),
-        size_bytes=state.size_bytes,
-        mtime_ns=state.mtime_ns,
+        size_bytes=rejected.state.size_bytes,
+        mtime_ns=rejected.state.mtime_ns,
     )
 
 
 def _next_number(cache: Cache | None) -> int:
     if cache is None:
         return 0
-    return max(int(shard.path.stem.removeprefix("shard-")) for shard in cache.shards) + 1
+    last = cache.shards[-1].path
+    number = last.stem.removeprefix("shard-")
+    following = int(number) + 1 if number.isdecimal() else 0
+    if not shard_path(cache.path, following).name > last.name:
+        raise HaechiError(f"{last}: no name of the form shard-00000.h5 comes after it; extract into a new folder")
+    return following
 
 
 def _relabel(manifest: Manifest, cache: Cache) -> int:
     """Bring labels, splits and groups in the cache to the manifest's; how many videos changed."""
     wanted = {entry.id: (entry.label, entry.split, entry.group) for entry in manifest.entries}
     columns = ("id", "label", "split", "group")
-    num_changed = 0
+    changed_ids: set[str] = set()
     for shard in cache.shards:
         rows = zip(*(column.tolist() for column in shard.read(*(f"media/{name}" for name in columns))), strict=True)
         held = {id: truth for id, *truth in rows}
         truth = {id: wanted.get(id, tuple(old)) for id, old in held.items()}
-        changed = sum(tuple(held[id]) != truth[id] for id in held)
-        if changed:
+        if changed := {id for id in held if tuple(held[id]) != truth[id]}:
             rewrite_labels(shard.path, truth.__getitem__)
-        num_changed += changed
-    return num_changed
+        changed_ids |= changed
+    return len(changed_ids)

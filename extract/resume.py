@@ -85,7 +85,10 @@ def _changed(path: Path, old: Known) -> bool:
     if now == missing and not old.reason:
         return False  # a used video whose file is gone: its features stay good
     if now.size_bytes == old.state.size_bytes and old.sha256:
-        return sha256_of(path) != old.sha256
+        try:
+            return sha256_of(path) != old.sha256
+        except OSError:
+            return True  # the attempt will tell why
     return True
 
 
@@ -122,7 +125,7 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
     held = cache.settings
     ours = copy.deepcopy(held)
     ours["store"] = settings.store
-    ours["sampling"]["frames"] = settings.frames
+    ours.setdefault("sampling", {})["frames"] = settings.frames
     clip_model = model_identity(settings.clip_model)
     if clip_model != held["clip"]["model"].removesuffix(QUICKGELU):
         ours["clip"]["model"] = clip_model
@@ -135,6 +138,6 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
         wanted = Weights.parse(request, flag=flag)
         if wanted.file is not None:
             ours[stream]["weights_sha256"] = sha256_of(wanted.file)
-        elif request != remembered and (wanted.seed is not None or not held[stream]["trained"]):
+        elif request != remembered and (wanted.seed is not None or not Weights.names_a_file(remembered)):
             ours[stream]["weights_sha256"] = f"that of {request}"
     refuse_other_settings(ours, cache)

@@ -22,7 +22,7 @@ class ExtractSettings:
     clip_model: str = "ViT-B-32"
     """A model name of open_clip, or `local-dir:PATH` of a folder with an open_clip_config.json."""
     clip_weights: str = "openai"
-    """A pretrained tag of open_clip, a local file, or `random:SEED`."""
+    """A pretrained tag of open_clip, a local file (`TAG=PATH`, or a bare path), or `random:SEED`."""
     slowfast_model: str = "slowfast_r50"
     slowfast_weights: str = "kinetics400"
     """`kinetics400`, a local file, or `random:SEED`."""
@@ -47,16 +47,16 @@ class ExtractSettings:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name} is {getattr(self, name)}, must be at least {least}"
-            for name, least in {
-                "frames": 1,
-                "shard_size": 1,
-                "workers": 0,
-                "batch_frames": 0,
-                "batch_windows": 0,
-                "max_pixels": 1,
+            f"{name} is {getattr(self, name)}, must be {least} to {most}"
+            for name, (least, most) in {
+                "frames": (1, 4096),
+                "shard_size": (1, 1 << 20),
+                "workers": (0, 256),
+                "batch_frames": (0, 1 << 20),
+                "batch_windows": (0, 1 << 20),
+                "max_pixels": (1, 1 << 40),
             }.items()
-            if getattr(self, name) < least
+            if not least <= getattr(self, name) <= most
         ]
         if not self.timeout_seconds > 0:
             problems.append(f"timeout_seconds is {self.timeout_seconds}, must be above 0")

@@ -42,7 +42,7 @@ class SlowFast:
     def __init__(self, *, model: str, weights: str, device: torch.device, dtype: torch.dtype) -> None:
         """Build the model and load its weights. Raises `WeightsError`."""
         wanted = Weights.parse(weights, flag=FLAG)
-        if wanted.seed is None and wanted.file is None and wanted.request != PRETRAINED:
+        if wanted.tag not in {None, PRETRAINED}:
             raise WeightsError(f"{FLAG} {wanted.request}: no such file; {model} has the weights: {PRETRAINED}")
         path = None if wanted.seed is not None else wanted.file or _fetch(model)
         with torch.random.fork_rng(devices=[]):

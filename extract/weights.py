@@ -27,6 +27,7 @@ LOAD_ERRORS = (
     RuntimeError,
     ValueError,
     KeyError,
+    AssertionError,
     AttributeError,
     TypeError,
     EOFError,
@@ -49,20 +50,29 @@ class Weights:
     """Of `random:SEED`."""
     file: Path | None
     """Where the request names a file that is there."""
+    tag: str | None
+    """The library's name of the weights, of `TAG` and `TAG=PATH`: decides activation and preprocessing."""
 
     @classmethod
     def parse(cls, request: str, *, flag: str) -> "Weights":
         """Raises `WeightsError` for a path that leads nowhere and for a malformed `random:SEED`."""
-        path = Path(request)
         if match := RANDOM.fullmatch(request):
-            return cls(request=request, seed=int(match["seed"]), file=None)
+            return cls(request=request, seed=int(match["seed"]), file=None, tag=None)
         if request.startswith("random"):
             raise WeightsError(f"{flag} {request}: untrained weights are asked for as random:SEED, such as random:0")
-        if path.is_file():
-            return cls(request=request, seed=None, file=path)
-        if path.suffix or len(path.parts) > 1:
+        if Path(request).is_file():
+            return cls(request=request, seed=None, file=Path(request), tag=None)
+        tag, equals, name = request.partition("=")
+        if equals and Path(name).is_file():
+            return cls(request=request, seed=None, file=Path(name), tag=tag)
+        if cls.names_a_file(request):
             raise WeightsError(f"{flag} {request}: no such file")
-        return cls(request=request, seed=None, file=None)
+        return cls(request=request, seed=None, file=None, tag=request)
+
+    @staticmethod
+    def names_a_file(request: str) -> bool:
+        """Whether a request means a file, there or not."""
+        return bool("=" in request or Path(request).suffix or len(Path(request).parts) > 1)
 
     @property
     def trained(self) -> bool:

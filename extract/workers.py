@@ -4,22 +4,29 @@ import mmap
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
+from cache.errors import HaechiError
 from extract.decode import Sampled, sample
 from extract.reasons import Reason, UnusableError
 from extract.transforms import FrameTransform
+from extract.validate import FileState
 
 # decord's memory grows slowly with the files it opens: a worker is replaced after this many.
 VIDEOS_PER_WORKER = 1000
+
+MAX_REBUILDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +62,8 @@ class Rejected:
 
     reason: Reason
     message: str
+    state: FileState
+    """Of the file before it was tried: tells on a later run whether it changed since."""
 
 
 class DecodePool:
@@ -78,57 +87,92 @@ class DecodePool:
         self._free = [_Slot(num_bytes) for _ in range(2 * self._num_workers + 1)]
         for slot in self._free:
             self._stack.callback(slot.close)
-        self._pool = ProcessPool(
-            max_workers=self._num_workers,
-            max_tasks=VIDEOS_PER_WORKER,
-            initializer=_start_worker,
-            context=multiprocessing.get_context("spawn"),
-        )
+        self._pool = self._start_pool()
         return self
+
+    def _start_pool(self) -> ProcessPool:
+        """A new pool whose workers never see Ctrl-C: that is the main process's to handle."""
+        resource_tracker.ensure_running()  # where it starts later, it lifts the mask
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pool = ProcessPool(
+                max_workers=self._num_workers,
+                max_tasks=VIDEOS_PER_WORKER,
+                context=multiprocessing.get_context("spawn"),
+            )
+            assert pool.active  # starts its threads; they pass the mask on to the workers
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return pool
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._pool.close()  # type: ignore[no-untyped-call]
-        else:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        self._stop_pool()
         self._stack.close()
 
     def run(self, paths: Sequence[Path]) -> Iterator[tuple[int, Decoded | Rejected]]:
-        """Yield (index into `paths`, result) of every path exactly once, in order of completion."""
-        running: dict[Future[Sampled | Rejected], tuple[int, _Slot]] = {}
-        waiting = iter(enumerate(paths))
-        exhausted = False
-        while True:
-            while self._free and not exhausted:
-                if (following := next(waiting, None)) is None:
-                    exhausted = True
-                    break
-                index, path = following
-                slot = self._free.pop()
-                future: Future[Sampled | Rejected] = self._pool.schedule(
-                    _sample_into_slot, args=(path, slot.name, *self._arguments), timeout=self._timeout_seconds
-                )
-                running[future] = (index, slot)
-            if not running:
-                return
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                index, slot = running.pop(future)
-                yield index, self._result(future, slot)
-                self._free.append(slot)
+        """Yield (index into `paths`, result) of every path exactly once, in order of completion.
 
-    def _result(self, future: Future[Sampled | Rejected], slot: "_Slot") -> Decoded | Rejected:
+        A worker that dies of its video is that video's failure. One that is killed while it waits takes the pool down
+        with it: the pool is made anew, and what was on its way is done again. Raises `HaechiError` where that happens
+        time after time.
+        """
+        waiting = deque(range(len(paths)))
+        running: dict[Future[Sampled | Rejected], tuple[int, _Slot, FileState]] = {}
+        num_rebuilt = 0
+        while waiting or running:
+            try:
+                while self._free and waiting:
+                    index, slot = waiting[0], self._free[-1]
+                    state = FileState.of(paths[index])
+                    future = self._submit(paths[index], slot, state)
+                    running[future] = (index, slot, state)
+                    waiting.popleft()
+                    self._free.pop()
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    index, slot, state = running[future]
+                    result = self._result(future, slot, state)
+                    del running[future]
+                    yield index, result
+                    self._free.append(slot)
+                    num_rebuilt = 0
+            except BrokenProcessPool as error:
+                if num_rebuilt == MAX_REBUILDS:
+                    raise HaechiError(
+                        f"decoding processes were killed from outside {num_rebuilt + 1} times in a row; "
+                        "is memory short? Try fewer --workers; what is finished is kept"
+                    ) from error
+                num_rebuilt += 1
+                self._stop_pool()
+                waiting.extendleft(sorted((index for index, _, _ in running.values()), reverse=True))
+                self._free += [slot for _, slot, _ in running.values()]
+                running.clear()
+                self._pool = self._start_pool()
+
+    def _stop_pool(self) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def _submit(self, path: Path, slot: "_Slot", state: FileState) -> "Future[Sampled | Rejected]":
+        try:
+            future: Future[Sampled | Rejected] = self._pool.schedule(
+                _sample_into_slot, args=(path, slot.name, state, *self._arguments), timeout=self._timeout_seconds
+            )
+        except RuntimeError as error:  # pebble's word for a pool that broke since the last call
+            raise BrokenProcessPool from error
+        return future
+
+    def _result(self, future: "Future[Sampled | Rejected]", slot: "_Slot", state: FileState) -> Decoded | Rejected:
         try:
             result = future.result()
         except TimeoutError:
-            return Rejected(
-                reason=Reason.TIMEOUT, message=f"not decoded within {self._timeout_seconds:g} s (--timeout)"
-            )
+            message = f"not decoded within {self._timeout_seconds:g} s (--timeout)"
+            return Rejected(reason=Reason.TIMEOUT, message=message, state=state)
         except ProcessExpired as error:
-            return Rejected(reason=Reason.CRASHED, message=f"the decoder died of it ({_death(error.exitcode)})")
+            message = f"the decoder died of it ({_death(error.exitcode)})"
+            return Rejected(reason=Reason.CRASHED, message=message, state=state)
         if isinstance(result, Rejected):
             return result
         return Decoded(sampled=result, frames=_views(slot.memory, self._outputs))
@@ -157,12 +201,8 @@ def _views(memory: mmap.mmap, outputs: Sequence[Output]) -> list[np.ndarray]:
     return views
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
-
-
 def _sample_into_slot(
-    path: Path, slot_name: str, num_samples: int, max_pixels: int, outputs: tuple[Output, ...]
+    path: Path, slot_name: str, state: FileState, num_samples: int, max_pixels: int, outputs: tuple[Output, ...]
 ) -> Sampled | Rejected:
     """In a worker: one video, from file to frames in the slot."""
     with open(slot_name, "r+b") as file:  # noqa: PTH123 (a descriptor's name, not a path of the user's)
@@ -176,7 +216,7 @@ def _sample_into_slot(
             outputs=[(o.transform, o.positions, array) for o, array in zip(outputs, arrays, strict=True)],
         )
     except UnusableError as error:
-        return Rejected(reason=error.reason, message=error.message)
+        return Rejected(reason=error.reason, message=error.message, state=state)
 
 
 def _death(exit_code: int | None) -> str:

@@ -1,5 +1,6 @@
 """Caches made of numbers, for tests that need no video and no backbone."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def media(id: str, *, label: int = 1, split: str = "", group: str = "") -> Media
     return Media(
         id=id,
         kind="video",
-        sha256="ab" * 32,
+        sha256=hashlib.sha256(id.encode()).hexdigest(),
         size_bytes=1000,
         mtime_ns=1,
         label=label,

@@ -76,7 +76,7 @@ def train(cache: Path, out: Path, **flags: Any) -> None:
     from train.head import build_head, num_heads
     from train.report import Result, write_report
     from train.run import MODEL_FILE, run_folder
-    from train.split import make_split
+    from train.split import make_split, same_bytes
 
     console = Console(highlight=False, emoji=False)
     device = find_device(settings)
@@ -85,6 +85,7 @@ def train(cache: Path, out: Path, **flags: Any) -> None:
         dataset = load_dataset(opened, settings)
         labels = dataset.labels
         split = make_split(labels, dataset.splits, dataset.groups, settings)
+        split.warnings.extend(same_bytes(split.names, dataset.sha256, dataset.ids))
         features = dataset.features.to(device)
         head = build_head(features.width, settings).to(device)
         pos_weight = pos_weight_of(labels[split.rows("train")], settings)

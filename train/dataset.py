@@ -63,6 +63,8 @@ class Dataset:
     """(N,) str as the manifest gave them: train, val, test, or empty."""
     groups: np.ndarray
     """(N,) str; empty: no group."""
+    sha256: np.ndarray
+    """(N,) str: of each video's file."""
     features: Features
     streams: dict[str, int]
     """Arrays of the cache that the head sees, and their widths, in the order in which they are joined."""
@@ -101,6 +103,7 @@ def load_dataset(cache: Cache, settings: TrainSettings) -> Dataset:
         labels=media["label"][labelled],
         splits=media["split"][labelled],
         groups=media["group"][labelled],
+        sha256=media["sha256"][labelled],
         features=build_features(arrays, lengths, ids=ids),
         streams={name: rows.shape[1] for name, rows in arrays.items()},
         num_unlabelled=int((~labelled).sum()),

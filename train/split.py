@@ -111,10 +111,11 @@ def _draw_val(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings) -
     num_rows = len(labels)
     in_val = np.zeros(num_rows, dtype=bool)
     if not (groups != "").any():
-        # At least one of each class on both sides, even of a handful of videos.
-        num_val = int(np.clip(np.ceil(settings.val_fraction * num_rows), 2, num_rows - 2))
-        _, rows = train_test_split(np.arange(num_rows), test_size=num_val, stratify=labels, random_state=settings.seed)
-        in_val[rows] = True
+        for label in (SAFE, HARMFUL):  # each class on its own, so that both have videos on both sides
+            rows = np.flatnonzero(labels == label)
+            num_val = int(np.clip(round(settings.val_fraction * len(rows)), 1, len(rows) - 1))
+            _, drawn = train_test_split(rows, test_size=num_val, random_state=settings.seed)
+            in_val[drawn] = True
         return in_val
     # A video without a group is a group of its own.
     own = [(group, "") if group else ("", str(i)) for i, group in enumerate(groups)]
@@ -132,6 +133,21 @@ def _draw_val(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings) -
     draws = GroupShuffleSplit(n_splits=GROUP_DRAWS, test_size=settings.val_fraction, random_state=settings.seed)
     in_val[min((val for _, val in draws.split(labels, groups=group_numbers)), key=distance)] = True
     return in_val
+
+
+def same_bytes(names: np.ndarray, sha256: np.ndarray, ids: np.ndarray) -> list[str]:
+    """One warning that names the files which stand in several parts under different ids; arguments are (N,)."""
+    found = []
+    unique, copies = np.unique(sha256, return_counts=True)
+    for digest in unique[copies > 1]:
+        rows = np.flatnonzero(sha256 == digest)
+        if len(set(names[rows])) > 1:
+            found.append(", ".join(f"{ids[row]!r} in {names[row]}" for row in rows))
+    if not found:
+        return []
+    return [
+        f"the same file in several parts of the split, so that scores are too good: {len(found)}\n{bullet_list(found)}"
+    ]
 
 
 def _straddling(names: np.ndarray, groups: np.ndarray) -> list[str]:

@@ -83,7 +83,7 @@ def test_verify_lists_all_problems_and_fails(cache: Path) -> None:
 
 def test_verify_tells_videos_with_one_problem_together(cache: Path) -> None:
     data = bytearray(shard_path(cache, 0).read_bytes())
-    sha256 = data.index(b"ab" * 32)
+    sha256 = data.index(synthetic.media("video-0004.mp4").sha256.encode())
     data[sha256] ^= 1
     shard_path(cache, 0).write_bytes(data)
     result = _run("verify", cache)

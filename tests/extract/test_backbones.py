@@ -81,6 +81,16 @@ def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
     assert resolve_model("ViT-B-32", Weights.parse("random:0", flag="--clip-weights")) == "ViT-B-32"
 
 
+def test_a_local_file_takes_activation_and_preprocessing_of_its_tag(clip_file: Path) -> None:
+    bare = Weights.parse(str(clip_file), flag="--clip-weights")
+    tagged = Weights.parse(f"openai={clip_file}", flag="--clip-weights")
+    assert (bare.file, tagged.file) == (clip_file, clip_file)
+    assert resolve_model("ViT-B-32", bare) == "ViT-B-32"
+    assert resolve_model("ViT-B-32", tagged) == "ViT-B-32-quickgelu"
+    with pytest.raises(WeightsError, match="cannot be loaded into ViT-B-32-quickgelu"):
+        tiny_clip("ViT-B-32", f"openai={clip_file}")  # of another model: the file is tried, not the network
+
+
 @pytest.mark.parametrize(
     ("model", "weights", "kind", "expected"),
     [
@@ -159,7 +169,7 @@ def test_all_missing_weights_are_named_at_once(monkeypatch: pytest.MonkeyPatch, 
     text = str(caught.value)
     for expected in (
         "open_clip_model.safetensors of timm/vit_base_patch32_clip_224.openai",
-        "--clip-model ViT-B-32-quickgelu --clip-weights PATH",
+        "--clip-weights openai=PATH",
         "SLOWFAST_8x8_R50.pyth",
         "--slowfast-weights PATH",
     ):

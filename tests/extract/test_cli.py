@@ -125,6 +125,14 @@ def test_a_manifest_that_is_wrong_in_many_places(labels: Path, tmp_path: Path) -
     assert not (tmp_path / "c").exists()
 
 
+def test_validate_never_overwrites_other_files(labels: Path, tmp_path: Path) -> None:
+    before = labels.read_bytes()
+    done = call("validate", labels, "--out", labels)
+    assert done.exit_code == 1
+    assert "is no result of `haechi validate`" in done.output
+    assert labels.read_bytes() == before
+
+
 def test_messages_are_no_formulas(tmp_path: Path, videos: Path) -> None:
     shutil.copy2(videos / "empty.mp4", tmp_path / "=cmd.mp4")
     shutil.copy2(videos / "sound.mp4", tmp_path / "sound.mp4")

@@ -57,6 +57,7 @@ def test_root_and_absolute_paths(data: Path, tmp_path_factory: pytest.TempPathFa
 def test_missing_files_are_told_with_their_lines_and_kept_as_rows(data: Path) -> None:
     manifest = read_manifest(write(data, "path,label\na.mp4,1\ngone.mp4,0\n"))
     assert len(manifest.entries) == 2
+    assert "missing files: 1" in manifest.notices[0]
     assert "line 3: 'gone.mp4'" in manifest.notices[0]
 
 
@@ -155,6 +156,18 @@ def test_other_class_names(folders: Path) -> None:
     assert [e.label for e in read_manifest(folders, positive="fight").entries] == [1, 1, 0, -1]
     with pytest.raises(ManifestError, match="no class folder 'war'"):
         read_manifest(folders, positive="war")
+
+
+def test_links_to_folders_are_told(folders: Path) -> None:
+    (folders / "safe" / "more").symlink_to(folders / "harmful")
+    manifest = read_manifest(folders)
+    assert len(manifest.entries) == 4
+    assert "folders passed over because they are symbolic links: 1" in manifest.notices[1]
+
+
+def test_names_too_long_for_the_file_system_are_missing_files(data: Path) -> None:
+    manifest = read_manifest(write(data, "path\na.mp4\n" + "x" * 300 + ".mp4\n"))
+    assert "missing files: 1" in manifest.notices[0]
 
 
 def test_file_names_that_are_not_utf8(folders: Path) -> None:

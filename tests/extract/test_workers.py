@@ -1,5 +1,9 @@
 """Worker processes that die or hang: the run goes on, no neighbour is lost or blamed."""
 
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +58,23 @@ def test_crashes_and_hangs_are_rows(videos: Path, tmp_path: Path, monkeypatch: p
     assert "SIGABRT" in rejected[1][1]
     assert "SIGSEGV" in rejected[4][1]
     assert "8 s" in rejected[3][1]
+
+
+def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
+    """As an out-of-memory killer does, between two videos."""
+    results: dict[int, Decoded | Rejected] = {}
+    with pool(num_workers=2) as decoders:
+        for index, result in decoders.run([videos / "sound.mp4"] * 12):
+            assert index not in results
+            results[index] = result
+            if index in (2, 7):
+                time.sleep(1)  # the workers finish what they have and wait
+                for child in multiprocessing.active_children():
+                    os.kill(child.pid or 0, signal.SIGKILL)
+                time.sleep(0.5)
+    assert sorted(results) == list(range(12))
+    assert all(isinstance(result, Decoded) or result.reason == Reason.CRASHED for result in results.values())
+    assert sum(isinstance(result, Decoded) for result in results.values()) >= 8
 
 
 def test_a_defect_of_ours_is_raised_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from train.errors import TrainError
 from train.settings import TrainSettings
-from train.split import Split, make_split
+from train.split import Split, make_split, same_bytes
 
 
 def split_of(labels, given=None, groups=None, **settings) -> Split:
@@ -110,3 +110,19 @@ def test_a_given_split_that_breaks_a_group_is_warned_of() -> None:
 def test_what_cannot_be_split_says_why(labels: list, given: list | None, groups: list | None, message: str) -> None:
     with pytest.raises(TrainError, match=message):
         split_of(labels, given, groups)
+
+
+def test_the_same_file_on_both_sides_is_told() -> None:
+    names = np.array(["train", "val", "train", "val"], dtype=object)
+    ids = np.array(["a.mp4", "b.mp4", "copy of b.mp4", "d.mp4"], dtype=object)
+    assert same_bytes(names, np.array(["1", "2", "3", "4"]), ids) == []
+    (warning,) = same_bytes(names, np.array(["1", "2", "2", "4"]), ids)
+    assert "'b.mp4' in val, 'copy of b.mp4' in train" in warning
+    assert same_bytes(names, np.array(["1", "2", "1", "4"]), ids) == []  # both train
+
+
+def test_a_rare_class_stands_on_both_sides() -> None:
+    labels = np.array([0] * 100 + [1] * 3, dtype=np.int8)
+    nothing = np.array([""] * 103, dtype=object)
+    split = make_split(labels, nothing, nothing, TrainSettings())
+    assert split.counts(labels) == {"train": {"harmful": 2, "safe": 85}, "val": {"harmful": 1, "safe": 15}}

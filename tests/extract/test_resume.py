@@ -1,0 +1,42 @@
+"""Which requests may join a cache, told without loading a model."""
+
+from pathlib import Path
+
+import pytest
+
+from cache.reader import Cache
+from cache.schema import Provenance
+from extract.resume import SettingsConflictError, refuse_other_request
+from extract.settings import ExtractSettings
+from tests import synthetic
+
+
+def cache_of(folder: Path, *, clip_weights: str, trained: bool) -> Cache:
+    source = synthetic.provenance(trained=trained)
+    settings = dict(source.settings, sampling={"name": "uniform", "frames": 32, "short": "repeat"})
+    settings["clip"] = dict(settings["clip"], model="ViT-B-32-quickgelu")
+    settings["slowfast"] = dict(settings["slowfast"], model="slowfast_r50")
+    made = vars(source) | {"settings": settings, "clip_weights": clip_weights, "slowfast_weights": "kinetics400"}
+    synthetic.write_cache(folder, source=Provenance(**made))
+    return Cache.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("remembered", "request_", "accepted"),
+    [
+        ("openai", "openai", True),
+        ("openai", "laion400m_e32", False),
+        ("openai", "no_such_tag", False),
+        ("openai", "random:0", False),
+        ("weights/clip.pt", "openai", True),  # known only once loaded, and then compared
+        ("weights/clip.pt", "random:0", False),
+    ],
+)
+def test_names_of_weights(tmp_path: Path, remembered: str, request_: str, accepted: bool) -> None:
+    cache = cache_of(tmp_path / "cache", clip_weights=remembered, trained=True)
+    settings = ExtractSettings(clip_weights=request_)
+    if accepted:
+        refuse_other_request(settings, cache)
+    else:
+        with pytest.raises(SettingsConflictError, match=rf"clip\.weights_sha256: .* 'that of {request_}' now"):
+            refuse_other_request(settings, cache)
