@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from extract.backbones import Backbones, VideoFeatures
     from extract.device import Compute
 
-PACKAGES = ("torch", "torchvision", "decord", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
+PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
 
 
 class InterruptedRunError(HaechiError):

@@ -14,8 +14,8 @@ from extract.validate import sha256_of
 from extract.weights import LOAD_ERRORS, Weights, WeightsError, first_line, sha256_of_state
 
 with warnings.catch_warnings():
-    # its import uses torch.jit.script, which today's torch calls deprecated
-    warnings.simplefilter("ignore", FutureWarning)
+    # its import uses torch.jit.script, which torch calls deprecated, by one class of warning or another
+    warnings.simplefilter("ignore")
     from pytorchvideo.models.hub import slowfast as hub
 
 FLAG = "--slowfast-weights"

@@ -79,7 +79,7 @@ def test_features_are_those_of_a_plain_reference(folder: Path) -> None:
         torch.manual_seed(0)
         slowfast = MODELS["slowfast_r50"](pretrained=False).eval()
     preprocess = open_clip.image_transform(224, is_train=False)
-    frames = torch.stack([torch.from_numpy(np.asarray(picture)).permute(2, 0, 1).float() for picture in pictures])
+    frames = torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() for picture in pictures])
     frames = F.center_crop(F.resize(frames, 256, InterpolationMode.BILINEAR, antialias=True), 256)
     fast = ((frames / 255 - 0.45) / 0.225).permute(1, 0, 2, 3)[None]  # (1, 3, 32, 256, 256)
     slow = fast[:, :, torch.linspace(0, 31, 8).long()]
