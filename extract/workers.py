@@ -131,7 +131,7 @@ class DecodePool:
                     waiting.popleft()
                     self._free.pop()
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
+                for future in sorted(finished, key=lambda future: running[future][0]):
                     index, slot, state = running[future]
                     result = self._result(future, slot, state)
                     del running[future]
