@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +117,7 @@ def extract(
             _run(todo.to_do, backbones, compute, settings, shards)
         cache = Cache.open(out)
     reasons = {failure.id: failure.reason for failure in cache.failures}
-    failures: dict[str, int] = {}
-    for entry in manifest.entries:
-        if entry.id in reasons:
-            failures[reasons[entry.id]] = failures.get(reasons[entry.id], 0) + 1
+    failures = Counter(reasons[entry.id] for entry in manifest.entries if entry.id in reasons)
     used = set(cache.media["id"].tolist())
     return Extraction(
         cache=out,
@@ -203,6 +201,11 @@ def _run(
         timeout_seconds=settings.timeout_seconds,
         outputs=backbones.outputs,
     )
+
+    def run_batch() -> None:
+        for index, sampled, features in batch.run():
+            shards.add(index, entries[index], _row(entries[index], sampled, features, settings.store))
+
     try:
         with pool:
             for index, result in pool.run([entry.path for entry in entries]):
@@ -211,10 +214,8 @@ def _run(
                     continue
                 batch.add(index, result)
                 if batch.is_full:
-                    for done, sampled, features in batch.run():
-                        shards.add(done, entries[done], _row(entries[done], sampled, features, settings.store))
-            for done, sampled, features in batch.run():
-                shards.add(done, entries[done], _row(entries[done], sampled, features, settings.store))
+                    run_batch()
+            run_batch()
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk is what ended the run, and is told of already
             shards.write_finished()

@@ -32,11 +32,9 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every entry is to do or done: nothing is lost between the two."""
+    """What the manifest asks for beyond what the cache holds."""
 
     to_do: list[Entry]
-    done: dict[str, Known]
-    """What the cache holds, by id, of the entries that need no work."""
     num_changed: int
     """Of those to do: files whose bytes changed since they were extracted."""
     num_not_listed: int
@@ -63,7 +61,7 @@ def plan(manifest: Manifest, cache: Cache | None, *, retry: Collection[str] = ()
     size but another modification time is hashed to tell. Failures whose reason is in `retry` are tried again.
     """
     known = _known(cache) if cache else {}
-    to_do, done, num_changed = [], {}, 0
+    to_do, num_changed = [], 0
     for entry in manifest.entries:
         old = known.get(entry.id)
         if old is None or old.reason in retry:
@@ -71,10 +69,8 @@ def plan(manifest: Manifest, cache: Cache | None, *, retry: Collection[str] = ()
         elif _changed(entry.path, old):
             num_changed += 1
             to_do.append(entry)
-        else:
-            done[entry.id] = old
     listed = {entry.id for entry in manifest.entries}
-    return Plan(to_do=to_do, done=done, num_changed=num_changed, num_not_listed=len(known.keys() - listed))
+    return Plan(to_do=to_do, num_changed=num_changed, num_not_listed=len(known.keys() - listed))
 
 
 def _changed(path: Path, old: Known) -> bool:
