@@ -1,5 +1,6 @@
-"""Both backbones as one thing: load them together, run them on the frames of several videos, name their settings."""
+"""Both backbones as one thing: load them together, run them on batches of videos, name their settings."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from cache.errors import HaechiError
 from extract.decode import Sampled
-from extract.device import Compute
+from extract.device import Compute, Mark
 from extract.openclip import OpenClip
 from extract.sampling import SHORT_POLICY, UNIFORM, uniform
 from extract.settings import ExtractSettings
 from extract.slowfast import FAST_FRAMES, SlowFast
+from extract.steps import CLIP, SLOWFAST
 from extract.weights import WeightsError
 from extract.workers import Decoded, Output
+
+# Batches on their way at once on a GPU: one is copied to it while another is computed.
+BATCHES_ON_GPU = 2
+
+
+class DeviceMemoryError(HaechiError):
+    """The device's memory is too small for even one frame or window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +39,42 @@ class VideoFeatures:
     """(1, 400)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A batch of B videos that the device works on. On a GPU its tensors are not filled before `result` returns."""
+
+    clip: torch.Tensor
+    """(B * T, 512)"""
+    slowfast: torch.Tensor
+    """(B, 2304)"""
+    logits: torch.Tensor
+    """(B, 400)"""
+    marks: tuple[Mark, Mark, Mark]
+    """Before CLIP, between both, after SlowFast."""
+
+    def result(self) -> tuple[list[VideoFeatures], dict[str, float]]:
+        """Wait for the device. The videos' features, and the device's seconds by step."""
+        start, middle, end = self.marks
+        end.wait()
+        clip = self.clip.numpy().reshape(len(self.slowfast), -1, self.clip.shape[1])  # (B, T, 512)
+        slowfast, logits = self.slowfast.numpy(), self.logits.numpy()
+        videos = [
+            VideoFeatures(clip=clip[i], slowfast=slowfast[i : i + 1], slowfast_logits=logits[i : i + 1])
+            for i in range(len(clip))
+        ]
+        return videos, {CLIP: middle.since(start), SLOWFAST: end.since(middle)}
+
+
 class Backbones:
     """The frozen networks on their device, and what they want of each video."""
 
-    def __init__(self, settings: ExtractSettings, compute: Compute) -> None:
-        """Load both. Raises `WeightsError` that names all weights that are not to be had, not only the first."""
+    def __init__(
+        self, settings: ExtractSettings, compute: Compute, *, on_notice: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Load both; `on_notice` hears, once, that batches had to be made smaller.
+
+        Raises `WeightsError` that names all weights that are not to be had, not only the first.
+        """
         missing: list[str] = []
 
         def load(backbone: Callable[..., Any], model: str, weights: str) -> Any:
@@ -49,61 +90,120 @@ class Backbones:
         self._clip: OpenClip = clip
         self._slowfast: SlowFast = slowfast
         self._compute = compute
+        self._on_notice = on_notice
+        self.batch_sizes = {"batch_frames": compute.batch_frames, "batch_windows": compute.batch_windows}
         self.outputs = [
             Output(transform=self._clip.transform, positions=list(range(settings.frames))),
             Output(transform=self._slowfast.transform, positions=uniform(settings.frames, FAST_FRAMES)),
         ]
         self.settings = cache_settings(settings, clip=self._clip.identity, slowfast=self._slowfast.identity)
-        self.videos_per_batch = max(1, compute.batch_windows, compute.batch_frames // settings.frames)
-
-    def new_batch(self) -> "Batch":
-        """Room for the frames of `videos_per_batch` videos."""
-        return Batch(self)
+        self._videos_per_batch = max(1, compute.batch_windows, compute.batch_frames // settings.frames)
 
     def run(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor) -> list[VideoFeatures]:
-        """Features of B videos.
+        """Features of B videos: `start`, waited for."""
+        videos, _ = self.start(clip_frames, slowfast_frames).result()
+        return videos
 
-        `clip_frames` (B, T, h, w, 3) and `slowfast_frames` (B, 32, H, W, 3), uint8, in host memory. Larger than a
-        batch is cut into batches; features leave the device with each.
+    def start(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor) -> Running:
+        """Begin with B videos; on a GPU this returns before they are done.
+
+        `clip_frames` (B, T, h, w, 3) and `slowfast_frames` (B, 32, H, W, 3), uint8, in host memory, are not to be
+        changed before the result is there. More than a batch is cut into batches.
+
+        Raises `DeviceMemoryError` where not even batches of one fit.
         """
-        num_videos, num_frames = clip_frames.shape[:2]
-        flat = clip_frames.flatten(0, 1)  # (B * T, h, w, 3)
-        clip = np.concatenate([self._clip.features(part) for part in torch.split(flat, self._compute.batch_frames)])
-        parts = [self._slowfast.forward(part) for part in torch.split(slowfast_frames, self._compute.batch_windows)]
-        slowfast, logits = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        clip = clip.reshape(num_videos, num_frames, -1)
+        start = self._compute.mark()
+        (clip,) = self._in_parts(lambda part: (self._clip.features(part),), clip_frames.flatten(0, 1), "batch_frames")
+        middle = self._compute.mark()
+        slowfast, logits = self._in_parts(self._slowfast.forward, slowfast_frames, "batch_windows")
+        clip, slowfast, logits = map(self._compute.to_host, (clip, slowfast, logits))
+        return Running(clip=clip, slowfast=slowfast, logits=logits, marks=(start, middle, self._compute.mark()))
+
+    def _in_parts(
+        self, forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], frames: torch.Tensor, what: str
+    ) -> tuple[torch.Tensor, ...]:
+        """Run `frames` (n, ...) in batches as large as the device's memory allows; each result is (n, ...)."""
+        wanted = self.batch_sizes[what]
+        while True:
+            size = self.batch_sizes[what]
+            try:
+                parts = [forward(self._compute.to_device(part)) for part in torch.split(frames, size)]
+            except torch.OutOfMemoryError as error:
+                if size == 1:
+                    raise DeviceMemoryError(
+                        f"the memory of {self._compute.name} is too small for {what}=1; is something else using it? "
+                        "--device cpu works everywhere"
+                    ) from error
+                self.batch_sizes[what] = min(size, len(frames)) // 2 or 1
+                torch.cuda.empty_cache()
+                continue
+            if size < wanted:
+                flag = "--" + what.replace("_", "-")
+                self._on_notice(f"the memory of {self._compute.name} did not hold a batch: going on with {flag} {size}")
+            return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+    def new_queue(self) -> "Queue":
+        """Batches for these backbones, none of them begun."""
+        return Queue(self, num_running=BATCHES_ON_GPU if self._compute.on_gpu else 0)
+
+    def new_frames(self) -> list[torch.Tensor]:
+        """Host memory for the frames of one batch of videos, a tensor an output."""
+        pinned = self._compute.on_gpu  # the GPU fetches from pinned memory by itself
         return [
-            VideoFeatures(clip=clip[i], slowfast=slowfast[i : i + 1], slowfast_logits=logits[i : i + 1])
-            for i in range(num_videos)
+            torch.empty((self._videos_per_batch, *output.shape), dtype=torch.uint8, pin_memory=pinned)
+            for output in self.outputs
         ]
 
 
-class Batch:
-    """Frames of several videos in host memory, waiting for the backbones."""
+Finished = tuple[int, Sampled, VideoFeatures]
 
-    def __init__(self, backbones: "Backbones") -> None:
+
+class Queue:
+    """Batches on their way through the backbones: one is filled, others run. Its memory is fixed."""
+
+    def __init__(self, backbones: Backbones, *, num_running: int) -> None:
+        """`num_running`: batches that may run while the next one is filled."""
         self._backbones = backbones
-        self._frames = [
-            torch.empty((backbones.videos_per_batch, *output.shape), dtype=torch.uint8) for output in backbones.outputs
-        ]
+        self._free = [backbones.new_frames() for _ in range(num_running + 1)]
+        self._num_running = num_running
         self._waiting: list[tuple[int, Sampled]] = []
+        self._running: deque[tuple[list[torch.Tensor], list[tuple[int, Sampled]], Running]] = deque()
+        self.seconds = {CLIP: 0.0, SLOWFAST: 0.0}
+        """The device's, of all finished batches."""
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._waiting) == len(self._frames[0])
-
-    def add(self, index: int, decoded: Decoded) -> None:
-        for frames, array in zip(self._frames, decoded.frames, strict=True):
-            frames[len(self._waiting)].numpy()[:] = array
+    def add(self, index: int, decoded: Decoded) -> list[Finished]:
+        """Take a video's frames; what finished meanwhile."""
+        frames = self._free[-1]
+        for tensor, array in zip(frames, decoded.frames, strict=True):
+            tensor[len(self._waiting)].numpy()[:] = array
         self._waiting.append((index, decoded.sampled))
-
-    def run(self) -> list[tuple[int, Sampled, VideoFeatures]]:
-        """Features of all that wait, which then wait no longer."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
+        if len(self._waiting) < len(frames[0]):
             return []
-        features = self._backbones.run(*(frames[: len(waiting)] for frames in self._frames))
-        return [(index, sampled, of_video) for (index, sampled), of_video in zip(waiting, features, strict=True)]
+        self._start()
+        return self._finish(self._num_running)
+
+    def drain(self) -> list[Finished]:
+        """Run what waits; all that is not finished yet."""
+        if self._waiting:
+            self._start()
+        return self._finish(0)
+
+    def _start(self) -> None:
+        frames = self._free.pop()
+        running = self._backbones.start(*(tensor[: len(self._waiting)] for tensor in frames))
+        self._running.append((frames, self._waiting, running))
+        self._waiting = []
+
+    def _finish(self, num_left: int) -> list[Finished]:
+        """Wait for the oldest batches until only `num_left` run."""
+        finished: list[Finished] = []
+        while len(self._running) > num_left:
+            frames, waiting, running = self._running.popleft()
+            videos, seconds = running.result()
+            self._free.append(frames)
+            self.seconds = {step: total + seconds[step] for step, total in self.seconds.items()}
+            finished += [(index, sampled, video) for (index, sampled), video in zip(waiting, videos, strict=True)]
+        return finished
 
 
 def cache_settings(settings: ExtractSettings, *, clip: dict[str, Any], slowfast: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """`haechi validate`: the checks of an extraction without its models."""
 
 import csv
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import joblib
 
 from cache.errors import HaechiError
 from cache.schema import LABEL_NAMES
@@ -26,7 +27,7 @@ def check_all(
     """
     results: dict[int, Sampled | Rejected] = {}
     pool = DecodePool(
-        num_workers=min(settings.workers or len(os.sched_getaffinity(0)), len(manifest.entries)),
+        num_workers=min(settings.workers or joblib.cpu_count(), len(manifest.entries)),
         num_samples=settings.frames,
         max_pixels=settings.max_pixels,
         timeout_seconds=settings.timeout_seconds,

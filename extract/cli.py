@@ -91,7 +91,7 @@ def extract(
     from extract import pipeline
     from extract.manifest import read_manifest
     from extract.reasons import Reason
-    from extract.show import progress_bar, show_extraction, show_notices
+    from extract.show import progress_bar, show_extraction, show_notice, show_notices
 
     settings = ExtractSettings(**flags)
     retried = {reason for reason in retry.split(",") if reason}
@@ -110,9 +110,13 @@ def extract(
             retry=retried,
             on_start=lambda num_rows, where: bar.start(num_rows, f"extract on {where}"),
             on_video=lambda entry, reason: bar.advance(failed=reason is not None),
+            on_notice=lambda text: show_notice(console, text),
         )
     if as_json:
-        fields = ("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_new", "seconds")
+        fields = [
+            *("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_new"),
+            *("device", "precision", "workers", "seconds", "work_seconds", "steps"),
+        ]
         click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
     else:
         show_extraction(Console(highlight=False, emoji=False), done)

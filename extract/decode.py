@@ -13,6 +13,7 @@ import numpy as np
 from extract import validate, with_decord, with_pyav
 from extract.reasons import Reason, UnusableError
 from extract.sampling import uniform
+from extract.steps import DECODE, READ, RESIZE, Stopwatch
 from extract.timeline import Timeline
 from extract.transforms import FrameTransform
 
@@ -32,6 +33,8 @@ class Sampled:
     """(T,) float32: when each sampled frame is first shown, as the container says."""
     end_seconds: np.ndarray
     """(T,) float32: until when it is shown."""
+    seconds: dict[str, float]
+    """What it took, by step."""
 
 
 def sample(
@@ -45,16 +48,21 @@ def sample(
 
     Raises `UnusableError` for every way in which the file, its header or a sampled frame is not sound.
     """
+    watch = Stopwatch()
     try:
-        validate.check_file(path)
-        state = validate.FileState.of(path)
-        header = validate.read_header(path, max_pixels=max_pixels)
-        timeline = _read(path, header, num_samples, outputs)
-        sha256 = validate.sha256_of(path)
+        with watch.time(READ):
+            validate.check_file(path)
+            state = validate.FileState.of(path)
+            header = validate.read_header(path, max_pixels=max_pixels)
+        with watch.time(DECODE):
+            timeline = _read(path, header, num_samples, outputs, watch)
+        with watch.time(READ):
+            sha256 = validate.sha256_of(path)
     except OSError as error:  # it vanished meanwhile, or its disk or network fails
         raise UnusableError(Reason.UNREADABLE, f"cannot be read ({error.strerror or error})") from error
     timeline.check()
     indices = uniform(timeline.num_frames, num_samples)
+    watch.seconds[DECODE] -= watch.seconds[RESIZE]  # frames are resized as they are decoded
     return Sampled(
         state=state,
         sha256=sha256,
@@ -65,6 +73,7 @@ def sample(
         height=timeline.height,
         start_seconds=timeline.start_seconds[indices].astype(np.float32),
         end_seconds=timeline.end_seconds[indices].astype(np.float32),
+        seconds=watch.seconds,
     )
 
 
@@ -73,14 +82,17 @@ def _read(
     header: validate.Header,
     num_samples: int,
     outputs: list[tuple[FrameTransform, list[int], np.ndarray]],
+    watch: Stopwatch,
 ) -> Timeline:
     def show(position: int, frame: np.ndarray) -> None:
         """Take the sampled frame of this position, (H, W, 3) uint8 RGB."""
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise UnusableError(Reason.DAMAGED, f"decodes to pictures of shape {frame.shape}")
-        for transform, positions, array in outputs:
-            for row in (row for row, wanted in enumerate(positions) if wanted == position):
-                array[row] = transform(frame)
+        with watch.time(RESIZE):
+            for transform, positions, array in outputs:
+                rows = [row for row, wanted in enumerate(positions) if wanted == position]
+                if rows:
+                    array[rows] = transform(frame)
 
     if with_decord.is_exact(header):
         try:

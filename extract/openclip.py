@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import torch
 from huggingface_hub import hf_hub_download
@@ -51,13 +50,12 @@ class OpenClip:
         preprocess = open_clip.get_model_preprocess_cfg(module)
         self.transform = _transform(preprocess, name)
         self._module: Any = module.eval().requires_grad_(requires_grad=False).to(device=device, dtype=dtype)
-        self._device, self._dtype = device, dtype
+        self._dtype = dtype
         # (C, 1, 1), in 0..255 as the pixels are
         self._mean = torch.tensor(preprocess["mean"], device=device).view(-1, 1, 1) * 255
         self._std = torch.tensor(preprocess["std"], device=device).view(-1, 1, 1) * 255
-        self.width = self.features(
-            torch.zeros(1, self.transform.size, self.transform.size, 3, dtype=torch.uint8)
-        ).shape[1]
+        side = self.transform.size
+        self.width = self.features(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)).shape[1]
         self.identity: dict[str, Any] = {
             "model": model_identity(name),
             "weights_sha256": sha256,
@@ -74,13 +72,12 @@ class OpenClip:
         }
 
     @torch.inference_mode()
-    def features(self, frames: torch.Tensor) -> np.ndarray:
-        """Embed frames (B, H, W, 3) uint8, on any device, to (B, width) float32 in host memory."""
-        pixels = frames.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float()  # (B, 3, H, W)
+    def features(self, frames: torch.Tensor) -> torch.Tensor:
+        """Embed frames (B, H, W, 3) uint8 to (B, width) float32, both on its device."""
+        pixels = frames.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
         pixels = (pixels - self._mean) / self._std
         embeddings: torch.Tensor = self._module.encode_image(pixels.to(self._dtype))  # (B, width)
-        features: np.ndarray = embeddings.float().cpu().numpy()
-        return features
+        return embeddings.float()
 
 
 def resolve_model(model: str, weights: Weights) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,16 +15,18 @@ from cache import schema
 from cache.errors import FeatureError, HaechiError, visible
 from cache.reader import Cache
 from cache.schema import Failure, Item, Media, Provenance, to_store
-from cache.writer import remove_leftovers, rewrite_labels, shard_path, write_shard
+from cache.writer import remove_leftovers, rewrite_labels
 from extract import resume
 from extract.decode import Sampled
 from extract.manifest import Entry, Manifest
 from extract.reasons import STAGE_OF, Reason
 from extract.settings import ExtractSettings
+from extract.shards import Shards, next_number
+from extract.steps import WAIT, Stopwatch
 from extract.workers import DecodePool, Rejected
 
 if TYPE_CHECKING:
-    from extract.backbones import Backbones, VideoFeatures
+    from extract.backbones import Backbones, Finished, VideoFeatures
     from extract.device import Compute
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
@@ -53,7 +55,14 @@ class Extraction:
     device: str
     precision: str
     """Of this run; both empty where no model was loaded."""
+    workers: int
+    """Decoding processes."""
     seconds: float
+    """Of the whole run."""
+    work_seconds: float
+    """From the first video handed to a decoder until the last shard is on disk."""
+    steps: dict[str, float]
+    """Seconds by step (`extract.steps`), of videos that could be used. Steps run beside each other."""
 
     @property
     def num_failed(self) -> int:
@@ -72,12 +81,13 @@ def extract(
     retry: Collection[str] = (),
     on_start: Callable[[int, str], None] = lambda num_rows, where: None,
     on_video: Callable[[Entry, str | None], None] = lambda entry, reason: None,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> Extraction:
     """Bring the cache `out` up to the manifest; do only what is missing.
 
     `on_start` hears how many rows are to do and on what; `on_video` hears of each finished row, with its reason where
-    it failed. Raises `HaechiError` for settings that do not fit the cache, for weights that are not to be had, for a
-    cache that another run is writing, and (`InterruptedRunError`) for Ctrl-C.
+    it failed; `on_notice` hears what a user should know. Raises `HaechiError` for settings that do not fit the cache,
+    for weights that are not to be had, for a cache that another run is writing, and (`InterruptedRunError`) for Ctrl-C.
     """
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -91,13 +101,13 @@ def extract(
         if existing is not None:
             resume.refuse_other_request(settings, existing)
         todo = resume.plan(manifest, existing, retry=retry)
-        compute = None
+        compute, watch, work_seconds = None, Stopwatch(), 0.0
         if todo.to_do:
             from extract.backbones import Backbones  # torch and the models: only where there is work for them
             from extract.device import Compute
 
             compute = Compute.choose(settings)
-            backbones = Backbones(settings, compute)
+            backbones = Backbones(settings, compute, on_notice=on_notice)
             if existing is not None:
                 resume.refuse_other_settings(backbones.settings, existing)
         num_relabelled = _relabel(manifest, existing) if existing else 0
@@ -112,9 +122,11 @@ def extract(
                 producer=producer,
                 versions={name: importlib.metadata.version(name) for name in PACKAGES},
             )
-            first_number = _next_number(existing)
-            shards = _Shards(out, first_number, len(todo.to_do), settings.shard_size, provenance, on_video)
-            _run(todo.to_do, backbones, compute, settings, shards)
+            ready = time.monotonic()
+            number = next_number(existing)
+            with Shards(out, number, len(todo.to_do), settings.shard_size, provenance, on_video) as shards:
+                _run(todo.to_do, backbones, compute, settings, shards, watch)
+            work_seconds = time.monotonic() - ready
         cache = Cache.open(out)
     reasons = {failure.id: failure.reason for failure in cache.failures}
     failures = Counter(reasons[entry.id] for entry in manifest.entries if entry.id in reasons)
@@ -132,68 +144,23 @@ def extract(
         num_not_listed=todo.num_not_listed,
         device=compute.name if compute else "",
         precision=compute.precision if compute else "",
+        workers=compute.workers if compute else 0,
         seconds=time.monotonic() - started,
+        work_seconds=work_seconds,
+        steps=watch.seconds,
     )
 
 
-class _Shards:
-    """Collects finished rows and writes each shard when its last row is in, in the manifest's order."""
-
-    def __init__(
-        self,
-        out: Path,
-        first_number: int,
-        num_rows: int,
-        shard_size: int,
-        provenance: Provenance,
-        on_video: Callable[[Entry, str | None], None],
-    ) -> None:
-        self._out, self._provenance, self._on_video = out, provenance, on_video
-        self._number, self._num_rows, self._shard_size = first_number, num_rows, shard_size
-        self._rows: dict[int, Item | Failure] = {}
-        self._start = 0  # the first row that is not in a shard yet
-
-    def add(self, index: int, entry: Entry, row: Item | Failure) -> None:
-        self._rows[index] = row
-        self._on_video(entry, row.reason if isinstance(row, Failure) else None)
-        while self._start < self._num_rows:
-            end = min(self._start + self._shard_size, self._num_rows)
-            if not all(i in self._rows for i in range(self._start, end)):
-                return
-            self._write(end)
-
-    @property
-    def num_written(self) -> int:
-        """Rows of this run that are in the cache."""
-        return self._start
-
-    def write_finished(self) -> None:
-        """Write the rows that are finished and have no unfinished one before them."""
-        end = self._start
-        while end in self._rows:
-            end += 1
-        if end > self._start:
-            self._write(end)
-
-    def _write(self, end: int) -> None:
-        rows = [self._rows[i] for i in range(self._start, end)]
-        write_shard(
-            shard_path(self._out, self._number),
-            [row for row in rows if isinstance(row, Item)],
-            [row for row in rows if isinstance(row, Failure)],
-            self._provenance,
-        )
-        for i in range(self._start, end):
-            del self._rows[i]
-        self._start = end
-        self._number += 1
-
-
 def _run(
-    entries: Sequence[Entry], backbones: "Backbones", compute: "Compute", settings: ExtractSettings, shards: _Shards
+    entries: Sequence[Entry],
+    backbones: "Backbones",
+    compute: "Compute",
+    settings: ExtractSettings,
+    shards: Shards,
+    watch: Stopwatch,
 ) -> None:
     """Decode, run the backbones on batches of videos, hand every row to `shards`."""
-    batch = backbones.new_batch()
+    queue = backbones.new_queue()
     pool = DecodePool(
         num_workers=min(compute.workers, len(entries)),
         num_samples=settings.frames,
@@ -202,29 +169,36 @@ def _run(
         outputs=backbones.outputs,
     )
 
-    def run_batch() -> None:
-        for index, sampled, features in batch.run():
+    def take(finished: "Iterable[Finished]") -> None:
+        for index, sampled, features in finished:
+            watch.add(sampled.seconds)
             shards.add(index, entries[index], _row(entries[index], sampled, features, settings.store))
 
     try:
-        with pool:
-            for index, result in pool.run([entry.path for entry in entries]):
+        with pool, compute.limited_threads():
+            results = pool.run([entry.path for entry in entries])
+            while True:
+                with watch.time(WAIT):
+                    index, result = next(results, (-1, None))
+                if result is None:
+                    break
                 if isinstance(result, Rejected):
                     shards.add(index, entries[index], _failure(entries[index], result))
-                    continue
-                batch.add(index, result)
-                if batch.is_full:
-                    run_batch()
-            run_batch()
+                else:
+                    take(queue.add(index, result))
+            take(queue.drain())
+            shards.finish()
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk is what ended the run, and is told of already
-            shards.write_finished()
+            shards.finish()
         if isinstance(error, KeyboardInterrupt):
             raise InterruptedRunError(
                 f"interrupted: {shards.num_written} of {len(entries)} rows of this run are safe in the cache; "
                 "run the same command again to go on"
             ) from error
         raise
+    watch.add(queue.seconds)
+    watch.add(shards.seconds)
 
 
 def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) -> Item | Failure:
@@ -271,17 +245,6 @@ def _failure(entry: Entry, rejected: Rejected) -> Failure:
         size_bytes=rejected.state.size_bytes,
         mtime_ns=rejected.state.mtime_ns,
     )
-
-
-def _next_number(cache: Cache | None) -> int:
-    if cache is None:
-        return 0
-    last = cache.shards[-1].path
-    number = last.stem.removeprefix("shard-")
-    following = int(number) + 1 if number.isdecimal() else 0
-    if not shard_path(cache.path, following).name > last.name:
-        raise HaechiError(f"{last}: no name of the form shard-00000.h5 comes after it; extract into a new folder")
-    return following
 
 
 def _relabel(manifest: Manifest, cache: Cache) -> int:

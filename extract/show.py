@@ -11,6 +11,10 @@ from rich.table import Table
 
 from extract.manifest import Manifest
 from extract.pipeline import Extraction
+from extract.steps import IN_DECODERS, STEPS, WAIT
+
+# Share of the time that the backbones wait for frames, above which decoding is what bounds a run.
+MUCH_WAITING = 0.1
 
 
 class Bar:
@@ -57,7 +61,12 @@ def progress_bar(console: Console) -> Iterator[Bar]:
 def show_notices(console: Console, manifest: Manifest) -> None:
     """What a user should know of the manifest before work starts."""
     for notice in manifest.notices:
-        console.print(f"[yellow]note:[/] {escape(notice)}", highlight=False, soft_wrap=True)
+        show_notice(console, notice)
+
+
+def show_notice(console: Console, notice: str) -> None:
+    """A sentence that a user should read."""
+    console.print(f"[yellow]note:[/] {escape(notice)}", highlight=False, soft_wrap=True)
 
 
 def show_extraction(console: Console, done: Extraction) -> None:
@@ -79,9 +88,33 @@ def show_extraction(console: Console, done: Extraction) -> None:
     table.add_row("fingerprint", done.fingerprint[:12])
     table.add_row("cache", escape(str(done.cache)))
     console.print(table)
+    if done.num_new:
+        console.print(_steps_table(done), "")
     if done.untrained:
         names = " and ".join({"clip": "CLIP", "slowfast": "SlowFast"}[name] for name in done.untrained)
         console.print(f"[bold red]UNTRAINED[/]: the weights of {names} are random; the features mean nothing yet.")
+
+
+def _steps_table(done: Extraction) -> Table:
+    """What each step took, and what bounds the run."""
+    waited = done.steps[WAIT] / done.work_seconds
+    bound = "decoding" if waited > MUCH_WAITING else "the backbones"
+    processes = f"{done.workers} decoding process{'es' if done.workers > 1 else ''}"
+    table = Table(
+        title=f"{done.work_seconds:.1f} s of work after start-up, bound by {bound}",
+        title_justify="left",
+        title_style="",
+        box=None,
+        pad_edge=False,
+    )
+    for name in ("step", "seconds", "busy", ""):
+        table.add_column(name, justify="right" if name in {"seconds", "busy"} else "left")
+    for step, seconds in done.steps.items():
+        in_decoders = step in IN_DECODERS
+        busy = seconds / (done.work_seconds * (done.workers if in_decoders else 1))
+        meaning = STEPS[step] + (f" ({processes})" if in_decoders else "")
+        table.add_row(step, f"{seconds:.1f}", f"{busy:.0%}", f"[dim]{meaning}")
+    return table
 
 
 def show_check(console: Console, out: object, *, num_rows: int, failures: dict[str, int]) -> None:

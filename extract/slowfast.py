@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from extract.sampling import uniform
 from extract.transforms import FrameTransform
@@ -52,9 +52,10 @@ class SlowFast:
             _load(module, path, model)
         sha256 = sha256_of_state(module) if path is None else sha256_of(path)
         module = module.eval().requires_grad_(requires_grad=False)
+        _fold_batch_norms(module)
         # 3-D convolutions run about three times faster with channels last where bfloat16 is in hardware.
         self._module = module.to(device=device, dtype=dtype, memory_format=torch.channels_last_3d)
-        self._device, self._dtype = device, dtype
+        self._dtype = dtype
         head = module.blocks[-1].proj
         self.identity: dict[str, Any] = {
             "model": model,
@@ -74,17 +75,27 @@ class SlowFast:
         }
 
     @torch.inference_mode()
-    def forward(self, windows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Run windows (B, 32, H, W, 3) uint8, on any device; features (B, 2304) and logits (B, 400), float32, host."""
-        fast = windows.to(self._device, non_blocking=True).permute(0, 4, 1, 2, 3).float()  # (B, 3, 32, H, W)
+    def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run windows (B, 32, H, W, 3) uint8; features (B, 2304) and logits (B, 400), float32; all on its device."""
+        fast = windows.permute(0, 4, 1, 2, 3).float()  # (B, 3, 32, H, W)
         fast = ((fast / 255 - MEAN) / STD).to(self._dtype, memory_format=torch.channels_last_3d)
         slow = fast[:, :, uniform(FAST_FRAMES, FAST_FRAMES // ALPHA)]  # (B, 3, 8, H, W)
         state: Any = [slow.contiguous(memory_format=torch.channels_last_3d), fast]
         for block in self._module.blocks[:-1]:
             state = block(state)  # the last of them: (B, 2304, 1, h, w)
-        logits = self._module.blocks[-1](state)  # (B, 400)
-        features = state.float().mean(dim=(2, 3, 4))  # (B, 2304)
-        return features.cpu().numpy(), logits.float().cpu().numpy()
+        logits: torch.Tensor = self._module.blocks[-1](state)  # (B, 400)
+        features: torch.Tensor = state.float().mean(dim=(2, 3, 4))  # (B, 2304)
+        return features, logits.float()
+
+
+def _fold_batch_norms(module: torch.nn.Module) -> None:
+    """Put each BatchNorm into the convolution before it: fewer passes over the largest tensors, in float32."""
+    for part in module.modules():
+        for name, child in list(part.named_children()):
+            if isinstance(child, torch.nn.BatchNorm3d):
+                conv = "conv_fast_to_slow" if hasattr(part, "conv_fast_to_slow") else name.replace("norm", "conv")
+                setattr(part, conv, fuse_conv_bn_eval(getattr(part, conv), child))
+                setattr(part, name, torch.nn.Identity())
 
 
 def _fetch(model: str) -> Path:

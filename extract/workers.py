@@ -28,6 +28,9 @@ VIDEOS_PER_WORKER = 1000
 
 MAX_REBUILDS = 3
 
+# Videos that may be finished while an earlier one is not: their features wait in memory for their place in a shard.
+MAX_AHEAD = 4096
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
@@ -123,7 +126,8 @@ class DecodePool:
         num_rebuilt = 0
         while waiting or running:
             try:
-                while self._free and waiting:
+                oldest = min((index for index, _, _ in running.values()), default=0)
+                while self._free and waiting and (not running or waiting[0] < oldest + MAX_AHEAD):
                     index, slot = waiting[0], self._free[-1]
                     state = FileState.of(paths[index])
                     future = self._submit(paths[index], slot, state)

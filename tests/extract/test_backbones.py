@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -10,12 +11,13 @@ import torch
 
 from cache.schema import fingerprint_of
 from extract import openclip, slowfast
-from extract.backbones import Backbones
+from extract.backbones import Backbones, DeviceMemoryError, Queue
 from extract.device import Compute
 from extract.openclip import OpenClip, resolve_model
 from extract.settings import ExtractSettings, SettingsError
 from extract.slowfast import SlowFast
 from extract.weights import Weights, WeightsError
+from extract.workers import Decoded
 from tests.extract import tiny
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
@@ -135,6 +137,9 @@ def test_files_that_are_no_weights_of_this_model(
 def test_slowfast_features_and_logits_are_the_networks_own(tiny_slowfast: None, tmp_path: Path) -> None:
     torch.manual_seed(3)
     module = tiny.TinySlowFast()
+    norm = module.blocks[0].norm  # as training leaves them: folding them into the convolutions must not show
+    for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+        tensor.data.uniform_(0.5, 2)
     torch.save({"model_state": module.state_dict()}, tmp_path / "SLOWFAST.pyth")  # as pytorchvideo's zoo has them
     backbone = SlowFast(model="slowfast_r50", weights=str(tmp_path / "SLOWFAST.pyth"), **CPU)
     windows = frames(2, 32, 256, 256, 3)
@@ -191,6 +196,67 @@ def test_batches_of_any_size_give_the_same_features(tiny_settings: ExtractSettin
             np.testing.assert_allclose(ours.slowfast_logits, theirs.slowfast_logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_running", [0, 2])
+def test_every_video_gets_its_own_features_whatever_the_batches(
+    tiny_settings: ExtractSettings, num_running: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that run beside each other, as on a GPU, are filled anew only once their features are there."""
+    settings = ExtractSettings(**{**vars(tiny_settings), "batch_windows": 2})
+    backbones = Backbones(settings, Compute.choose(settings))
+    clip, windows = frames(7, 8, 64, 64, 3), frames(7, 32, 256, 256, 3)
+    queue = Queue(backbones, num_running=num_running)
+    finished = []
+    for i in range(7):
+        sampled: Any = f"sampled {i}"
+        new = queue.add(i, Decoded(sampled=sampled, frames=[clip[i].numpy(), windows[i].numpy()]))
+        assert not new or len(finished) + len(new) == i + 1 - 2 * num_running
+        finished += new
+    finished += queue.drain()
+    assert [(index, sampled) for index, sampled, _ in finished] == [(i, f"sampled {i}") for i in range(7)]
+    for (_, _, ours), theirs in zip(finished, backbones.run(clip, windows), strict=True):
+        np.testing.assert_allclose(ours.clip, theirs.clip, atol=1e-6)
+        np.testing.assert_allclose(ours.slowfast_logits, theirs.slowfast_logits, atol=1e-6)
+    assert all(seconds > 0 for seconds in queue.seconds.values())
+    assert queue.drain() == []
+
+
+def test_a_device_too_small_for_one_frame_is_told(
+    tiny_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbones = Backbones(tiny_settings, Compute.choose(tiny_settings))
+
+    def full(self: SlowFast, windows: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SlowFast, "forward", full)
+    with pytest.raises(DeviceMemoryError, match="memory of cpu is too small for batch_windows=1"):
+        backbones.run(frames(4, 8, 64, 64, 3), frames(4, 32, 256, 256, 3))
+
+
+def run_blocks(module: torch.nn.Module, pathways: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The state before pooling: those need larger pictures."""
+    state = list(pathways)
+    for block in module.blocks[:-2]:
+        state = block(state)
+    return state
+
+
+def test_batch_norms_of_the_real_network_are_folded() -> None:
+    module = slowfast.MODELS["slowfast_r50"](pretrained=False).eval()
+    generator = torch.Generator().manual_seed(0)
+    for norm in (m for m in module.modules() if isinstance(m, torch.nn.BatchNorm3d)):
+        norm.running_mean.normal_(0, 0.1, generator=generator)
+        norm.running_var.uniform_(0.5, 1.5, generator=generator)
+    pathways = [torch.rand(1, 3, t, 64, 64, generator=generator) for t in (8, 32)]
+    with torch.inference_mode():
+        expected = run_blocks(module, pathways)
+        slowfast._fold_batch_norms(module)
+        got = run_blocks(module, pathways)
+    assert not any(isinstance(m, torch.nn.BatchNorm3d) for m in module.modules())
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_precision_and_device_are_no_part_of_the_fingerprint(tiny_settings: ExtractSettings) -> None:
     fingerprints = set()
     for precision in ("fp32", "bf16"):
@@ -204,8 +270,8 @@ def test_bfloat16_is_near_float32(clip_model: str) -> None:
     exact = tiny_clip(clip_model, "random:0").features(pixels)
     near = OpenClip(model=clip_model, weights="random:0", device=torch.device("cpu"), dtype=torch.bfloat16)
     rounded = near.features(pixels)
-    assert rounded.dtype == np.float32
-    assert 0 < np.linalg.norm(rounded - exact) < 0.05 * np.linalg.norm(exact)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
 
 
 def test_a_device_that_is_not_there() -> None:

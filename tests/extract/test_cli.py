@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import haechi
 from cache.reader import Cache
 from extract import slowfast
 from extract.reasons import Reason
+from extract.steps import STEPS
 from tests.extract import tiny
 
 NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "text.mp4", "cut.mp4", "audio_only.mp4", "damaged.mp4", "gone.mp4"]
@@ -52,6 +54,9 @@ def test_failed_videos_among_good_ones(labels: Path, tiny_flags: list[str], tmp_
     assert "8 in the manifest = 2 used + 6 failed" in done.output
     assert "UNTRAINED" in done.output
     assert "gone.mp4" in done.output
+    assert re.search(r"[\d.]+ s of work after start-up, bound by", done.output)
+    for step in STEPS:
+        assert re.search(rf"^{step} +[\d.]+ +\d+%", done.output, flags=re.MULTILINE), step
     for reason in set(REASONS.values()):
         assert reason in done.output
     assert {row.id: row.reason for row in Cache.open(tmp_path / "c").failures} == REASONS
@@ -59,6 +64,8 @@ def test_failed_videos_among_good_ones(labels: Path, tiny_flags: list[str], tmp_
     again = call("extract", labels, "--out", tmp_path / "c", *tiny_flags, "--json")
     summary = json.loads(again.stdout.splitlines()[-1])
     assert (summary["num_rows"], summary["num_used"], summary["num_failed"], summary["num_new"]) == (8, 2, 6, 0)
+    assert summary["steps"] == dict.fromkeys(STEPS, 0)
+    assert "of work after start-up" not in again.output
 
     strict = call("extract", labels, "--out", tmp_path / "c", *tiny_flags, "--strict")
     assert strict.exit_code == 1

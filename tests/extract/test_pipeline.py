@@ -8,14 +8,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from cache.errors import CacheError, HaechiError
 from cache.reader import Cache, shard_paths
 from cache.verify import verify
 from extract import pipeline, resume
-from extract.backbones import Backbones
+from extract.backbones import Backbones, Running
 from extract.manifest import Manifest, read_manifest
+from extract.openclip import OpenClip
 from extract.pipeline import Extraction, InterruptedRunError
 from extract.settings import ExtractSettings
 from extract.workers import DecodePool
@@ -45,7 +47,7 @@ def manifest_of(data: Path, names: list[str], *, labels: list[int] | None = None
 @pytest.fixture
 def run(tmp_path: Path, tiny_settings: ExtractSettings) -> Callable[..., Extraction]:
     def run(manifest: Manifest, out: str = "cache", **changes: object) -> Extraction:
-        extra = {name: changes.pop(name) for name in ("retry", "on_video") if name in changes}
+        extra = {name: changes.pop(name) for name in ("retry", "on_video", "on_notice") if name in changes}
         settings = ExtractSettings(**{**vars(tiny_settings), **changes})
         return pipeline.extract(manifest, tmp_path / out, settings, producer="haechi test", **extra)  # type: ignore[arg-type]
 
@@ -68,6 +70,10 @@ def test_used_and_failed_make_the_manifest(data: Path, run: Callable[..., Extrac
     names += ["text.mp4", "one_frame.mp4", "damaged.mp4", "mpeg4.avi"]
     done = run(manifest_of(data, names))
     assert (done.num_rows, done.num_used, done.num_failed, done.num_new) == (10, 6, 4, 10)
+    assert all(seconds > 0 for seconds in done.steps.values())
+    assert 0 < done.work_seconds < done.seconds
+    # what the main process does one after another takes no longer than the whole
+    assert sum(done.steps[step] for step in ("wait", "clip", "slowfast")) < done.work_seconds
     assert done.failures == {"damaged": 1, "empty_file": 1, "missing": 1, "not_media": 1}
     assert done.untrained == ["clip", "slowfast"]
 
@@ -203,14 +209,14 @@ def test_other_weights_are_refused_once_loaded(
 def test_bad_features_are_failures_never_rows(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = Backbones.run
+    honest = Backbones.start
 
-    def overflow(self: Backbones, *frames: object) -> list:
-        features = honest(self, *frames)  # type: ignore[arg-type]
-        features[0].clip[3, 1] = 1e6
-        return features
+    def overflow(self: Backbones, *frames: object) -> Running:
+        running = honest(self, *frames)  # type: ignore[arg-type]
+        running.clip[3::8, 1] = 1e6
+        return running
 
-    monkeypatch.setattr(Backbones, "run", overflow)
+    monkeypatch.setattr(Backbones, "start", overflow)
     done = run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
     assert done.failures == {"bad_features": 2}
     assert "1e+06 does not fit float16; use --store float32" in Cache.open(done.cache).failures[0].message
@@ -239,6 +245,28 @@ def test_ctrl_c_keeps_what_is_finished(data: Path, run: Callable[..., Extraction
     assert not list(done.cache.glob(".partial-*"))
 
 
+def test_device_memory_that_does_not_last_makes_batches_smaller(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said once; nothing is lost, nothing changes."""
+    manifest = manifest_of(data, SOUND)
+    expected = Cache.open(run(manifest).cache)
+    honest, sizes, notices = OpenClip.features, [], []
+
+    def features(self: OpenClip, frames: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(frames))
+        if len(frames) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return honest(self, frames)
+
+    monkeypatch.setattr(OpenClip, "features", features)
+    got = Cache.open(run(manifest, "small", batch_frames=16, on_notice=notices.append).cache)
+    assert (got.rows("clip", "features") == expected.rows("clip", "features")).all()
+    assert sizes[1:4] == [16, 8, 4]  # the first is the model's own, to learn its width
+    assert max(sizes[4:]) == 2
+    assert notices == ["the memory of cpu did not hold a batch: going on with --batch-frames 2"]
+
+
 def test_a_full_disk_leaves_no_half_shard(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -264,16 +292,16 @@ def test_any_end_of_a_run_keeps_what_is_finished(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A defect of ours in the seventh video: six stay, although their shard was not full."""
-    honest, calls = Backbones.run, 0
+    honest, calls = Backbones.start, 0
 
-    def fail(self: Backbones, *frames: object) -> list:
+    def fail(self: Backbones, *frames: object) -> Running:
         nonlocal calls
         calls += 1
         if calls == 6:
             raise ZeroDivisionError
         return honest(self, *frames)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Backbones, "run", fail)
+    monkeypatch.setattr(Backbones, "start", fail)
     with pytest.raises(ZeroDivisionError):
         run(manifest_of(data, SOUND), workers=1, batch_windows=1)
     assert len(Cache.open(tmp_path / "cache").media["id"]) == 5

@@ -86,3 +86,16 @@ def test_a_defect_of_ours_is_raised_not_recorded(tmp_path: Path, monkeypatch: py
 def test_nothing_to_do() -> None:
     with pool(num_workers=1) as decoders:
         assert list(decoders.run([])) == []
+
+
+def test_only_so_many_videos_are_finished_ahead_of_one_that_hangs(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their features wait in memory for it."""
+    monkeypatch.setattr(workers, "_sample_into_slot", poison.sample_into_slot)
+    monkeypatch.setattr(workers, "MAX_AHEAD", 5)
+    paths = [videos / "sound.mp4"] * 2 + [tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 12
+    with pool(timeout_seconds=6) as decoders:
+        order = [index for index, _ in decoders.run(paths)]
+    assert sorted(order) == list(range(15))
+    assert sorted(order[: order.index(2)]) == [0, 1, 3, 4, 5, 6]

@@ -1,0 +1,37 @@
+"""Where the time of a run goes."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+# In the order of the flow. The first three run in the decoding processes: their seconds are summed over all of them.
+READ, DECODE, RESIZE, WAIT, CLIP, SLOWFAST, WRITE = "read", "decode", "resize", "wait", "clip", "slowfast", "write"
+STEPS = {
+    READ: "check, header, hash",
+    DECODE: "file to frames",
+    RESIZE: "frames to model input",
+    WAIT: "backbones idle: no frames yet",
+    CLIP: "CLIP",
+    SLOWFAST: "SlowFast",
+    WRITE: "shards to disk, beside the rest",
+}
+IN_DECODERS = (READ, DECODE, RESIZE)
+
+
+class Stopwatch:
+    """Adds up seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+
+    @contextmanager
+    def time(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] += time.perf_counter() - started
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        for step, more in seconds.items():
+            self.seconds[step] += more
