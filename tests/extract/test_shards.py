@@ -91,9 +91,10 @@ def test_after_a_shard_that_could_not_be_written_comes_no_other(
 
     monkeypatch.setattr(module, "write_shard", full_once)
     with collect(num_rows=12) as shards:
+        for i in range(7):
+            add(shards, i)
         with pytest.raises(OSError, match="No space left"):
-            for i in range(12):
-                add(shards, i)
+            add(shards, 7)
         with pytest.raises(OSError, match="No space left"):
             shards.finish()
     assert shard_paths(tmp_path) == []
