@@ -31,10 +31,9 @@ def check_all(
         num_samples=settings.frames,
         max_pixels=settings.max_pixels,
         timeout_seconds=settings.timeout_seconds,
-        outputs=[],
     )
     with pool:
-        for index, result in pool.run([entry.path for entry in manifest.entries]):
+        for index, result in pool.run([entry.path for entry in manifest.entries], outputs=[]):
             results[index] = result if isinstance(result, Rejected) else result.sampled
             on_video(isinstance(result, Rejected))
     return [results[index] for index in range(len(manifest.entries))]

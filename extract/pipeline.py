@@ -27,7 +27,6 @@ from extract.workers import DecodePool, Rejected
 
 if TYPE_CHECKING:
     from extract.backbones import Backbones, Finished, VideoFeatures
-    from extract.device import Compute
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
 
@@ -102,31 +101,42 @@ def extract(
             resume.refuse_other_request(settings, existing)
         todo = resume.plan(manifest, existing, retry=retry)
         compute, watch, work_seconds = None, Stopwatch(), 0.0
-        if todo.to_do:
-            from extract.backbones import Backbones  # torch and the models: only where there is work for them
-            from extract.device import Compute
+        with contextlib.ExitStack() as stack:
+            if todo.to_do:
+                from extract.device import Compute  # torch and the models: only where there is work for them
 
-            compute = Compute.choose(settings)
-            backbones = Backbones(settings, compute, on_notice=on_notice)
-            if existing is not None:
-                resume.refuse_other_settings(backbones.settings, existing)
-        num_relabelled = _relabel(manifest, existing) if existing else 0
-        if compute is not None:
-            on_start(len(todo.to_do), f"{compute.name}, {compute.precision}")
-            provenance = Provenance(
-                settings=backbones.settings,
-                clip_weights=settings.clip_weights,
-                slowfast_weights=settings.slowfast_weights,
-                device=compute.name,
-                precision=compute.precision,
-                producer=producer,
-                versions={name: importlib.metadata.version(name) for name in PACKAGES},
-            )
-            ready = time.monotonic()
-            number = next_number(existing)
-            with Shards(out, number, len(todo.to_do), settings.shard_size, provenance, on_video) as shards:
-                _run(todo.to_do, backbones, compute, settings, shards, watch)
-            work_seconds = time.monotonic() - ready
+                compute = Compute.choose(settings)
+                pool = DecodePool(
+                    num_workers=min(compute.workers, len(todo.to_do)),
+                    num_samples=settings.frames,
+                    max_pixels=settings.max_pixels,
+                    timeout_seconds=settings.timeout_seconds,
+                )
+                stack.enter_context(pool)  # its processes start while the models are loaded
+
+                from extract.backbones import Backbones
+
+                backbones = Backbones(settings, compute, on_notice=on_notice)
+                if existing is not None:
+                    resume.refuse_other_settings(backbones.settings, existing)
+            num_relabelled = _relabel(manifest, existing) if existing else 0
+            if compute is not None:
+                on_start(len(todo.to_do), f"{compute.name}, {compute.precision}")
+                provenance = Provenance(
+                    settings=backbones.settings,
+                    clip_weights=settings.clip_weights,
+                    slowfast_weights=settings.slowfast_weights,
+                    device=compute.name,
+                    precision=compute.precision,
+                    producer=producer,
+                    versions={name: importlib.metadata.version(name) for name in PACKAGES},
+                )
+                ready = time.monotonic()
+                number = next_number(existing)
+                shards = Shards(out, number, len(todo.to_do), settings.shard_size, provenance, on_video)
+                with shards, compute.applied():
+                    _run(todo.to_do, pool, backbones, shards, watch, store=settings.store)
+                work_seconds = time.monotonic() - ready
         cache = Cache.open(out)
     reasons = {failure.id: failure.reason for failure in cache.failures}
     failures = Counter(reasons[entry.id] for entry in manifest.entries if entry.id in reasons)
@@ -153,41 +163,34 @@ def extract(
 
 def _run(
     entries: Sequence[Entry],
+    pool: DecodePool,
     backbones: "Backbones",
-    compute: "Compute",
-    settings: ExtractSettings,
     shards: Shards,
     watch: Stopwatch,
+    *,
+    store: str,
 ) -> None:
     """Decode, run the backbones on batches of videos, hand every row to `shards`."""
     queue = backbones.new_queue()
-    pool = DecodePool(
-        num_workers=min(compute.workers, len(entries)),
-        num_samples=settings.frames,
-        max_pixels=settings.max_pixels,
-        timeout_seconds=settings.timeout_seconds,
-        outputs=backbones.outputs,
-    )
 
     def take(finished: "Iterable[Finished]") -> None:
         for index, sampled, features in finished:
             watch.add(sampled.seconds)
-            shards.add(index, entries[index], _row(entries[index], sampled, features, settings.store))
+            shards.add(index, entries[index], _row(entries[index], sampled, features, store))
 
     try:
-        with pool, compute.limited_threads():
-            results = pool.run([entry.path for entry in entries])
-            while True:
-                with watch.time(WAIT):
-                    index, result = next(results, (-1, None))
-                if result is None:
-                    break
-                if isinstance(result, Rejected):
-                    shards.add(index, entries[index], _failure(entries[index], result))
-                else:
-                    take(queue.add(index, result))
-            take(queue.drain())
-            shards.finish()
+        results = pool.run([entry.path for entry in entries], backbones.outputs)
+        while True:
+            with watch.time(WAIT):
+                index, result = next(results, (-1, None))
+            if result is None:
+                break
+            if isinstance(result, Rejected):
+                shards.add(index, entries[index], _failure(entries[index], result))
+            else:
+                take(queue.add(index, result))
+        take(queue.drain())
+        shards.finish()
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk is what ended the run, and is told of already
             shards.finish()

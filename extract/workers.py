@@ -70,26 +70,19 @@ class Rejected:
 
 
 class DecodePool:
-    """A pool of decoding processes over a fixed number of shared memory slots, which bound memory.
+    """Decoding processes, from entering this context manager until leaving it.
 
-    A context manager. Linux only: slots are anonymous memory files that vanish with this process, however it ends,
-    and are no part of /dev/shm, which containers keep small.
+    Frames come back through a fixed number of shared memory slots, which bound memory. Linux only: slots are anonymous
+    memory files that vanish with this process, however it ends, and are no part of /dev/shm, which containers keep
+    small.
     """
 
-    def __init__(
-        self, *, num_workers: int, num_samples: int, max_pixels: int, timeout_seconds: float, outputs: Sequence[Output]
-    ) -> None:
-        self._arguments = (num_samples, max_pixels, tuple(outputs))
-        self._outputs = tuple(outputs)
+    def __init__(self, *, num_workers: int, num_samples: int, max_pixels: int, timeout_seconds: float) -> None:
+        self._limits = (num_samples, max_pixels)
         self._timeout_seconds = timeout_seconds
         self._num_workers = num_workers
-        self._stack = ExitStack()
 
     def __enter__(self) -> "DecodePool":
-        num_bytes = max(1, sum(output.num_bytes for output in self._outputs))
-        self._free = [_Slot(num_bytes) for _ in range(2 * self._num_workers + 1)]
-        for slot in self._free:
-            self._stack.callback(slot.close)
         self._pool = self._start_pool()
         return self
 
@@ -101,6 +94,7 @@ class DecodePool:
             pool = ProcessPool(
                 max_workers=self._num_workers,
                 max_tasks=VIDEOS_PER_WORKER,
+                initializer=_ready,  # loads this module, and so the decoders, before the first video comes
                 context=multiprocessing.get_context("spawn"),
             )
             assert pool.active  # starts its threads; they pass the mask on to the workers
@@ -112,35 +106,41 @@ class DecodePool:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop_pool()
-        self._stack.close()
 
-    def run(self, paths: Sequence[Path]) -> Iterator[tuple[int, Decoded | Rejected]]:
+    def run(self, paths: Sequence[Path], outputs: Sequence[Output]) -> Iterator[tuple[int, Decoded | Rejected]]:
         """Yield (index into `paths`, result) of every path exactly once, in order of completion.
 
         A worker that dies of its video is that video's failure. One that is killed while it waits takes the pool down
         with it: the pool is made anew, and what was on its way is done again. Raises `HaechiError` where that happens
         time after time.
         """
+        with ExitStack() as stack:
+            slots = [_Slot(outputs) for _ in range(2 * self._num_workers + 1)]
+            for slot in slots:
+                stack.callback(slot.close)
+            yield from self._run(paths, slots)
+
+    def _run(self, paths: Sequence[Path], free: list["_Slot"]) -> Iterator[tuple[int, Decoded | Rejected]]:
         waiting = deque(range(len(paths)))
         running: dict[Future[Sampled | Rejected], tuple[int, _Slot, FileState]] = {}
         num_rebuilt = 0
         while waiting or running:
             try:
                 oldest = min((index for index, _, _ in running.values()), default=0)
-                while self._free and waiting and (not running or waiting[0] < oldest + MAX_AHEAD):
-                    index, slot = waiting[0], self._free[-1]
+                while free and waiting and (not running or waiting[0] < oldest + MAX_AHEAD):
+                    index, slot = waiting[0], free[-1]
                     state = FileState.of(paths[index])
                     future = self._submit(paths[index], slot, state)
                     running[future] = (index, slot, state)
                     waiting.popleft()
-                    self._free.pop()
+                    free.pop()
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in sorted(finished, key=lambda future: running[future][0]):
                     index, slot, state = running[future]
                     result = self._result(future, slot, state)
                     del running[future]
                     yield index, result
-                    self._free.append(slot)
+                    free.append(slot)
                     num_rebuilt = 0
             except BrokenProcessPool as error:
                 if num_rebuilt == MAX_REBUILDS:
@@ -151,7 +151,7 @@ class DecodePool:
                 num_rebuilt += 1
                 self._stop_pool()
                 waiting.extendleft(sorted((index for index, _, _ in running.values()), reverse=True))
-                self._free += [slot for _, slot, _ in running.values()]
+                free += [slot for _, slot, _ in running.values()]
                 running.clear()
                 self._pool = self._start_pool()
 
@@ -162,7 +162,9 @@ class DecodePool:
     def _submit(self, path: Path, slot: "_Slot", state: FileState) -> "Future[Sampled | Rejected]":
         try:
             future: Future[Sampled | Rejected] = self._pool.schedule(
-                _sample_into_slot, args=(path, slot.name, state, *self._arguments), timeout=self._timeout_seconds
+                _sample_into_slot,
+                args=(path, slot.name, state, *self._limits, slot.outputs),
+                timeout=self._timeout_seconds,
             )
         except RuntimeError as error:  # pebble's word for a pool that broke since the last call
             raise BrokenProcessPool from error
@@ -179,13 +181,15 @@ class DecodePool:
             return Rejected(reason=Reason.CRASHED, message=message, state=state)
         if isinstance(result, Rejected):
             return result
-        return Decoded(sampled=result, frames=_views(slot.memory, self._outputs))
+        return Decoded(sampled=result, frames=_views(slot.memory, slot.outputs))
 
 
 class _Slot:
-    """Anonymous shared memory, opened by workers through /proc."""
+    """Anonymous shared memory for one video's outputs, opened by workers through /proc."""
 
-    def __init__(self, num_bytes: int) -> None:
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self.outputs = tuple(outputs)
+        num_bytes = max(1, sum(output.num_bytes for output in outputs))
         self._descriptor = os.memfd_create("haechi-frames")
         os.ftruncate(self._descriptor, num_bytes)
         self.name = f"/proc/{os.getpid()}/fd/{self._descriptor}"
@@ -203,6 +207,10 @@ def _views(memory: mmap.mmap, outputs: Sequence[Output]) -> list[np.ndarray]:
         views.append(np.frombuffer(memory, np.uint8, output.num_bytes, offset).reshape(output.shape))
         offset += output.num_bytes
     return views
+
+
+def _ready() -> None:
+    """In a worker, as it starts."""
 
 
 def _sample_into_slot(

@@ -1,6 +1,7 @@
 """On a GPU. Skipped where there is none, unless HAECHI_EXPECT_CUDA=1 promises one."""
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from extract.backbones import Backbones
 from extract.device import Compute
 from extract.settings import ExtractSettings
+from extract.workers import Decoded
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() and os.environ.get("HAECHI_EXPECT_CUDA") != "1",
@@ -33,7 +35,10 @@ def frames(num_videos: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_features_are_those_of_the_cpu(tiny_settings: ExtractSettings, precision: str, tolerance: float) -> None:
     clip, windows = frames(3)
     expected = backbones(tiny_settings).run(clip, windows)
-    ours = backbones(tiny_settings, device="cuda", precision=precision).run(clip, windows)
+    settings = ExtractSettings(**{**vars(tiny_settings), "device": "cuda", "precision": precision})
+    compute = Compute.choose(settings)
+    with compute.applied():
+        ours = Backbones(settings, compute).run(clip, windows)
     for a, b in zip(ours, expected, strict=True):
         for name in ("clip", "slowfast", "slowfast_logits"):
             difference = np.linalg.norm(getattr(a, name) - getattr(b, name))
@@ -48,3 +53,19 @@ def test_device_memory_does_not_grow(tiny_settings: ExtractSettings) -> None:
     for _ in range(20):
         network.run(clip, windows)
     assert torch.cuda.memory_allocated() == before
+
+
+def test_batches_beside_each_other_keep_their_frames(tiny_settings: ExtractSettings) -> None:
+    network = backbones(tiny_settings, device="cuda", batch_windows=2, batch_frames=16)
+    clip, windows = frames(9)
+    queue = network.new_queue()
+    finished = []
+    for i in range(9):
+        sampled: Any = i
+        finished += queue.add(i, Decoded(sampled=sampled, frames=[clip[i].numpy(), windows[i].numpy()]))
+    finished += queue.drain()
+    assert [index for index, _, _ in finished] == list(range(9))
+    for (_, _, ours), theirs in zip(finished, network.run(clip, windows), strict=True):
+        np.testing.assert_allclose(ours.clip, theirs.clip, rtol=1e-2, atol=1e-2)
+        np.testing.assert_allclose(ours.slowfast, theirs.slowfast, rtol=1e-2, atol=1e-2)
+    assert all(seconds > 0 for seconds in queue.seconds.values())

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -315,8 +316,8 @@ def test_a_failure_is_known_by_the_file_that_failed(
     shutil.copy2(data / "damaged.mp4", data / "copied.mp4")
     honest = DecodePool.run
 
-    def finish_copying(self: DecodePool, paths: list[Path]) -> Iterator:
-        for result in honest(self, paths):
+    def finish_copying(self: DecodePool, *arguments: Any) -> Iterator:
+        for result in honest(self, *arguments):
             shutil.copy2(data / "sound.mp4", data / "copied.mp4")
             yield result
 

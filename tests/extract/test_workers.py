@@ -24,7 +24,6 @@ def pool(*, num_workers: int = 2, timeout_seconds: float = 60) -> DecodePool:
         num_samples=4,
         max_pixels=1 << 25,
         timeout_seconds=timeout_seconds,
-        outputs=[OUTPUT],
     )
 
 
@@ -33,7 +32,7 @@ def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
     frames: dict[int, np.ndarray] = {}
     reasons: dict[int, Reason] = {}
     with pool() as decoders:
-        for index, result in decoders.run([videos / name for name in names]):
+        for index, result in decoders.run([videos / name for name in names], [OUTPUT]):
             assert index not in frames.keys() | reasons.keys()
             if isinstance(result, Decoded):
                 frames[index] = result.frames[0].copy()
@@ -51,7 +50,7 @@ def test_crashes_and_hangs_are_rows(videos: Path, tmp_path: Path, monkeypatch: p
     names = ["sound.mp4", "abort.mp4", "sound.mp4", "hang.mp4", "segfault.mp4", "sound.mp4", "sound.mp4"]
     paths = [(videos if name == "sound.mp4" else tmp_path) / name for name in names]
     with pool(timeout_seconds=8) as decoders:
-        results = dict(decoders.run(paths))
+        results = dict(decoders.run(paths, [OUTPUT]))
     rejected = {i: (r.reason, r.message) for i, r in results.items() if isinstance(r, Rejected)}
     assert sorted(results) == list(range(len(names)))
     assert {i: reason for i, (reason, _) in rejected.items()} == {1: "crashed", 3: "timeout", 4: "crashed"}
@@ -64,7 +63,7 @@ def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
     """As an out-of-memory killer does, between two videos."""
     results: dict[int, Decoded | Rejected] = {}
     with pool(num_workers=2) as decoders:
-        for index, result in decoders.run([videos / "sound.mp4"] * 12):
+        for index, result in decoders.run([videos / "sound.mp4"] * 12, [OUTPUT]):
             assert index not in results
             results[index] = result
             if index in (2, 7):
@@ -80,12 +79,12 @@ def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
 def test_a_defect_of_ours_is_raised_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_sample_into_slot", poison.sample_into_slot)
     with pytest.raises(ZeroDivisionError), pool(num_workers=1) as decoders:
-        list(decoders.run([tmp_path / "bug.mp4"]))
+        list(decoders.run([tmp_path / "bug.mp4"], [OUTPUT]))
 
 
 def test_nothing_to_do() -> None:
     with pool(num_workers=1) as decoders:
-        assert list(decoders.run([])) == []
+        assert list(decoders.run([], [OUTPUT])) == []
 
 
 def test_only_so_many_videos_are_finished_ahead_of_one_that_hangs(
@@ -96,6 +95,6 @@ def test_only_so_many_videos_are_finished_ahead_of_one_that_hangs(
     monkeypatch.setattr(workers, "MAX_AHEAD", 5)
     paths = [videos / "sound.mp4"] * 2 + [tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 12
     with pool(timeout_seconds=6) as decoders:
-        order = [index for index, _ in decoders.run(paths)]
+        order = [index for index, _ in decoders.run(paths, [OUTPUT])]
     assert sorted(order) == list(range(15))
     assert sorted(order[: order.index(2)]) == [0, 1, 3, 4, 5, 6]
