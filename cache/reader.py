@@ -106,27 +106,58 @@ class Cache:
         masked = [[column[live[table]] for column in part] for part, live in zip(parts, self._live, strict=True)]
         return {column: np.concatenate(columns) for column, *columns in zip(types, *masked, strict=True)}
 
+    @cached_property
+    def _rows(self) -> dict[str, list[np.ndarray]]:
+        """Stream -> for each shard, (n, 2) int64: first and after-last row of its used videos that count."""
+        rows: dict[str, list[np.ndarray]] = {stream: [] for stream in schema.STREAMS}
+        for shard, live in zip(self.shards, self._live, strict=True):
+            offsets = shard.read(*(f"{stream}/offset" for stream in rows))
+            for stream, offset in zip(rows, offsets, strict=True):
+                check_offset(offset, num_rows=shard.num_rows[stream], where=f"{shard.path}: /{stream}/offset")
+                rows[stream].append(np.stack([offset[:-1], offset[1:]], axis=1)[live["media"]])
+        return rows
+
     def offset(self, stream: str) -> np.ndarray:
         """(N+1,) int64: video i owns rows offset[i]:offset[i+1] of every array of the stream."""
-        lengths = []
-        for shard, live in zip(self.shards, self._live, strict=True):
-            (offset,) = shard.read(f"{stream}/offset")
-            check_offset(offset, num_rows=shard.num_rows[stream], where=f"{shard.path}: /{stream}/offset")
-            lengths.append(np.diff(offset)[live["media"]])
-        return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+        lengths = np.diff(np.concatenate(self._rows[stream]), axis=1).ravel()
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
-    def rows(self, stream: str, name: str) -> np.ndarray:
-        """`/{stream}/{name}` of all used videos, one after another: (ΣT, width) in the storage type, or (ΣT,)."""
-        parts = list(self.parts(stream, name))
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+    def rows(self, stream: str, name: str, *, videos: np.ndarray | None = None) -> np.ndarray:
+        """`/{stream}/{name}` of used videos, one after another: (ΣT, width) in the storage type, or (ΣT,).
+
+        `videos` (n,) are ascending indices into `media`; None: all N.
+        """
+        of_shards = self._rows[stream]
+        if videos is None:
+            return self._read(stream, name, list(zip(self.shards, of_shards, strict=True)))
+        bounds = np.concatenate([[0], np.cumsum([len(of_shard) for of_shard in of_shards])])
+        cuts = np.searchsorted(videos, bounds)
+        return self._read(
+            stream,
+            name,
+            [
+                (self.shards[k], of_shards[k][videos[cuts[k] : cuts[k + 1]] - bounds[k]])
+                for k in np.flatnonzero(np.diff(cuts)).tolist()
+            ],
+        )
 
     def parts(self, stream: str, name: str) -> Iterator[np.ndarray]:
         """What `rows` joins, a shard at a time: for caches larger than memory."""
-        for shard, live in zip(self.shards, self._live, strict=True):
-            values, offset = shard.read(f"{stream}/{name}", f"{stream}/offset")
-            check_offset(offset, num_rows=len(values), where=f"{shard.path}: /{stream}/offset")
-            mask = live["media"]
-            yield values if mask.all() else values[np.repeat(mask, np.diff(offset))]
+        for place in zip(self.shards, self._rows[stream], strict=True):
+            yield self._read(stream, name, [place])
+
+    def _read(self, stream: str, name: str, places: list[tuple[Shard, np.ndarray]]) -> np.ndarray:
+        """Rows of some shards, each with (n, 2) first and after-last ones, straight into one array."""
+        counts = [int((rows[:, 1] - rows[:, 0]).sum()) for _, rows in places]
+        if schema.STREAMS[stream][name] == 2:
+            result = np.empty((sum(counts), self.settings[stream]["widths"][name]), self.settings["store"])
+        else:
+            result = np.empty(sum(counts), np.float32)
+        start = 0
+        for (shard, rows), count in zip(places, counts, strict=True):
+            shard.read_into(result[start : start + count], f"{stream}/{name}", runs=_runs(rows))
+            start += count
+        return result
 
 
 def shard_paths(path: Path) -> list[Path]:
@@ -142,3 +173,10 @@ def check_offset(offset: np.ndarray, *, num_rows: int, where: str) -> None:
     # Compared, not subtracted: differences of hostile numbers overflow.
     if offset[0] != 0 or (offset[1:] < offset[:-1]).any() or offset[-1] != num_rows:
         raise CacheError(f"{where} does not run from 0 up to the number of rows; see `haechi verify`")
+
+
+def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
+    """(n, 2) first and after-last rows, ascending, as the fewest such pairs: what stands side by side is one."""
+    rows = rows[rows[:, 0] < rows[:, 1]]
+    breaks = np.flatnonzero(rows[1:, 0] != rows[:-1, 1]) + 1
+    return [(int(run[0, 0]), int(run[-1, 1])) for run in np.split(rows, breaks) if len(run)]

@@ -124,7 +124,8 @@ def load(path: Path) -> Checkpoint:
         raise TrainError(f"{path}: damaged:\n{bullet_list(problems)}")
     settings = TrainSettings.from_dict(data["settings"])
     with torch.device("meta"):  # shapes only: a wrong width costs no memory
-        head = Head(sum(data["streams"].values()), settings)
+        row_width, *constant_width = data["streams"].values()
+        head = Head(row_width, sum(constant_width), settings)
     problems = _state_problems(head.state_dict(), data["model_state_dict"])
     if problems:
         raise TrainError(f"{path}: its weights do not fit its settings:\n{bullet_list(problems)}")

@@ -1,4 +1,13 @@
-"""The training loop."""
+"""The training loop.
+
+Its shuffle is the same for features in memory and streamed ones, so that both give the same run to the last bit:
+
+    training videos, in the cache's order    │ piece 0 │ piece 1 │ piece 2 │ piece 3 │ …    `PIECE_VIDEOS` each
+    windows: whole pieces, drawn each epoch    pieces 0 and 3        pieces 1 and 2 …       about `WINDOW_PIECES` each
+    batches: cut from a shuffled window        ▪▪▪▪ ▪▪▪▪ ▪▪▪▪        ▪▪▪▪ ▪▪▪▪ …
+
+Up to one window (16,384 training videos) that is a plain shuffle of all.
+"""
 
 import math
 import time
@@ -9,15 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.dataset import Features
 from train.errors import TrainError
+from train.features import Features
 from train.head import Head
 from train.metrics import metrics_at
 from train.settings import TrainSettings
 from train.split import Split
+from train.stream import Stream
 from train.threshold import Threshold, best_threshold, threshold_table
 
 SCORE_BATCH_SIZE = 256  # no gradients are kept, so evaluation takes larger batches
+
+PIECE_VIDEOS = 256  # in one place of the cache: a few large reads
+WINDOW_PIECES = 64  # as many places as are mixed; two windows of Model 4's input take 1.1 GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +54,8 @@ class Epoch:
     seconds: float
 
 
-def find_device(settings: TrainSettings) -> torch.device:
-    """The device that the settings mean. Raises `TrainError` where there is no such CUDA device."""
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(settings.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TrainError(
-            f"device {settings.device!r}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu or auto"
-        )
-    return device
+class DivergedError(TrainError):
+    """Training in which a loss was not finite."""
 
 
 def pos_weight_of(labels: np.ndarray, settings: TrainSettings) -> float:
@@ -59,6 +63,19 @@ def pos_weight_of(labels: np.ndarray, settings: TrainSettings) -> float:
     if settings.pos_weight is not None:
         return settings.pos_weight
     return float((labels == 0).sum() / (labels == 1).sum())
+
+
+def shuffled_windows(rows: Tensor, *, generator: torch.Generator) -> list[Tensor]:
+    """`rows` (n,), ascending, cut into pieces, and those in random order into windows; each window is ascending.
+
+    Windows hold as many pieces as each other, or one more: none is left with a single video.
+    """
+    pieces = torch.split(rows, PIECE_VIDEOS)
+    num_windows = math.ceil(len(pieces) / WINDOW_PIECES)
+    if num_windows == 1:
+        return [rows]
+    order = torch.randperm(len(pieces), generator=generator)
+    return [torch.cat([pieces[i] for i in chosen.sort().values]) for chosen in order.tensor_split(num_windows)]
 
 
 def shuffled_batches(rows: Tensor, *, batch_size: int, generator: torch.Generator) -> list[Tensor]:
@@ -72,11 +89,16 @@ def shuffled_batches(rows: Tensor, *, batch_size: int, generator: torch.Generato
     return batches
 
 
-def logits_of(head: Head, features: Features, rows: Tensor) -> Tensor:
-    """The head's logits (n,) for the videos of `rows` (n,), on the head's device, without dropout."""
+def logits_of(head: Head, features: Features | Stream, rows: Tensor) -> Tensor:
+    """The head's logits (n,) for the videos of `rows` (n,), ascending, on the head's device.
+
+    Without dropout, and in float32 whatever the precision of training, so that a score never depends on the device's
+    taste for bfloat16.
+    """
     head.eval()
     with torch.no_grad():
-        return torch.cat([head(*features.batch(batch)) for batch in torch.split(rows, SCORE_BATCH_SIZE)])
+        batches = features.windows(list(torch.split(rows, SCORE_BATCH_SIZE)))
+        return torch.cat([head(*features.batch(batch)) for batch in batches])
 
 
 def scores_of(logits: Tensor) -> np.ndarray:
@@ -87,11 +109,12 @@ def scores_of(logits: Tensor) -> np.ndarray:
 
 def fit(
     head: Head,
-    features: Features,
+    features: Features | Stream,
     labels: np.ndarray,
     split: Split,
     settings: TrainSettings,
     *,
+    precision: str = "fp32",
     track: Callable[[list[Tensor]], Iterable[Tensor]] = iter,
 ) -> Iterator[Epoch]:
     """Train `head` on the train split, yielding each epoch; at the end the head holds the best one's weights.
@@ -99,11 +122,12 @@ def fit(
     The best epoch is that of the highest F1 on the val split, each at its own best threshold; of equal ones that of the
     lower val loss, then the earlier. Training ends after `patience` epochs in a row that were not better. Rows of the
     test split are not looked at. `features` and `labels` (N,) are those of the dataset; head and features are on one
-    device. `track` is given an epoch's batches and passes them on: a place to count them.
+    device. With `precision` bf16, training steps are autocast. `track` is given a window's batches and passes them on:
+    a place to count them.
 
-    Raises `TrainError` where a loss is not finite.
+    Raises `DivergedError` where a loss is not finite.
     """
-    device = features.rows.device
+    device = next(head.parameters()).device
     truth = torch.from_numpy(labels).to(device, torch.float32)  # (N,)
     train_rows = torch.from_numpy(split.rows("train")).to(device)
     val_rows = torch.from_numpy(split.rows("val")).to(device)
@@ -120,20 +144,24 @@ def fit(
         head.train()
         loss_sum = torch.zeros((), device=device)
         dropout_seed = int(torch.randint(1 << 62, (), generator=generator))
-        batches = shuffled_batches(train_rows, batch_size=settings.batch_size, generator=generator)
+        windows = shuffled_windows(train_rows, generator=generator)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(dropout_seed)
-            for batch in track(batches):
-                loss = criterion(head(*features.batch(batch)), truth[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                loss_sum += loss.detach() * len(batch)
+            for window in features.windows(windows):
+                batches = shuffled_batches(window, batch_size=settings.batch_size, generator=generator)
+                for batch in track(batches):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                        logits = head(*features.batch(batch))
+                    loss = criterion(logits.float(), truth[batch])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    loss_sum += loss.detach() * len(batch)
 
         logits = logits_of(head, features, val_rows)
         train_loss, val_loss = float(loss_sum) / len(train_rows), float(criterion(logits, truth[val_rows]))
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            raise TrainError(
+            raise DivergedError(
                 f"epoch {number}: training loss {train_loss:g}, validation loss {val_loss:g}: training diverged; "
                 f"try a learning rate below {settings.lr:g} (--lr)"
             )

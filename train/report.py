@@ -16,6 +16,7 @@ from cache.schema import HARMFUL, LABEL_NAMES, SAFE, SPLITS
 from train import run
 from train.dataset import Dataset
 from train.fit import Epoch
+from train.head import Head
 from train.metrics import metrics_at
 from train.settings import TrainSettings
 from train.split import Split
@@ -37,13 +38,19 @@ class Result:
     dataset: Dataset
     split: Split
     pos_weight: float
+    precision: str
+    """`fp32` or `bf16`: of the training steps. Scores are fp32."""
     epochs: list[Epoch]
     scores: np.ndarray
     """(N,) float64 in [0, 1]: every labelled video's, by the head of the best epoch."""
+    head: Head
+    """Of the best epoch, in evaluation mode."""
     fingerprint: str
     """Of the cache."""
     untrained: list[str]
     """Backbones whose weights were random."""
+    seconds: float
+    """From the first epoch to the last score."""
 
     @property
     def best(self) -> Epoch:
@@ -83,6 +90,7 @@ def write_metrics(path: Path, result: Result) -> None:
         "split_notes": result.split.notes,
         "split_warnings": result.split.warnings,
         "pos_weight": result.pos_weight,
+        "precision": result.precision,
         "best_epoch": result.best.number,
         "best_threshold": result.best.best.threshold,
         "metrics": result.metrics,

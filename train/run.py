@@ -1,4 +1,4 @@
-"""The folder of a training run. A file under its final name is complete."""
+"""The folder of a training run, and that of several. A file under its final name is complete."""
 
 import contextlib
 import json
@@ -24,7 +24,12 @@ ARTEFACTS = {
     CURVES_FILE: "loss, F1 and threshold over the epochs",
 }
 
+# What several experiments leave beside their runs.
+EXPERIMENTS_FILE = "experiments.json"
+EXPERIMENTS_TABLE = "experiments.csv"
+
 FORMAT = "haechi-run"
+EXPERIMENTS_FORMAT = "haechi-experiments"
 FORMAT_VERSION = 1
 
 PARTIAL_PREFIX = ".partial-"
@@ -39,13 +44,7 @@ def run_folder(out: Path) -> Iterator[Path]:
 
     Raises `TrainError` where `out` is a file, holds anything but a run, or cannot be written to.
     """
-    if out.exists() and not out.is_dir():
-        raise TrainError(f"{out}: is a file, not a folder for a run; name another with --out")
-    if out.is_dir() and not is_run(out) and any(not p.name.startswith(PARTIAL_PREFIX) for p in out.iterdir()):
-        raise TrainError(
-            f"{out}: holds files but no run ({METRICS_FILE} of an earlier `haechi train`); only an earlier run is "
-            "replaced: name a new or empty folder with --out"
-        )
+    check_replaceable(out, METRICS_FILE, FORMAT)
     is_new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -63,10 +62,53 @@ def run_folder(out: Path) -> Iterator[Path]:
                 out.rmdir()
 
 
-def is_run(folder: Path) -> bool:
-    """Whether the folder holds what `haechi train` wrote."""
+@contextlib.contextmanager
+def experiments_folder(out: Path, folders: list[str]) -> Iterator[None]:
+    """Make the folder of several experiments, whose runs will stand in `folders` under it, each in a `run_folder`.
+
+    Runs of an earlier call stay where this one has none of that name. Raises as `run_folder` does, for `out` and all of
+    `folders`, before anything is trained.
+    """
+    check_replaceable(out, EXPERIMENTS_FILE, EXPERIMENTS_FORMAT)
+    for folder in folders:
+        check_replaceable(out / folder, METRICS_FILE, FORMAT)
+    is_new = not out.exists()
     try:
-        metrics = json.loads((folder / METRICS_FILE).read_bytes())
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise TrainError(f"{error.filename or out}: {os.strerror(error.errno)}") from error
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(PARTIAL_PREFIX + path.name)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_replaceable(out: Path, name: str, format: str) -> None:
+    """Raise `TrainError` where `out` is a file, or a folder that holds anything but what has `name` of this format."""
+    if out.exists() and not out.is_dir():
+        raise TrainError(f"{out}: is a file, not a folder for a run; name another with --out")
+    if not out.is_dir() or all(path.name.startswith(PARTIAL_PREFIX) for path in out.iterdir()):
+        return
+    try:
+        found = json.loads((out / name).read_bytes())
     except (OSError, ValueError):
-        return False
-    return isinstance(metrics, dict) and metrics.get("format") == FORMAT
+        found = None
+    if not isinstance(found, dict) or found.get("format") != format:
+        what = "run" if format == FORMAT else "experiments"
+        raise TrainError(
+            f"{out}: holds files but no {what} ({name} of an earlier `haechi train`); only an earlier run is "
+            "replaced: name a new or empty folder with --out"
+        )

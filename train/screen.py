@@ -1,5 +1,7 @@
 """What a run shows on the terminal while it trains."""
 
+from collections.abc import Callable, Iterable, Iterator
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -14,11 +16,16 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from cache.schema import HARMFUL, LABEL_NAMES, SAFE
+from train.experiment import Experiment
 from train.fit import Epoch
+from train.head import num_heads
 from train.report import SPLIT_TITLES, Result
-from train.run import ARTEFACTS
+from train.run import ARTEFACTS, EXPERIMENTS_FILE, EXPERIMENTS_TABLE
+from train.stream import Stream
+from train.summary import Outcome, Spread, best_point, by_point
 from train.threshold import Threshold, chosen_row
 
 # Figures of the summary, and their titles.
@@ -32,6 +39,10 @@ SUMMARY_FIGURES = {
     "roc_auc": "ROC AUC",
 }
 
+# Figures of the experiments' tables, and their titles: of a part of the split, and of the whole (see `Outcome.value`).
+EXPERIMENT_FIGURES = {"f1": "F1", "roc_auc": "ROC AUC", "balanced_accuracy": "bal. acc."}
+EXPERIMENT_NUMBERS = {"threshold": "threshold", "seconds": "seconds"}
+
 
 class Speed(ProgressColumn):
     """Videos trained on a second."""
@@ -42,9 +53,57 @@ class Speed(ProgressColumn):
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar over all epochs' videos; nothing where the output is no terminal."""
+    """A bar over all epochs' videos (see `tracker`); nothing where the output is no terminal."""
     columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Speed(), TimeRemainingColumn()]
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def tracker(
+    progress: Progress, experiment: Experiment, *, title: str = "training"
+) -> Callable[[list[Tensor]], Iterable[Tensor]]:
+    """Passes batches on and moves the bar by their videos: for `train_once`."""
+    task = progress.add_task(title, total=experiment.settings.epochs * len(experiment.split.rows("train")))
+
+    def track(batches: list[Tensor]) -> Iterator[Tensor]:
+        for batch in batches:
+            yield batch
+            progress.advance(task, len(batch))
+
+    return track
+
+
+def show_start(console: Console, experiment: Experiment) -> None:
+    """What is known before the first epoch: the split, its warnings, the head's input."""
+    settings, dataset, split = experiment.settings, experiment.dataset, experiment.split
+    features = dataset.features
+    if dataset.cache.untrained:
+        console.print(untrained_warning(dataset.cache.untrained))
+    console.print(counts_table(split.counts(dataset.labels)))
+    if dataset.num_unlabelled:
+        console.print(f"{dataset.num_unlabelled:,} unlabelled videos are left out")
+    for note in split.notes:
+        console.print(f"split: {escape(note)}")
+    show_warnings(console, split.warnings)
+    console.print(
+        f"pos_weight {experiment.pos_weight:.4f}"
+        + (" (given)" if settings.pos_weight is not None else " (safe / harmful, training)")
+    )
+    if isinstance(features, Stream):
+        console.print(f"features ({features.num_bytes / 1e9:.1f} GB) are streamed from the cache (--memory-gb)")
+    width = sum(features.widths)
+    projected = f" to {settings.projection}" if settings.projection else ""
+    console.print(
+        f"input (B, {features.num_rows}, {width}): {' + '.join(dataset.streams)}{projected}, "
+        f"{num_heads(settings.projection or width)} heads, on {experiment.device}"
+        + (f" in {experiment.precision}" if experiment.precision != "fp32" else "")
+        + "\n"
+    )
+
+
+def show_warnings(console: Console, warnings: Iterable[str]) -> None:
+    """What may make the figures too good."""
+    for warning in warnings:
+        console.print(f"[bold yellow]warning[/]: {escape(warning)}")
 
 
 def untrained_warning(untrained: list[str]) -> str:
@@ -114,4 +173,62 @@ def artefacts_table() -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, meaning in ARTEFACTS.items():
         table.add_row(name, meaning)
+    return table
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """Markup: one experiment in a line, its figures those of validation."""
+    seed = f"seed {outcome.trial.settings.seed}"
+    name = escape(f"{outcome.trial.name} {seed}" if outcome.trial.point else seed)
+    if outcome.error:
+        return f"{name}   [bold yellow]{escape(outcome.error)}[/]"
+    figures = [f"{title} {_number('', outcome.value(f'val.{name}'))}" for name, title in EXPERIMENT_FIGURES.items()]
+    return "   ".join([name, f"best epoch {outcome.best_epoch}", *figures, f"{outcome.seconds:.1f} s"])
+
+
+def experiments_table(outcomes: list[Outcome], part: str) -> Table:
+    """Mean ± standard deviation over the seeds, a row a point of the grid; the best by mean F1 on validation marked."""
+    columns = {f"{part}.{name}": title for name, title in EXPERIMENT_FIGURES.items()}
+    columns |= EXPERIMENT_NUMBERS if part == "val" else {}
+    points = by_point(outcomes)
+    num_seeds = max(map(len, points.values()))
+    table = Table(
+        title=f"{SPLIT_TITLES[part].lower()}, "
+        + (f"mean±standard deviation of {num_seeds} seeds" if num_seeds > 1 else "one seed"),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("")
+    for title in columns.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    best = best_point(outcomes) if len(points) > 1 else None
+    for point, of_point in points.items():
+        num_lost = sum(bool(outcome.error) for outcome in of_point)
+        label = ("→ " if point == best else "") + escape(point.replace(",", " "))
+        label += f"\n[yellow]({num_lost} diverged)[/]" if num_lost else ""
+        cells = [_spread(name, Spread.over([outcome.value(name) for outcome in of_point])) for name in columns]
+        table.add_row(label, *cells, style="bold" if point == best else "")
+    return table
+
+
+def _spread(name: str, spread: Spread | None) -> str:
+    if spread is None:
+        return "undefined"
+    return _number(name, spread.mean) + ("" if spread.sd is None else f"±{_number(name, spread.sd)}")
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.1f}" if name == "seconds" else f"{value:.3f}"
+
+
+def experiment_files_table() -> Table:
+    """What several experiments leave behind."""
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_row(EXPERIMENTS_FILE, "every experiment's settings and figures, for programs")
+    table.add_row(EXPERIMENTS_TABLE, "the same, a row an experiment")
+    table.add_row("…/seed-N/", f"a run each: {', '.join(ARTEFACTS)}")
     return table

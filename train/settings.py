@@ -1,4 +1,4 @@
-"""What a training run is told. The defaults are the report's Model 4; the command line takes its own from here."""
+"""What a training run is told. The fields' defaults are the report's Model 4; a preset is a named set of others."""
 
 import math
 import re
@@ -9,19 +9,39 @@ from cache.errors import bullet_list
 from train.errors import TrainError
 
 SLOWFAST_CHOICES = ("pooled", "logits", "none")
+PRECISION_CHOICES = ("auto", "fp32", "bf16")
+
+# Where each preset differs from the fields' defaults.
+PRESETS: dict[str, dict[str, Any]] = {
+    "model4": {},
+    "fast": {"projection": 256, "num_layers": 1, "batch_size": 64, "lr": 1e-3, "precision": "auto"},
+}
+DEFAULT_PRESET = "fast"
+
+
+class SettingsError(TrainError):
+    """Training settings out of range."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(f"training settings out of range:\n{bullet_list(problems)}")
+        self.problems = problems
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """Every number that shapes a run; source of the defaults: the report's Model 4, unless a field says otherwise.
 
-    Raises `TrainError` that lists every field out of its range.
+    Raises `SettingsError` that lists every field out of its range.
     """
 
+    preset: str = "model4"
+    """The preset that `of_preset` took the values from that were not given."""
     clip: bool = True
     """Whether the head sees the CLIP embedding of each frame."""
     slowfast: str = "logits"
     """What it sees of SlowFast: the `pooled` features, the Kinetics `logits`, or `none`."""
+    projection: int = 0
+    """Width to which the head projects its input before the encoder; 0: none, as the report."""
     num_layers: int = 2
     """Layers of the Transformer encoder."""
     feedforward: int = 512
@@ -45,11 +65,16 @@ class TrainSettings:
     """Decides split, first weights, order and dropout. Our choice: the report names none."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one."""
+    precision: str = "fp32"
+    """Of the training steps: `fp32`, `bf16` (autocast), or `auto`: bf16 where the device computes in it. Scores are
+    always computed in fp32."""
 
     def __post_init__(self) -> None:
         expectations = [
+            ("preset", self.preset in tuple(PRESETS), f"one of {', '.join(PRESETS)}"),
             ("clip", isinstance(self.clip, bool), "true or false"),
             ("slowfast", self.slowfast in SLOWFAST_CHOICES, f"one of {', '.join(SLOWFAST_CHOICES)}"),
+            ("projection", _is_whole(self.projection, 0, 1 << 16), "a whole number from 0 (none) to 65536"),
             ("num_layers", _is_whole(self.num_layers, 1, 64), "a whole number from 1 to 64"),
             ("feedforward", _is_whole(self.feedforward, 1, 1 << 16), "a whole number from 1 to 65536"),
             ("dropout", _is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 up to, not including, 1"),
@@ -74,6 +99,7 @@ class TrainSettings:
                 isinstance(self.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device) is not None,
                 "auto, cpu, cuda or cuda:NUMBER",
             ),
+            ("precision", self.precision in PRECISION_CHOICES, f"one of {', '.join(PRECISION_CHOICES)}"),
         ]
         problems = [
             f"{name} is {getattr(self, name)!r}, expected {text}" for name, good, text in expectations if not good
@@ -81,11 +107,18 @@ class TrainSettings:
         if self.clip is False and self.slowfast == "none":
             problems.append("clip is False and slowfast is 'none': nothing is left to train on")
         if problems:
-            raise TrainError(f"training settings out of range:\n{bullet_list(problems)}")
+            raise SettingsError(problems)
+
+    @classmethod
+    def of_preset(cls, preset: str, **given: Any) -> "TrainSettings":
+        """A preset's settings, with those `given` in their place; None: not given."""
+        values = {name: value for name, value in given.items() if value is not None}
+        return cls(**{**PRESETS.get(preset, {}), **values, "preset": preset})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
-        """Settings as `to_dict` gave them. A field that is absent, as in files of older versions, has its default.
+        """Settings as `to_dict` gave them. A field that is absent, as in files of older versions, has its default:
+        they knew only Model 4.
 
         Raises `TrainError` for unknown fields and for values out of range.
         """

@@ -39,6 +39,35 @@ def test_several_shards_read_as_one(tmp_path: Path) -> None:
     assert cache.shards[0].num_rows == {"clip": 6, "slowfast": 2}
 
 
+@pytest.mark.parametrize("videos", [[], [0], [2, 4], [0, 1, 2, 3, 4, 5], [1, 3, 5]])
+@pytest.mark.parametrize(("stream", "name"), [("clip", "features"), ("clip", "time_seconds"), ("slowfast", "logits")])
+def test_rows_of_some_videos(tmp_path: Path, videos: list[int], stream: str, name: str) -> None:
+    _write(tmp_path, 0, [("a", 3), ("old", 6), ("b", 1), ("c", 2)], ["x"])
+    _write(tmp_path, 1, [], ["y"])
+    _write(tmp_path, 2, [("d", 0), ("old", 4), ("e", 5)], [])
+    cache = Cache.open(tmp_path)
+    assert cache.media["id"].tolist() == ["a", "b", "c", "d", "old", "e"]
+    whole, offset = cache.rows(stream, name), cache.offset(stream)
+    some = cache.rows(stream, name, videos=np.array(videos, np.int64))
+    expected = [whole[offset[i] : offset[i + 1]] for i in videos]
+    np.testing.assert_array_equal(some, np.concatenate([whole[:0], *expected]))
+    assert some.dtype == whole.dtype
+
+
+def test_altered_rows_are_refused_where_they_are_read_only(tmp_path: Path) -> None:
+    _write(tmp_path, 0, [("a", 3)], [])
+    _write(tmp_path, 1, [("b", 2)], [])
+    data = bytearray(shard_path(tmp_path, 1).read_bytes())
+    data[data.index(_features(2).tobytes())] ^= 1
+    shard_path(tmp_path, 1).write_bytes(data)
+    cache = Cache.open(tmp_path)
+    assert len(cache.rows("clip", "features", videos=np.array([0]))) == 4
+    with pytest.raises(CacheError, match=r"shard-00001\.h5: /clip/features is damaged"):
+        cache.rows("clip", "features")
+    with pytest.raises(CacheError, match=r"shard-00001\.h5: /clip/features is damaged"):
+        cache.rows("clip", "features", videos=np.array([1]))
+
+
 def test_the_last_row_of_an_id_counts(tmp_path: Path) -> None:
     _write(tmp_path, 0, [("new bytes", 3), ("kept", 1), ("now fails", 2)], ["now works", "fails again"])
     _write(tmp_path, 1, [("now works", 4), ("new bytes", 0)], ["now fails", "fails again"])

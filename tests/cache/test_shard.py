@@ -305,6 +305,18 @@ def test_rows_of_a_dataset(path: Path) -> None:
     assert ids.tolist() == shard.read("media/id")[0][1:3].tolist()
 
 
+@pytest.mark.parametrize("runs", [[(0, 20)], [(3, 4)], [(0, 2), (5, 9), (19, 20)]])
+def test_runs_of_rows_fill_an_array(path: Path, runs: list[tuple[int, int]]) -> None:
+    shard = Shard.open(path)
+    (whole,) = shard.read("clip/features")
+    expected = np.concatenate([whole[start:stop] for start, stop in runs])
+    found = np.empty_like(expected)
+    shard.read_into(found, "clip/features", runs=runs)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(CacheError, match="/clip/features has 20 rows, row 20 is asked for"):
+        shard.read_into(np.empty((21, 8), "float16"), "clip/features", runs=[(0, 21)])
+
+
 def test_altered_rows_are_refused_when_read(path: Path) -> None:
     data = bytearray(path.read_bytes())
     (features,) = Shard.open(path).read("clip/features")
@@ -312,6 +324,9 @@ def test_altered_rows_are_refused_when_read(path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CacheError, match="/clip/features is damaged"):
         Shard.open(path).read("clip/features")
+    for runs in ([(0, 20)], [(0, 1), (2, 3)]):
+        with pytest.raises(CacheError, match="/clip/features is damaged"):
+            Shard.open(path).read_into(np.empty((20, 8), "float16"), "clip/features", runs=runs)
 
 
 def test_text_that_is_no_utf8_is_refused_when_read(path: Path) -> None:

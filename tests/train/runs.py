@@ -7,8 +7,9 @@ import torch
 
 from cache.reader import Cache
 from tests import synthetic
+from train import experiment
 from train.dataset import Dataset, load_dataset
-from train.fit import Epoch, fit, logits_of, pos_weight_of, scores_of
+from train.fit import Epoch, fit, logits_of, scores_of
 from train.head import Head, build_head
 from train.report import Result
 from train.settings import TrainSettings
@@ -25,7 +26,7 @@ def prepare(path: Path, settings: TrainSettings = QUICK, **cache_options: object
 
 def train(dataset: Dataset, split: Split, settings: TrainSettings = QUICK) -> tuple[Head, list[Epoch]]:
     """A head after `fit`."""
-    head = build_head(dataset.features.width, settings)
+    head = build_head(dataset.features.widths, settings)
     return head, list(fit(head, dataset.features, dataset.labels, split, settings))
 
 
@@ -35,18 +36,7 @@ def score(head: Head, dataset: Dataset, rows: np.ndarray | None = None) -> np.nd
     return scores_of(logits_of(head, dataset.features, torch.from_numpy(rows)))
 
 
-def finish(path: Path, settings: TrainSettings = QUICK, **cache_options: object) -> tuple[Head, Result]:
+def finish(path: Path, settings: TrainSettings = QUICK, **cache_options: object) -> Result:
     """All of it."""
-    dataset, split = prepare(path, settings, **cache_options)
-    head, epochs = train(dataset, split, settings)
-    result = Result(
-        settings=settings,
-        dataset=dataset,
-        split=split,
-        pos_weight=pos_weight_of(dataset.labels[split.rows("train")], settings),
-        epochs=epochs,
-        scores=score(head, dataset),
-        fingerprint="f" * 64,
-        untrained=["clip", "slowfast"],
-    )
-    return head, result
+    dataset, _ = prepare(path, settings, **cache_options)
+    return experiment.train_once(experiment.prepare(dataset, settings))

@@ -10,13 +10,14 @@ from train import checkpoint
 from train.checkpoint import Checkpoint, features_of
 from train.dataset import Dataset
 from train.errors import TrainError
+from train.settings import PRESETS, TrainSettings
 
 
-def saved(folder: Path) -> tuple[Path, Checkpoint, Dataset]:
-    head, result = runs.finish(folder / "cache")
+def saved(folder: Path, settings: TrainSettings = runs.QUICK) -> tuple[Path, Checkpoint, Dataset]:
+    result = runs.finish(folder / "cache", settings)
     cache = Cache.open(folder / "cache")
     written = Checkpoint(
-        head=head,
+        head=result.head,
         best_threshold=result.best.best.threshold,
         best_epoch=result.best.number,
         settings=result.settings,
@@ -31,8 +32,9 @@ def saved(folder: Path) -> tuple[Path, Checkpoint, Dataset]:
     return path, written, result.dataset
 
 
-def test_a_head_survives_the_round_trip(tmp_path: Path) -> None:
-    path, written, dataset = saved(tmp_path)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_head_survives_the_round_trip(tmp_path: Path, preset: str) -> None:
+    path, written, dataset = saved(tmp_path, TrainSettings.of_preset(preset, feedforward=32, epochs=2))
     loaded = checkpoint.load(path)
     assert not loaded.head.training
     assert (runs.score(loaded.head, dataset) == runs.score(written.head, dataset)).all()
@@ -49,6 +51,17 @@ def test_a_head_survives_the_round_trip(tmp_path: Path) -> None:
         assert getattr(loaded, name) == getattr(written, name)
     assert loaded.untrained == ["clip", "slowfast"]
     assert loaded.features["clip_weights"] == "random:0"
+
+
+def test_a_file_from_before_the_presets_is_model_4s(tmp_path: Path) -> None:
+    path, written, dataset = saved(tmp_path)
+    data = torch.load(path, weights_only=True)
+    for name in ("preset", "projection", "precision"):
+        del data["settings"][name]
+    torch.save(data, path)
+    loaded = checkpoint.load(path)
+    assert (loaded.settings.preset, loaded.settings.projection, loaded.settings.precision) == ("model4", 0, "fp32")
+    assert (runs.score(loaded.head, dataset) == runs.score(written.head, dataset)).all()
 
 
 def test_plain_torch_reads_it_with_weights_only(tmp_path: Path) -> None:
@@ -77,6 +90,7 @@ TAMPERED: dict[str, tuple[Callable[[dict], object], str]] = {
     "huge width": (lambda d: d.update(streams={"clip/features": 1 << 20}), "weights do not fit"),
     "fingerprint": (lambda d: d.update(fingerprint="0" * 64), "fingerprint is not the hash"),
     "unknown setting": (lambda d: d["settings"].update(warmup=1), "'warmup'"),
+    "unknown preset": (lambda d: d["settings"].update(preset=["fast"]), "preset is"),
     "setting out of range": (lambda d: d["settings"].update(num_layers=10**9), "num_layers is 1000000000"),
     "missing weight": (drop_weight, "mlp.0.weight is missing"),
     "unknown weight": (lambda d: d["model_state_dict"].update(x=torch.zeros(1)), "'x' is unknown"),
@@ -94,7 +108,7 @@ def test_each_way_to_be_wrong_is_told(tmp_path: Path) -> None:
         torch.save(data, tmp_path / "bad.pt")
         with pytest.raises(TrainError, match=message) as caught:
             checkpoint.load(tmp_path / "bad.pt")
-        assert "bad.pt" in str(caught.value) or what in {"unknown setting", "setting out of range"}
+        assert "bad.pt" in str(caught.value) or what in {"unknown setting", "unknown preset", "setting out of range"}
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut off", b"\x80\x02.", b"\x80\x02X"])

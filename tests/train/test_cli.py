@@ -1,4 +1,5 @@
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,12 @@ from click.testing import CliRunner, Result
 import haechi
 from cache.reader import Cache
 from tests import synthetic
-from train import checkpoint
+from train import checkpoint, dataset, experiment
 from train.cli import train as command
 from train.run import ARTEFACTS
-from train.settings import TrainSettings
+from train.settings import DEFAULT_PRESET, TrainSettings
 
-QUICK = ["--epochs", "2", "--feedforward", "32", "--device", "cpu"]
+QUICK = ["--preset", "model4", "--epochs", "2", "--feedforward", "32", "--device", "cpu"]
 
 
 def run(*args: object) -> Result:
@@ -47,22 +48,121 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_every_setting_is_a_flag_with_the_same_default(tmp_path: Path) -> None:
-    flags = {option.name: option.default for option in command.params if option.name not in {"cache", "out"}}
-    assert flags == TrainSettings().to_dict()
+def test_every_setting_is_a_flag_that_leaves_the_default_to_the_preset(tmp_path: Path) -> None:
+    others = {"cache", "out", "seeds", "grid", "memory_gb"}
+    flags = {option.name: option.default for option in command.params if option.name not in others}
+    assert flags == dict.fromkeys(TrainSettings().to_dict()) | {"preset": DEFAULT_PRESET}
     assert all(getattr(option, "help", "") for option in command.params if option.name != "cache")
     cache = synthetic.write_cache(tmp_path / "cache")
     changes = {
-        "--no-clip": None, "--slowfast": "pooled", "--epochs": 1, "--patience": 2, "--batch-size": 3, "--lr": 1e-3,
-        "--weight-decay": 0.1, "--pos-weight": 2.0, "--layers": 1, "--feedforward": 16, "--dropout": 0.1,
-        "--val-fraction": 0.3, "--seed": 7, "--device": "cpu",
+        "--preset": "fast", "--no-clip": None, "--slowfast": "pooled", "--projection": 8, "--epochs": 1,
+        "--patience": 2, "--batch-size": 3, "--lr": 1e-3, "--weight-decay": 0.1, "--pos-weight": 2.0, "--layers": 2,
+        "--feedforward": 16, "--dropout": 0.1, "--val-fraction": 0.3, "--seed": 7, "--device": "cpu",
+        "--precision": "fp32",
     }  # fmt: skip
     args = [part for flag, value in changes.items() for part in (flag, value) if part is not None]
     result = run(cache, "--out", tmp_path / "run", *args)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["settings"]
-    assert list(found.values()) == [False, "pooled", 1, 16, 0.1, 1, 2, 3, 1e-3, 0.1, 2.0, 0.3, 7, "cpu"]
+    expected = ["fast", False, "pooled", 8, 2, 16, 0.1, 1, 2, 3, 1e-3, 0.1, 2.0, 0.3, 7, "cpu", "fp32"]
+    assert list(found.values()) == expected
     assert torch.load(tmp_path / "run" / "model.pt", weights_only=True)["streams"] == {"slowfast/features": 12}
+
+
+def test_help_shows_what_each_preset_says() -> None:
+    text = " ".join(run("--help").output.split())
+    assert f"[default: {DEFAULT_PRESET}]" in text
+    assert "[default: (model4 4, fast 64)]" in text
+    assert "[default: (model4 0, fast 256)]" in text
+    assert "[default: (10)]" in text
+
+
+def test_the_default_preset_trains(tmp_path: Path) -> None:
+    cache = synthetic.write_cache(tmp_path / "cache")
+    result = run(cache, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    data = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert data["settings"] == TrainSettings.of_preset(DEFAULT_PRESET, epochs=1, device="cpu").to_dict()
+    assert data["precision"] in {"fp32", "bf16"}
+
+
+def test_a_streamed_run_says_so_and_is_the_same(tmp_path: Path) -> None:
+    cache = synthetic.write_cache(tmp_path / "cache", shift=0.1)
+    for name, args in (("memory", []), ("streamed", ["--memory-gb", 0])):
+        result = run(cache, "--out", tmp_path / name, *QUICK, *args)
+        assert ("streamed from the cache" in result.output) == bool(args)
+    assert (tmp_path / "memory" / "metrics.json").read_bytes() == (tmp_path / "streamed" / "metrics.json").read_bytes()
+
+
+def test_several_experiments_share_a_cache_and_end_in_a_table(tmp_path: Path, monkeypatch) -> None:
+    loads = []
+    monkeypatch.setattr(
+        dataset, "load_dataset", lambda *a, load=dataset.load_dataset, **k: loads.append(a) or load(*a, **k)
+    )
+    splits = {f"video-{i:04d}.mp4": ("train", "train", "val", "test")[i % 4] for i in range(40)}
+    cache = synthetic.write_cache(tmp_path / "cache", num_harmful=20, num_safe=20, splits=splits, shift=0.2)
+    out = tmp_path / "out"
+    result = run(cache, "--out", out, *QUICK, "--seeds", 2, "--grid", "lr=1e-4,1e-3")
+    assert result.exit_code == 0, result.output
+    assert len(loads) == 1
+    data = json.loads((out / "experiments.json").read_text())
+    assert len(data["experiments"]) == 4
+    for found in data["experiments"]:
+        folder = out / found["folder"]
+        assert {path.name for path in folder.iterdir()} == set(ARTEFACTS)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["settings"] == found["settings"]
+        assert {part: metrics["metrics"][part] for part in ("val", "test")} == found["metrics"]
+    f1 = [found["metrics"]["val"]["f1"] for found in data["experiments"][:2]]
+    assert f"{statistics.fmean(f1):.3f}±{statistics.stdev(f1):.3f}" in result.output
+    assert result.output.count("→") == 2  # validation and test
+    assert "test, mean" in result.output
+    assert "best of many" in result.output
+    # The experiment is the run that its settings give alone.
+    assert run(cache, "--out", tmp_path / "alone", *QUICK, "--seed", 1, "--lr", 1e-3).exit_code == 0
+    assert (tmp_path / "alone" / "metrics.json").read_bytes() == (out / "lr=0.001/seed-1/metrics.json").read_bytes()
+
+
+def test_other_streams_are_loaded_anew(tmp_path: Path) -> None:
+    cache, out = synthetic.write_cache(tmp_path / "cache"), tmp_path / "out"
+    result = run(cache, "--out", out, *QUICK, "--grid", "slowfast=pooled,none")
+    assert result.exit_code == 0, result.output
+    assert "±" not in result.output  # one seed
+    streams = [torch.load(path, weights_only=True)["streams"] for path in sorted(out.glob("*/seed-0/model.pt"))]
+    assert streams == [{"clip/features": 8}, {"clip/features": 8, "slowfast/features": 12}]
+
+
+def test_an_experiment_that_diverges_does_not_end_the_others(tmp_path: Path) -> None:
+    cache, out = synthetic.write_cache(tmp_path / "cache"), tmp_path / "out"
+    result = run(cache, "--out", out, *QUICK, "--grid", "lr=1e30,1e-3")
+    assert result.exit_code == 0, result.output
+    assert "(1 diverged)" in " ".join(result.output.split())
+    assert [bool(e["error"]) for e in json.loads((out / "experiments.json").read_text())["experiments"]] == [
+        True,
+        False,
+    ]
+    assert {path.name for path in out.iterdir()} == {"experiments.json", "experiments.csv", "lr=0.001"}
+    result = run(cache, "--out", tmp_path / "none", *QUICK, "--grid", "lr=1e30")
+    assert result.exit_code == 1
+    assert "all 1 experiments diverged" in result.output
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, monkeypatch) -> None:
+    done = []
+
+    def once(*args, train_once=experiment.train_once, **options):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(args)
+        return train_once(*args, **options)
+
+    monkeypatch.setattr(experiment, "train_once", once)
+    cache, out = synthetic.write_cache(tmp_path / "cache"), tmp_path / "out"
+    assert run(cache, "--out", out, *QUICK, "--seeds", 5).exit_code == 1
+    assert {path.name for path in out.iterdir()} == {"experiments.json", "experiments.csv", "seed-0", "seed-1"}
+    assert len(json.loads((out / "experiments.json").read_text())["experiments"]) == 2
+    monkeypatch.undo()
+    assert run(cache, "--out", out, *QUICK, "--seeds", 3).exit_code == 0
 
 
 def test_a_given_test_split_is_scored_at_the_end(tmp_path: Path) -> None:
@@ -84,6 +184,8 @@ def test_a_given_test_split_is_scored_at_the_end(tmp_path: Path) -> None:
         (lambda cache: None, ["--slowfast", "none", "--no-clip"], "nothing is left to train on"),
         (lambda cache: None, ["--device", "cuda:99"], "cuda:99"),
         (lambda cache: None, ["--lr", "1e30"], "diverged"),
+        (lambda cache: None, ["--grid", "lr=0,1e-3", "--grid", "dropout=3"], "dropout is 3.0"),
+        (lambda cache: None, ["--seeds", 2, "--grid", "warmup=3"], "'warmup': no such setting"),
         (lambda cache: next(cache.glob("*.h5")).write_bytes(b"x" * 9000), [], "shard-0000"),
         (lambda cache: [path.unlink() for path in cache.glob("*.h5")], [], "no shards"),
     ],

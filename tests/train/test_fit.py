@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,10 @@ import pytest
 import torch
 
 from tests.train import runs
-from train.errors import TrainError
-from train.fit import Epoch, find_device, pos_weight_of, shuffled_batches
-from train.settings import TrainSettings
+from train import fit
+from train.fit import DivergedError, Epoch, pos_weight_of, shuffled_batches, shuffled_windows
+from train.head import build_head
+from train.settings import PRESETS, TrainSettings
 from train.threshold import best_threshold
 
 
@@ -32,6 +34,30 @@ def test_every_epoch_has_its_own_order() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.cat(shuffled_batches(torch.arange(50), batch_size=4, generator=generator)) for _ in range(2))
     assert not torch.equal(first, second)
+
+
+def test_windows_hold_whole_pieces_of_all_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "PIECE_VIDEOS", 4)
+    monkeypatch.setattr(fit, "WINDOW_PIECES", 3)
+    rows = torch.arange(100, 129)  # 8 pieces, the last of a single video
+    generator = torch.Generator().manual_seed(0)
+    epochs = [[window.tolist() for window in shuffled_windows(rows, generator=generator)] for _ in range(2)]
+    for windows in epochs:
+        assert len(windows) == 3
+        assert sorted(itertools.chain(*windows)) == rows.tolist()
+        assert all(window == sorted(window) and len(window) >= 5 for window in windows)
+        pieces = [{(row - 100) // 4 for row in window} for window in windows]
+        assert sorted(map(len, pieces)) == [2, 3, 3]
+        assert not any(a & b for a in pieces for b in pieces if a is not b)
+    assert epochs[0] != epochs[1]
+
+
+def test_one_window_is_all_videos_and_draws_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    (window,) = shuffled_windows(torch.arange(16_384), generator=generator)
+    assert torch.equal(window, torch.arange(16_384))
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())
+    assert len(shuffled_windows(torch.arange(16_385), generator=generator)) == 2
 
 
 def test_a_training_split_of_one_more_than_a_batch_trains(tmp_path: Path) -> None:
@@ -68,8 +94,9 @@ def test_training_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
     assert torch.rand(1) == expected
 
 
-def test_separable_videos_are_learned(tmp_path: Path) -> None:
-    settings = TrainSettings()  # Model 4, but for the width of its input
+@pytest.mark.parametrize("preset", PRESETS)
+def test_separable_videos_are_learned(tmp_path: Path, preset: str) -> None:
+    settings = TrainSettings.of_preset(preset)
     dataset, split = runs.prepare(tmp_path, settings, num_harmful=60, num_safe=40, shift=1.0)
     _, epochs = runs.train(dataset, split, settings)
     assert max(epoch.best.f1 for epoch in epochs) > 0.9
@@ -84,6 +111,20 @@ def test_the_head_ends_with_the_best_epochs_weights(tmp_path: Path) -> None:
     assert best.number < len(epochs)  # else this test would show nothing
     rows = split.rows("val")
     assert best_threshold(runs.score(head, dataset, rows), dataset.labels[rows]) == best.best
+
+
+def test_bf16_trains_other_weights_that_are_kept_in_fp32(tmp_path: Path) -> None:
+    settings = TrainSettings.of_preset("fast", feedforward=32, epochs=1, projection=32)
+    dataset, split = runs.prepare(tmp_path, settings)
+    states = []
+    for precision in ("fp32", "bf16"):
+        head = build_head(dataset.features.widths, settings)
+        list(fit.fit(head, dataset.features, dataset.labels, split, settings, precision=precision))
+        states.append(head.state_dict())
+    name = "projection.row.weight"
+    assert states[1][name].dtype == torch.float32
+    assert not torch.equal(states[0][name], states[1][name])
+    torch.testing.assert_close(states[0][name], states[1][name], atol=5e-3, rtol=0)
 
 
 def test_patience_ends_training(tmp_path: Path) -> None:
@@ -108,11 +149,5 @@ def test_the_test_split_has_no_part_in_choosing(tmp_path: Path) -> None:
 def test_divergence_is_an_error(tmp_path: Path) -> None:
     settings = dataclasses.replace(runs.QUICK, lr=1e30)
     dataset, split = runs.prepare(tmp_path, settings)
-    with pytest.raises(TrainError, match=r"epoch 1: .*diverged.*below 1e\+30"):
+    with pytest.raises(DivergedError, match=r"epoch 1: .*diverged.*below 1e\+30"):
         runs.train(dataset, split, settings)
-
-
-def test_a_device_that_is_not_there_is_an_error() -> None:
-    assert find_device(TrainSettings(device="cpu")) == torch.device("cpu")
-    with pytest.raises(TrainError, match="cuda:99"):
-        find_device(TrainSettings(device="cuda:99"))

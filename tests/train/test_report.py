@@ -13,7 +13,7 @@ from train.report import draw_confusion_matrix, write_metrics, write_predictions
 
 
 def test_all_files_are_written_and_the_pictures_can_be_read(tmp_path: Path) -> None:
-    _, result = runs.finish(tmp_path / "cache")
+    result = runs.finish(tmp_path / "cache")
     out = tmp_path / "run"
     out.mkdir()
     write_report(out, result)
@@ -31,7 +31,7 @@ def test_all_files_are_written_and_the_pictures_can_be_read(tmp_path: Path) -> N
 
 
 def test_a_test_split_has_its_own_matrix(tmp_path: Path) -> None:
-    _, result = runs.finish(tmp_path / "cache")
+    result = runs.finish(tmp_path / "cache")
     draw_confusion_matrix(tmp_path / "val.png", result)
     result.split.names[result.split.rows("train")[:4]] = "test"
     draw_confusion_matrix(tmp_path / "both.png", result)
@@ -42,7 +42,7 @@ def test_a_test_split_has_its_own_matrix(tmp_path: Path) -> None:
 
 
 def test_metrics_json_holds_every_epoch_and_what_led_to_it(tmp_path: Path) -> None:
-    _, result = runs.finish(tmp_path / "cache", num_unlabelled=2)
+    result = runs.finish(tmp_path / "cache", num_unlabelled=2)
     write_metrics(tmp_path / "metrics.json", result)
     data = json.loads((tmp_path / "metrics.json").read_text())
     assert data["fingerprint"] == result.fingerprint
@@ -61,7 +61,7 @@ def test_metrics_json_holds_every_epoch_and_what_led_to_it(tmp_path: Path) -> No
 
 def test_predictions_hold_every_labelled_video_and_agree_with_the_figures(tmp_path: Path) -> None:
     splits = {f"video-{i:04d}.mp4": ("train", "val", "test")[i % 3] for i in range(40)}
-    _, result = runs.finish(tmp_path / "cache", num_harmful=20, num_safe=20, shift=0.2, splits=splits)
+    result = runs.finish(tmp_path / "cache", num_harmful=20, num_safe=20, shift=0.2, splits=splits)
     write_predictions(tmp_path / "predictions.csv", result)
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -76,7 +76,7 @@ def test_predictions_hold_every_labelled_video_and_agree_with_the_figures(tmp_pa
 
 
 def test_ids_are_safe_in_a_spreadsheet_and_whole_in_a_program(tmp_path: Path) -> None:
-    _, result = runs.finish(tmp_path / "cache")
+    result = runs.finish(tmp_path / "cache")
     ids = result.dataset.ids.copy()
     ids[:6] = ["=cmd|' /C calc'!A0", "@x", "-1.mp4", '폭력/영상 "1", 둘.mp4', "a\nb.mp4", "+1.mp4"]
     dataset = dataclasses.replace(result.dataset, ids=ids)
@@ -88,7 +88,7 @@ def test_ids_are_safe_in_a_spreadsheet_and_whole_in_a_program(tmp_path: Path) ->
 
 
 def test_a_test_split_is_judged_at_the_threshold_that_val_chose(tmp_path: Path) -> None:
-    _, result = runs.finish(tmp_path / "cache", num_harmful=15, num_safe=15, shift=0.1)
+    result = runs.finish(tmp_path / "cache", num_harmful=15, num_safe=15, shift=0.1)
     names = result.split.names.copy()
     names[result.split.rows("train")[:8]] = "test"
     result = dataclasses.replace(result, split=dataclasses.replace(result.split, names=names))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from train.errors import TrainError
-from train.run import run_folder
+from train.run import experiments_folder, replace_text, run_folder
 
 
 def write_run(out: Path, content: str) -> None:
@@ -71,3 +71,49 @@ def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
         write_run(tmp_path / "run", "x")
     with pytest.raises(TrainError, match=r"Not a directory|File exists"):
         write_run(tmp_path / "run" / "below", "x")
+
+
+def write_experiments(out: Path, *folders: str) -> None:
+    with experiments_folder(out, list(folders)):
+        for folder in folders:
+            write_run(out / folder, folder)
+        replace_text(out / "experiments.json", json.dumps({"format": "haechi-experiments"}))
+
+
+def test_experiments_can_be_repeated_and_other_runs_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_experiments(out, "lr=1/seed-0", "lr=1/seed-1")
+    write_experiments(out, "lr=1/seed-1", "lr=2/seed-0")
+    assert names(out) == {"lr=1", "lr=2", "experiments.json"}
+    assert names(out / "lr=1") == {"seed-0", "seed-1"}
+
+
+def test_experiments_and_a_run_never_replace_each_other(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "x")
+    with pytest.raises(TrainError, match=r"holds files but no experiments"):
+        write_experiments(tmp_path / "run", "seed-0")
+    write_experiments(tmp_path / "many", "seed-0")
+    with pytest.raises(TrainError, match=r"holds files but no run"):
+        write_run(tmp_path / "many", "x")
+
+
+def test_a_foreign_folder_in_a_runs_place_is_told_before_training(tmp_path: Path) -> None:
+    write_experiments(tmp_path, "seed-0")
+    (tmp_path / "seed-1").mkdir()
+    (tmp_path / "seed-1" / "photo.jpg").write_text("x")
+    with pytest.raises(TrainError, match="seed-1: holds files"), experiments_folder(tmp_path, ["seed-0", "seed-1"]):
+        pytest.fail("trained")
+
+
+def test_finished_experiments_outlive_the_others(tmp_path: Path) -> None:
+    def interrupt(out: Path) -> None:
+        with experiments_folder(out, ["seed-0", "seed-1"]):
+            if out.name == "some":
+                write_run(out / "seed-0", "x")
+            raise KeyboardInterrupt
+
+    for name in ("none", "some"):
+        with pytest.raises(KeyboardInterrupt):
+            interrupt(tmp_path / name)
+    assert names(tmp_path) == {"some"}
+    assert names(tmp_path / "some") == {"seed-0"}

@@ -1,22 +1,37 @@
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 
 from train.errors import TrainError
-from train.settings import TrainSettings
+from train.settings import DEFAULT_PRESET, PRESETS, TrainSettings
 
 
 def test_the_defaults_are_model_4() -> None:
     s = TrainSettings()
+    assert s == TrainSettings.of_preset("model4")
+    assert (s.projection, s.precision) == (0, "fp32")
     assert (s.num_layers, s.feedforward, s.dropout) == (2, 512, 0.4)
     assert (s.lr, s.weight_decay, s.batch_size, s.epochs, s.patience) == (3e-4, 3e-3, 4, 10, 4)
     assert (s.clip, s.slowfast, s.pos_weight, s.val_fraction) == (True, "logits", None, 0.15)
 
 
+def test_a_preset_gives_way_to_what_is_given() -> None:
+    fast = TrainSettings.of_preset("fast")
+    assert (fast.preset, fast.projection, fast.batch_size, fast.precision) == ("fast", 256, 64, "auto")
+    assert TrainSettings.of_preset("fast", batch_size=None, lr=0.5) == dataclasses.replace(fast, lr=0.5)
+    assert DEFAULT_PRESET in PRESETS
+    with pytest.raises(TrainError, match="preset is 'slow', expected one of model4, fast"):
+        TrainSettings.of_preset("slow")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("preset", "x"),
+        ("projection", -1),
+        ("precision", "fp16"),
         ("clip", 1),
         ("slowfast", "both"),
         ("num_layers", 0),

@@ -1,0 +1,54 @@
+"""Where a head trains, in which arithmetic, and how much memory there is for its features."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from train.errors import TrainError
+from train.settings import TrainSettings
+
+# Limits of a container in bytes, or a word where it has none: control groups of version 2 and 1.
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+FEATURES_SHARE = 0.5  # of the memory that is available; the rest is for the head, for reading, and for others
+
+
+def find_device(settings: TrainSettings) -> torch.device:
+    """The device that the settings mean. Raises `TrainError` where there is no such CUDA device."""
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(settings.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainError(
+            f"device {settings.device!r}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu or auto"
+        )
+    return device
+
+
+def find_precision(settings: TrainSettings, device: torch.device) -> str:
+    """The precision that the settings mean, `fp32` or `bf16`.
+
+    `auto` takes bfloat16 only where the hardware computes in it: emulated, it is hundreds of times slower than float32.
+    """
+    if settings.precision != "auto":
+        return settings.precision
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if has_bf16 else "fp32"
+
+
+def features_limit(device: torch.device) -> int:
+    """Bytes that features may take: `FEATURES_SHARE` of the memory available to this process, and to the device."""
+    available = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        available.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    available += [int(text) for path in MEMORY_LIMITS if path.exists() and (text := path.read_text().strip()).isdigit()]
+    if device.type == "cuda":
+        available.append(torch.cuda.mem_get_info(device)[0])
+    return int(FEATURES_SHARE * min(available))
