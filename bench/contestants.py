@@ -1,0 +1,114 @@
+"""What `haechi extract` competes with in `bench.extract`, each in a process of its own.
+
+`python -m bench.contestants NAME MANIFEST` prints JSON: the seconds from the first video to the last, all being warm.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from extract.manifest import Manifest, read_manifest
+from extract.settings import ExtractSettings
+
+if TYPE_CHECKING:
+    from extract.workers import Decoded, DecodePool, Output
+
+# Decoding processes load this file too: what is heavy is imported where it is needed.
+
+
+def report(manifest: Manifest, settings: ExtractSettings) -> float:
+    """The report's way, its networks warm."""
+    import torch
+
+    from bench.measure import device_kind, seconds_of
+    from bench.report_extract import ReportExtractor
+
+    extractor = ReportExtractor(settings, torch.device(device_kind()))
+    extractor.extract(manifest.entries[0].path)
+    return seconds_of(lambda: [extractor.extract(entry.path) for entry in manifest.entries])
+
+
+def decode(manifest: Manifest, settings: ExtractSettings) -> float:
+    """Only decoding, by a process a core, all of them warm."""
+    from extract.backbones import Backbones
+    from extract.device import Compute
+
+    outputs = Backbones(settings, Compute.choose(settings)).outputs
+    with _pool(settings) as pool:
+        _decoded(pool, manifest, outputs)
+        started = time.perf_counter()
+        for _ in pool.run([entry.path for entry in manifest.entries], outputs):
+            pass
+        return time.perf_counter() - started
+
+
+def model(manifest: Manifest, settings: ExtractSettings) -> float:
+    """Only the backbones, warm, on the same batches, decoded before."""
+    from bench.measure import seconds_of
+    from extract.backbones import Backbones
+    from extract.device import Compute
+
+    compute = Compute.choose(settings)
+    backbones = Backbones(settings, compute)
+    with _pool(settings) as pool:
+        videos = _decoded(pool, manifest, backbones.outputs)
+
+    def run() -> None:
+        queue = backbones.new_queue()
+        for index, video in enumerate(videos):
+            queue.add(index, video)
+        queue.drain()
+
+    with compute.applied():
+        run()
+        return seconds_of(run)
+
+
+def _pool(settings: ExtractSettings) -> "DecodePool":
+    """A decoding process a core."""
+    import joblib
+
+    from extract.workers import DecodePool
+
+    return DecodePool(
+        num_workers=joblib.cpu_count(),
+        num_samples=settings.frames,
+        max_pixels=settings.max_pixels,
+        timeout_seconds=settings.timeout_seconds,
+    )
+
+
+def _decoded(pool: "DecodePool", manifest: Manifest, outputs: "list[Output]") -> "list[Decoded]":
+    """Every video's frames in memory."""
+    from extract.workers import Decoded
+
+    videos = []
+    for _, result in pool.run([entry.path for entry in manifest.entries], outputs):
+        assert isinstance(result, Decoded), result
+        videos.append(Decoded(sampled=result.sampled, frames=[array.copy() for array in result.frames]))
+    return videos
+
+
+CONTESTANTS = {"report": report, "model": model, "decode": decode}
+
+
+@click.command()
+@click.argument("name", type=click.Choice(list(CONTESTANTS)))
+@click.argument("manifest", type=click.Path(path_type=Path, exists=True))
+@click.option("--settings", required=True, help="The fields of ExtractSettings that differ, as JSON.")
+@click.option("--small", is_flag=True, help="With a SlowFast in miniature.")
+def main(name: str, manifest: Path, settings: str, *, small: bool) -> None:
+    """Let one of them run on the videos of MANIFEST."""
+    if small:
+        from bench.tiny import shrink_slowfast
+
+        shrink_slowfast()
+    work_seconds = CONTESTANTS[name](read_manifest(manifest), ExtractSettings(**json.loads(settings)))
+    click.echo(json.dumps({"work_seconds": work_seconds}))
+
+
+if __name__ == "__main__":
+    main()

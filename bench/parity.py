@@ -1,0 +1,188 @@
+"""Whether the features are right: the real run against a plain reference. `python -m bench.parity [--data VIDEOS]`.
+
+Features of untrained networks are all alike, and so are frames of one scene: an error is told relative to the mean
+distance between the reference's features of different frames (for SlowFast: of different windows).
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from bench import measure
+from bench.figures import show
+from bench.measure import Row
+from bench.options import sources
+from bench.reference import Reference, sampled
+from bench.tiny import shrink_slowfast, write_clip_config
+from bench.videos import gather
+from cache.errors import HaechiError
+from cache.reader import Cache
+from cache.schema import to_store
+from extract import pipeline
+from extract.device import Compute
+from extract.manifest import Entry, Manifest
+from extract.settings import ExtractSettings
+from extract.slowfast import SlowFast
+
+# Largest error of a frame or window, relative to the mean distance between different ones.
+BOUNDS = {"fp32": 0.002, "bf16": 0.03, "fp16": 0.03}
+BOUND_STORAGE = 0.001
+BOUND_BATCHES = 1e-5
+BOUND_SECONDS = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Of N videos, in their order, float32."""
+
+    clip: np.ndarray
+    """(N * T, 512)"""
+    slowfast: np.ndarray
+    """(N, 2304)"""
+    logits: np.ndarray
+    """(N, 400)"""
+    time_seconds: np.ndarray
+    """(N * T,)"""
+
+    def errors(self, reference: "Features") -> dict[str, float]:
+        """The largest error of each stream, relative to the mean distance within the reference's."""
+        return {
+            name: relative_error(getattr(self, name), getattr(reference, name))
+            for name in ("clip", "slowfast", "logits")
+        }
+
+
+def relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
+    """Largest distance between rows (n, D) of the same number, over the mean distance of the reference's rows."""
+    exact = torch.from_numpy(reference).double()
+    errors = (torch.from_numpy(ours).double() - exact).norm(dim=1)
+    return float(errors.max() / torch.pdist(exact).mean())
+
+
+def referred(videos: Sequence[Path], settings: ExtractSettings) -> Features:
+    """The plain reference's features."""
+    reference = Reference(settings, side=SlowFast.transform.size)
+    found = []
+    for video in videos:
+        pictures, time_seconds = sampled(video, settings.frames)
+        found.append((reference.clip(pictures), *reference.slowfast(pictures), time_seconds))
+    clip, slowfast, logits, times = zip(*found, strict=True)
+    return Features(
+        clip=np.concatenate(clip),
+        slowfast=np.stack(slowfast),
+        logits=np.stack(logits),
+        time_seconds=np.concatenate(times),
+    )
+
+
+def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: bool = False) -> Features:
+    """The real run's features, stored as float32; `backwards`: with the manifest's rows in the other order."""
+    order = range(len(videos))[:: -1 if backwards else 1]
+    rows = [Entry(id=f"{i:05d}", path=videos[i].absolute(), label=-1, split="", group="", line=0) for i in order]
+    with tempfile.TemporaryDirectory() as name:
+        settings = replace(settings, store="float32")
+        manifest = Manifest(entries=tuple(rows), notices=())
+        pipeline.extract(manifest, Path(name, "cache"), settings, producer="haechi bench")
+        cache = Cache.open(Path(name, "cache"))
+        if failures := cache.failures:
+            raise HaechiError(f"{videos[int(failures[0].id)]}: {failures[0].message}; parity wants sound videos")
+        place = np.argsort(cache.media["id"].astype(str))  # (N,)
+
+        def stream(stream: str, array: str) -> np.ndarray:
+            values = cache.rows(stream, array)
+            values = values.reshape(len(videos), -1, *values.shape[1:])[place]  # (N, T or 1, ...)
+            return values.reshape(-1, *values.shape[2:])
+
+        return Features(
+            clip=stream("clip", "features"),
+            slowfast=stream("slowfast", "features"),
+            logits=stream("slowfast", "logits"),
+            time_seconds=stream("clip", "time_seconds"),
+        )
+
+
+def stored(features: Features) -> Features:
+    """What float16 leaves of the features."""
+
+    def store(values: np.ndarray) -> np.ndarray:
+        return to_store(values, store="float16", what="features").astype(np.float32)
+
+    return replace(
+        features, clip=store(features.clip), slowfast=store(features.slowfast), logits=store(features.logits)
+    )
+
+
+def compare(videos: Sequence[Path], settings: ExtractSettings, *, precisions: Sequence[str] = ()) -> list[Row]:
+    """All errors, each with its bound. `precisions` are compared besides float32."""
+    settings = replace(settings, precision="fp32")
+    reference = referred(videos, settings)
+    ours = extracted(videos, replace(settings, workers=1))
+
+    def rows(what: str, found: Features, against: Features, bound: float) -> list[Row]:
+        errors = found.errors(against).items()
+        return [Row(what=f"{what}, {name}", unit="", values=[error], at_most=bound) for name, error in errors]
+
+    seconds = float(np.abs(ours.time_seconds - reference.time_seconds).max())
+    one = replace(settings, batch_frames=1, batch_windows=1)
+    many = replace(settings, batch_frames=settings.frames * len(videos), batch_windows=len(videos), workers=2)
+    return [
+        *rows("fp32", ours, reference, BOUNDS["fp32"]),
+        *(
+            row
+            for precision in precisions
+            for row in rows(
+                precision, extracted(videos, replace(settings, precision=precision)), reference, BOUNDS[precision]
+            )
+        ),
+        *rows("float16 storage", stored(ours), ours, BOUND_STORAGE),
+        *rows("one frame, one window a batch", extracted(videos, one), ours, BOUND_BATCHES),
+        *rows("one batch, two workers, backwards", extracted(videos, many, backwards=True), ours, BOUND_BATCHES),
+        Row(what="times of frames, against PyAV's", unit="s", values=[seconds], at_most=BOUND_SECONDS),
+    ]
+
+
+@click.command()
+@sources
+@click.option("--videos", "num_videos", type=click.IntRange(min=2), default=4, show_default=True)
+@click.option("--clip-weights", default="random:0", show_default=True, help="As for haechi extract.")
+@click.option("--slowfast-weights", default="random:0", show_default=True, help="As for haechi extract.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(sorted(BOUNDS.keys() - {"fp32"})),
+    help="Compare this too. [default: what the hardware computes in]",
+)
+def main(
+    *,
+    data: Path | None,
+    out: Path,
+    quick: bool,
+    num_videos: int,
+    clip_weights: str,
+    slowfast_weights: str,
+    precisions: tuple[str, ...],
+) -> None:
+    """Print every error beside its bound; exit with 1 where one is broken."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = ExtractSettings(clip_weights=clip_weights, slowfast_weights=slowfast_weights)
+        small = {"height": 96, "width": 128, "num_frames": 40} if quick else {}
+        if quick:
+            settings = replace(settings, clip_model=write_clip_config(Path(folder, "clip")), frames=8)
+            shrink_slowfast()
+        videos = gather(data, Path(folder, "videos"), num_videos=num_videos, **small)
+        fastest = Compute.choose(settings).precision
+        rows = compare(videos, settings, precisions=precisions or [fastest] * (fastest != "fp32"))
+    untrained = "random" in clip_weights or "random" in slowfast_weights
+    show(measure.write(out, "parity", rows, untrained=untrained, num_videos=len(videos)))
+    sys.exit(any(row.holds is False for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A cache of numbers at the report's size: for benchmarks that need neither videos nor backbones."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from cache.schema import Item, Media, Provenance
+from cache.writer import shard_path, write_shard
+
+# Of the report: harmful and safe videos that train, and as many in proportion of the 580 that validate.
+TRAIN, VAL = (2393, 893), (422, 158)
+NUM_FRAMES, CLIP_WIDTH, SLOWFAST_WIDTH, NUM_LOGITS = 32, 512, 2304, 400
+SHARD_SIZE = 256
+
+SETTINGS = {
+    "store": "float16",
+    "clip": {"model": "numbers", "weights_sha256": "0" * 64, "trained": False, "widths": {"features": CLIP_WIDTH}},
+    "slowfast": {
+        "model": "numbers",
+        "weights_sha256": "0" * 64,
+        "trained": False,
+        "widths": {"features": SLOWFAST_WIDTH, "logits": NUM_LOGITS},
+    },
+}
+
+
+def write_cache(path: Path, *, share: float = 1.0) -> Path:
+    """Write the report's 3,866 videos, or a share of them, as random features that tell a little of the label."""
+    path.mkdir()
+    provenance = Provenance(
+        settings=SETTINGS,
+        clip_weights="random:0",
+        slowfast_weights="random:0",
+        device="none",
+        precision="fp32",
+        producer="haechi bench",
+        versions={},
+    )
+    rng = np.random.default_rng(0)
+    rows = [
+        (split, label)
+        for split, counts in (("train", TRAIN), ("val", VAL))
+        for label, count in zip((1, 0), counts, strict=True)
+        for _ in range(round(share * count))
+    ]
+    rows = [rows[i] for i in rng.permutation(len(rows))]
+    items = (_item(f"{i:05d}", split=split, label=label, rng=rng) for i, (split, label) in enumerate(rows))
+    for number, start in enumerate(range(0, len(rows), SHARD_SIZE)):
+        size = min(SHARD_SIZE, len(rows) - start)
+        write_shard(shard_path(path, number), [next(items) for _ in range(size)], [], provenance)
+    return path
+
+
+def _item(id: str, *, split: str, label: int, rng: np.random.Generator) -> Item:
+    media = Media(
+        id=id,
+        kind="video",
+        sha256=hashlib.sha256(id.encode()).hexdigest(),
+        size_bytes=1,
+        mtime_ns=1,
+        label=label,
+        split=split,
+        group="",
+        duration_seconds=10.0,
+        fps=25.0,
+        num_frames=250,
+        width=640,
+        height=360,
+    )
+    times = np.linspace(0, 9.96, NUM_FRAMES, dtype=np.float32)
+
+    def numbers(num_rows: int, width: int) -> np.ndarray:
+        return (rng.standard_normal((num_rows, width), dtype=np.float32) + 0.01 * label).astype(np.float16)
+
+    return Item(
+        media=media,
+        clip_features=numbers(NUM_FRAMES, CLIP_WIDTH),
+        clip_time_seconds=times,
+        slowfast_features=numbers(1, SLOWFAST_WIDTH),
+        slowfast_logits=numbers(1, NUM_LOGITS),
+        slowfast_start_seconds=times[:1],
+        slowfast_end_seconds=times[-1:] + np.float32(0.04),
+    )

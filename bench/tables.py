@@ -1,0 +1,78 @@
+"""README's tables from the JSON of the benchmarks: `python -m bench.tables README.md`.
+
+A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, NAME being that of a benchmark.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.figures import figure, mark, measured_on
+from bench.measure import RESULTS
+
+BLOCK = re.compile(r"(?P<head><!-- bench:(?P<name>\w+) -->\n).*?(?P<foot><!-- /bench:(?P=name) -->)", re.DOTALL)
+
+NOT_MEASURED = "not measured"
+
+
+def filled(text: str, results: Path = RESULTS) -> str:
+    """`text` with every table as the JSON in `results` has it."""
+    return BLOCK.sub(lambda found: found["head"] + table(found["name"], results) + found["foot"], text)
+
+
+def table(name: str, results: Path) -> str:
+    """The table of one benchmark, a column for the CPU and one for the GPU, and what they were measured on."""
+    on_cpu, on_gpu = (_read(results / f"{name}-{kind}.json") for kind in ("cpu", "cuda"))
+    if name == "scale":
+        body = "".join(_growth(result) for result in (on_cpu, on_gpu) if result)
+    else:
+        body = _rows(on_cpu, on_gpu)
+    notes = [f"{kind}: {measured_on(result)}" for kind, result in (("CPU", on_cpu), ("GPU", on_gpu)) if result]
+    return f"{body}\n{'. '.join(notes) or 'Not measured yet'}.\n"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _rows(on_cpu: dict[str, Any] | None, on_gpu: dict[str, Any] | None) -> str:
+    """A line a figure, in the order of the CPU's, then those that only a GPU has."""
+    cpu, gpu = ({row["what"]: row for row in result["rows"]} if result else None for result in (on_cpu, on_gpu))
+    lines = ["| | CPU | GPU | mark |", "|---|---|---|---|"]
+    for what, row in ((cpu or {}) | (gpu or {})).items():
+        lines.append(f"| {what} | {_cell(cpu, what)} | {_cell(gpu, what)} | {mark(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(rows: dict[str, Any] | None, what: str) -> str:
+    """Empty for what the other kind of machine alone has."""
+    if rows is None:
+        return NOT_MEASURED
+    return f"{figure(rows[what])}{', missed' if rows[what]['holds'] is False else ''}" if what in rows else ""
+
+
+def _growth(result: dict[str, Any]) -> str:
+    """A line a command, a column a size: time and peak memory; then the rows that have a mark."""
+    rows = {row["what"]: row for row in result["rows"]}
+    sizes = [f"{size:,} videos" for size in result["sizes"]]
+    lines = [f"| | {' | '.join(sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+    for command in result["commands"]:
+        cells = [", ".join(figure(rows[f"{command}, {size}: {kind}"]) for kind in ("time", "memory")) for size in sizes]
+        lines.append(f"| {command} | {' | '.join(cells)} |")
+    marked = [f"{row['what']}: {_cell(rows, row['what'])} ({mark(row)})" for row in rows.values() if mark(row)]
+    return "\n".join([*lines, "", f"{'; '.join(marked)}."]) + "\n"
+
+
+@click.command()
+@click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def main(documents: tuple[Path, ...]) -> None:
+    """Bring the tables of DOCUMENTS up to the JSON."""
+    for path in documents:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The videos that are measured on: those given, or generated ones, and manifests that name them."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from extract.manifest import read_manifest
+from extract.samples import scene, write_video
+from extract.sampling import uniform
+
+VARIABLE_RATE = 3  # every third generated video has a variable frame rate
+
+
+def gather(
+    data: Path | None, folder: Path, *, num_videos: int, height: int = 360, width: int = 640, num_frames: int = 100
+) -> list[Path]:
+    """`num_videos` of `data` (a manifest or a folder), evenly spread over it; without `data` generated in `folder`."""
+    if data is not None:
+        paths = [entry.path for entry in read_manifest(data).entries]
+        return [paths[i] for i in uniform(len(paths), min(num_videos, len(paths)))]
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        write_video(
+            folder / f"generated-{i:02d}.mp4",
+            scene(seed=i, restless=bool(i % 2), num_frames=num_frames, height=height, width=width),
+            times_seconds=variable_times(num_frames) if i % VARIABLE_RATE == 1 else None,
+        )
+        for i in range(num_videos)
+    ]
+
+
+def variable_times(num_frames: int) -> list[float]:
+    """When each frame is shown: 30 frames a second, in the second half 5."""
+    fast = num_frames // 2
+    return [i / 30 for i in range(fast)] + [fast / 30 + i / 5 for i in range(num_frames - fast)]
+
+
+def write_manifest(path: Path, videos: Sequence[Path], *, num_rows: int | None = None) -> Path:
+    """A manifest of `num_rows` rows (as many as there are videos), which repeats the videos under other ids.
+
+    Labels alternate, and two rows in ten validate.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "path", "label", "split"])
+        for i in range(num_rows or len(videos)):
+            writer.writerow([f"{i:05d}", videos[i % len(videos)], i % 2, "val" if i % 10 < 2 else "train"])
+    return path

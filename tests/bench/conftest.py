@@ -1,0 +1,44 @@
+"""Commands in this process and networks in miniature: the benchmarks' own code, without the seconds of start-up."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("cv2", reason="opencv is not installed: no benchmarks")
+pytest.importorskip("psutil", reason="psutil is not installed: no benchmarks")
+
+import haechi
+from bench import contestants, measure, tiny
+from extract import slowfast
+
+COMMANDS = {"haechi": haechi.main, "bench.tiny": haechi.main, "bench.contestants": contestants.main}
+
+
+@pytest.fixture
+def small_slowfast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """slowfast_r50 in miniature until the test ends."""
+    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", slowfast.MODELS["slowfast_r50"])
+    monkeypatch.setattr(slowfast.SlowFast, "transform", slowfast.SlowFast.transform)
+    tiny.shrink_slowfast()
+
+
+@pytest.fixture
+def in_process(small_slowfast: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`measure.run` calls a command instead of starting it."""
+
+    def run(command: Sequence[str | Path], *, watch: bool = False) -> measure.Run:
+        module, *arguments = map(str, command)
+        started = time.perf_counter()
+        result = CliRunner().invoke(COMMANDS[module], arguments, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return measure.Run(
+            seconds=time.perf_counter() - started,
+            peak_megabytes=100.0 if watch else 0.0,
+            device_megabytes=[],
+            told=result.stdout,
+        )
+
+    monkeypatch.setattr(measure, "run", run)

@@ -1,0 +1,64 @@
+"""README's tables are those of the JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import measure, tables
+
+EMPTY = "before\n<!-- bench:extract -->\nold\n<!-- /bench:extract -->\nafter\n"
+
+
+def write(folder: Path, kind: str, rows: list[measure.Row], *, name: str = "extract", **facts: Any) -> None:
+    result = {
+        "bench": name,
+        "date": "2026-01-02",
+        "machine": {"cpu": "A CPU", "cores": 2, "memory_gb": 8, "gpu": "A GPU" if kind == "cuda" else None},
+        "versions": {"torch": "2.0"},
+        "untrained": True,
+        "rows": [row.to_dict() for row in rows],
+        **facts,
+    }
+    (folder / f"{name}-{kind}.json").write_text(json.dumps(result))
+
+
+def test_the_readme_is_up_to_date() -> None:
+    readme = (measure.ROOT / "README.md").read_text(encoding="utf-8")
+    assert tables.filled(readme) == readme
+
+
+def test_a_table_has_both_machines_and_the_marks(tmp_path: Path) -> None:
+    ours = measure.Row(what="ours", unit="s", values=[1.0, 2.0, 3.0])
+    ratio = measure.Row(what="faster", unit="x", values=[4.0], at_least=5.0)
+    write(tmp_path, "cpu", [ours, ratio])
+    without_gpu = tables.filled(EMPTY, tmp_path)
+    assert "| ours | 2 s (1 to 3) | not measured |  |\n" in without_gpu
+    assert "| faster | 4 x, missed | not measured | at least 5 |\n" in without_gpu
+    assert "\nCPU: A CPU, 2 cores, 8 GB; torch 2.0; 2026-01-02; UNTRAINED weights.\n" in without_gpu
+    assert without_gpu.startswith("before\n")
+    assert without_gpu.endswith("-->\nafter\n")
+    assert "old" not in without_gpu
+    assert tables.filled(without_gpu, tmp_path) == without_gpu
+
+    write(tmp_path, "cuda", [ours])
+    both = tables.filled(EMPTY, tmp_path)
+    assert "| ours | 2 s (1 to 3) | 2 s (1 to 3) |  |\n" in both
+    assert "| faster | 4 x, missed |  | at least 5 |\n" in both
+    assert "GPU: A GPU; A CPU" in both
+
+
+def test_nothing_measured_yet(tmp_path: Path) -> None:
+    assert "Not measured yet" in tables.filled(EMPTY, tmp_path)
+
+
+def test_growth_has_a_column_a_size(tmp_path: Path) -> None:
+    rows = [
+        measure.Row(what=f"train, {size} videos: {kind}", unit=unit, values=[size * 2.0])
+        for size in (10, 20)
+        for kind, unit in (("time", "s"), ("memory", "MB"))
+    ]
+    rows.append(measure.Row(what="growth", unit="x", values=[1.0], at_most=1.1))
+    write(tmp_path, "cpu", rows, name="scale", commands=["train"], sizes=[10, 20])
+    text = tables.filled(EMPTY.replace("extract", "scale"), tmp_path)
+    assert "| | 10 videos | 20 videos |\n|---|---|---|\n| train | 20 s, 20 MB | 40 s, 40 MB |\n" in text
+    assert "growth: 1 x (at most 1.1)" in text
