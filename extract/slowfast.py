@@ -23,7 +23,7 @@ PRETRAINED = "kinetics400"
 MODELS = {"slowfast_r50": hub.slowfast_r50, "slowfast_r101": hub.slowfast_r101}
 
 # pytorchvideo's tutorial for slowfast_r50: side 256, 32 frames, alpha 4, mean 0.45, std 0.225 for all three colours.
-TRANSFORM = FrameTransform(size=256, interpolation="bilinear")
+TRANSFORM = FrameTransform(size=256, interpolation="bilinear", rounds_once=True)
 FAST_FRAMES = 32
 ALPHA = 4
 MEAN, STD = 0.45, 0.225
@@ -66,6 +66,7 @@ class SlowFast:
                 "size": TRANSFORM.size,
                 "interpolation": TRANSFORM.interpolation,
                 "mode": TRANSFORM.mode,
+                "rounds_once": TRANSFORM.rounds_once,
                 "mean": MEAN,
                 "std": STD,
             },

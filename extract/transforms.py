@@ -1,11 +1,15 @@
 """Pixels to model input, on the CPU, from the full source resolution."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+# Pixels of the source that the wider of the filters reaches to each side, where it does not shrink.
+REACH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,9 @@ class FrameTransform:
     interpolation: str
     """A key of `RESAMPLING`."""
     mode: str = "shortest"
+    rounds_once: bool = False
+    """Filter in float and round the result, as a network sees it that was trained on float frames. Pillow's way with
+    pictures, which CLIP was trained on, rounds after each of two passes."""
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Transform one frame (H, W, 3) uint8 to (size, size, 3) uint8."""
@@ -31,8 +38,26 @@ class FrameTransform:
             new_width, new_height = self.size, int(self.size * height / width)
         else:
             new_width, new_height = int(self.size * width / height), self.size
+        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
+        if self.rounds_once:
+            return self._filter_in_float(frame, new_width, new_height, left, top)
         picture = Image.fromarray(frame)
         if (new_width, new_height) != (width, height):
             picture = picture.resize((new_width, new_height), RESAMPLING[self.interpolation])
-        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
         return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))
+
+    def _filter_in_float(self, frame: np.ndarray, new_width: int, new_height: int, left: int, top: int) -> np.ndarray:
+        """The same crop, of which little more than itself is computed: Pillow filters floats a colour at a time."""
+        height, width = frame.shape[:2]
+        # Columns and rows around the crop that its own edge would change: they are computed and cut off.
+        margin = math.ceil(REACH * max(1, new_width / width, new_height / height)) + 1
+        x0, y0 = max(0, left - margin), max(0, top - margin)
+        x1, y1 = min(new_width, left + self.size + margin), min(new_height, top + self.size + margin)
+        box = (x0 * width / new_width, y0 * height / new_height, x1 * width / new_width, y1 * height / new_height)
+        result = np.empty((self.size, self.size, 3), np.uint8)
+        for colour in range(3):
+            plane = Image.fromarray(frame[:, :, colour].astype(np.float32))
+            resized = np.asarray(plane.resize((x1 - x0, y1 - y0), RESAMPLING[self.interpolation], box))
+            crop = resized[top - y0 :, left - x0 :][: self.size, : self.size]
+            result[:, :, colour] = np.rint(crop).clip(0, 255)
+        return result

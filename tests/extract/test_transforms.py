@@ -34,10 +34,10 @@ def test_squash_is_open_clips_own_to_the_pixel(height: int, width: int) -> None:
     assert torch.equal(torch.from_numpy(ours.copy()).permute(2, 0, 1).float() / 255, theirs(Image.fromarray(frame)))
 
 
-@pytest.mark.parametrize(("height", "width"), SIZES)
-def test_slowfast_frames_are_torchvisions_to_one_level(height: int, width: int) -> None:
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (30, 70), (16, 16), (90, 20), (2160, 3840)])
+def test_slowfast_frames_are_torchvisions_float_frames_rounded_once(height: int, width: int) -> None:
     frame = noise(height, width)
     ours = torch.from_numpy(TRANSFORM(frame).copy()).permute(2, 0, 1).float()
     pixels = torch.from_numpy(frame).permute(2, 0, 1).float()
     theirs = F.center_crop(F.resize(pixels, 256, InterpolationMode.BILINEAR, antialias=True), 256)
-    assert (ours - theirs).abs().max() <= 1.01  # Pillow rounds to whole levels after each of its two passes
+    assert (ours - theirs).abs().max() <= 0.51
