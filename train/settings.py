@@ -11,10 +11,19 @@ from train.errors import TrainError
 SLOWFAST_CHOICES = ("pooled", "logits", "none")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 
-# Where each preset differs from the fields' defaults.
+# Where each preset differs from the fields' defaults. Those of `fast` were chosen by cross-validation and time; drawing
+# the encoder's dropout took a third of a step on a CPU and changed no figure.
 PRESETS: dict[str, dict[str, Any]] = {
     "model4": {},
-    "fast": {"projection": 256, "num_layers": 1, "batch_size": 64, "lr": 1e-3, "precision": "auto"},
+    "fast": {
+        "projection": 256,
+        "num_layers": 1,
+        "feedforward": 256,
+        "dropout": 0.0,
+        "batch_size": 64,
+        "lr": 1e-3,
+        "precision": "auto",
+    },
 }
 DEFAULT_PRESET = "fast"
 
