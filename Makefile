@@ -11,7 +11,7 @@ CACHE ?= out/cache
 RUN ?= out/run
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train inspect verify validate test lint format clean
+.PHONY: help install demo features train inspect verify validate parity bench test lint format clean
 
 help: ## Show this list
 	@printf 'Usage: make TARGET [DATA=…] [CACHE=…] [RUN=…] [ARGS="flags of the command"]\n\n'
@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed; say make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[extract,train,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[extract,train,bench,dev]'
 	touch $@
 
 demo: $(INSTALLED) ## From nothing to a trained head on generated videos, without a network (untrained weights)
@@ -51,6 +51,12 @@ verify: $(INSTALLED) ## Check every byte of CACHE
 validate: $(INSTALLED) ## Check the videos of DATA without extracting
 	$(if $(DATA),,$(error say which videos: make validate DATA=manifest.csv))
 	$(HAECHI) validate '$(DATA)' $(ARGS)
+
+parity: $(INSTALLED) ## Compare features with a plain reference (DATA: your videos instead of generated ones)
+	$(BIN)/python -m bench.parity $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+bench: $(INSTALLED) ## Measure everything that README says of speed, write it to docs/bench, renew README's tables
+	$(BIN)/python -m bench $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 test: $(INSTALLED) ## Run the whole suite
 	$(BIN)/python -m pytest $(ARGS)

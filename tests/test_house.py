@@ -45,6 +45,12 @@ def test_arrows(package: str) -> None:
         assert not imported & FORBIDDEN[package], file
 
 
+def test_nothing_rests_on_the_benchmarks() -> None:
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            assert "bench" not in imports_of(file), file
+
+
 def run_without(packages: set[str], code: str) -> subprocess.CompletedProcess[str]:
     """Run code in an interpreter in which some packages cannot be imported."""
     block = f"import sys\nfor name in {sorted(packages)!r}: sys.modules[name] = None\n"
