@@ -74,7 +74,7 @@ def shrink_slowfast() -> None:
             return logits
 
     slowfast.MODELS["slowfast_r50"] = Small
-    slowfast.SlowFast.transform = FrameTransform(size=SIDE, interpolation="bilinear", rounds_once=True)
+    slowfast.SlowFast.transform = FrameTransform(size=SIDE, interpolation="bilinear", in_float=True)
 
 
 if __name__ == "__main__":  # decoding processes load this file too, and need none of it

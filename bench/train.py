@@ -69,7 +69,7 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool, report_steps
     to_plain = measure.ratios(times["ours"], times["plain"])
     rows = [
         Row(
-            what=f"`haechi train --preset {PRESET}`, {EPOCHS} epochs, from command to result",
+            what=f"{EPOCHS} epochs of `haechi train --preset {PRESET}`, from command to result",
             unit="s",
             values=commands,
             at_most=MARK_SECONDS,

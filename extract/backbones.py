@@ -23,6 +23,10 @@ from extract.workers import Decoded, Output
 BATCHES_ON_GPU = 2
 
 
+# Of frames.
+DTYPES: dict[type[np.generic], torch.dtype] = {np.uint8: torch.uint8, np.float16: torch.float16}
+
+
 class DeviceMemoryError(HaechiError):
     """The device's memory is too small for even one frame or window."""
 
@@ -107,7 +111,7 @@ class Backbones:
     def start(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor) -> Running:
         """Begin with B videos; on a GPU this returns before they are done.
 
-        `clip_frames` (B, T, h, w, 3) and `slowfast_frames` (B, 32, H, W, 3), uint8, in host memory, are not to be
+        `clip_frames` (B, T, h, w, 3) and `slowfast_frames` (B, 32, H, W, 3), 0..255, in host memory, are not to be
         changed before the result is there. More than a batch is cut into batches.
 
         Raises `DeviceMemoryError` where not even batches of one fit.
@@ -150,7 +154,9 @@ class Backbones:
         """Host memory for the frames of one batch of videos, a tensor an output."""
         pinned = self._compute.on_gpu  # the GPU fetches from pinned memory by itself
         return [
-            torch.empty((self._videos_per_batch, *output.shape), dtype=torch.uint8, pin_memory=pinned)
+            torch.empty(
+                (self._videos_per_batch, *output.shape), dtype=DTYPES[output.transform.dtype], pin_memory=pinned
+            )
             for output in self.outputs
         ]
 

@@ -43,7 +43,7 @@ def sample(
     """Check a video, decode its sampled frames once, write each transform's result.
 
     An output (transform, positions, array) receives the frames at those positions of the T sampled ones: the array
-    has shape (len(positions), size, size, 3), uint8. Frames are transformed one by one, so that memory holds one
+    has shape (len(positions), size, size, 3). Frames are transformed one by one, so that memory holds one
     frame of the source at a time.
 
     Raises `UnusableError` for every way in which the file, its header or a sampled frame is not sound.

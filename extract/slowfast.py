@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -23,7 +24,7 @@ PRETRAINED = "kinetics400"
 MODELS = {"slowfast_r50": hub.slowfast_r50, "slowfast_r101": hub.slowfast_r101}
 
 # pytorchvideo's tutorial for slowfast_r50: side 256, 32 frames, alpha 4, mean 0.45, std 0.225 for all three colours.
-TRANSFORM = FrameTransform(size=256, interpolation="bilinear", rounds_once=True)
+TRANSFORM = FrameTransform(size=256, interpolation="bilinear", in_float=True)
 FAST_FRAMES = 32
 ALPHA = 4
 MEAN, STD = 0.45, 0.225
@@ -66,7 +67,7 @@ class SlowFast:
                 "size": TRANSFORM.size,
                 "interpolation": TRANSFORM.interpolation,
                 "mode": TRANSFORM.mode,
-                "rounds_once": TRANSFORM.rounds_once,
+                "frames": np.dtype(TRANSFORM.dtype).name,
                 "mean": MEAN,
                 "std": STD,
             },
@@ -77,7 +78,7 @@ class SlowFast:
 
     @torch.inference_mode()
     def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run windows (B, 32, H, W, 3) uint8; features (B, 2304) and logits (B, 400), float32; all on its device."""
+        """Run windows (B, 32, H, W, 3), 0..255; features (B, 2304) and logits (B, 400), float32; all on its device."""
         fast = windows.permute(0, 4, 1, 2, 3).float()  # (B, 3, 32, H, W)
         fast = ((fast / 255 - MEAN) / STD).to(self._dtype, memory_format=torch.channels_last_3d)
         slow = fast[:, :, uniform(FAST_FRAMES, FAST_FRAMES // ALPHA)]  # (B, 3, 8, H, W)

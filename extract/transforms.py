@@ -14,7 +14,7 @@ REACH = 2
 
 @dataclass(frozen=True, kw_only=True)
 class FrameTransform:
-    """Resize with Pillow's antialiased filter, then cut the centre: uint8 RGB in, uint8 RGB out.
+    """Resize with Pillow's antialiased filter, then cut the centre: uint8 RGB in, uint8 or float16 RGB out.
 
     `shortest` brings the short side to `size` and crops the long one; `squash` ignores the aspect ratio. Both follow
     torchvision's Resize and CenterCrop to the pixel, because open_clip's own preprocessing is made of them.
@@ -25,12 +25,18 @@ class FrameTransform:
     interpolation: str
     """A key of `RESAMPLING`."""
     mode: str = "shortest"
-    rounds_once: bool = False
-    """Filter in float and round the result, as a network sees it that was trained on float frames. Pillow's way with
-    pictures, which CLIP was trained on, rounds after each of two passes."""
+    in_float: bool = False
+    """Filter in float, as a network sees frames that was trained on float frames, and keep 0..255 as float16: an
+    eighth of a level is its largest step. Pillow's way with pictures, which CLIP was trained on, rounds to whole levels
+    after each of two passes."""
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of the result."""
+        return np.float16 if self.in_float else np.uint8
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Transform one frame (H, W, 3) uint8 to (size, size, 3) uint8."""
+        """Transform one frame (H, W, 3) uint8 to (size, size, 3) of `dtype`."""
         height, width = frame.shape[:2]
         if self.mode == "squash":
             new_width = new_height = self.size
@@ -39,7 +45,7 @@ class FrameTransform:
         else:
             new_width, new_height = int(self.size * width / height), self.size
         left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
-        if self.rounds_once:
+        if self.in_float:
             return self._filter_in_float(frame, new_width, new_height, left, top)
         picture = Image.fromarray(frame)
         if (new_width, new_height) != (width, height):
@@ -54,10 +60,9 @@ class FrameTransform:
         x0, y0 = max(0, left - margin), max(0, top - margin)
         x1, y1 = min(new_width, left + self.size + margin), min(new_height, top + self.size + margin)
         box = (x0 * width / new_width, y0 * height / new_height, x1 * width / new_width, y1 * height / new_height)
-        result = np.empty((self.size, self.size, 3), np.uint8)
+        result = np.empty((self.size, self.size, 3), self.dtype)
         for colour in range(3):
             plane = Image.fromarray(frame[:, :, colour].astype(np.float32))
             resized = np.asarray(plane.resize((x1 - x0, y1 - y0), RESAMPLING[self.interpolation], box))
-            crop = resized[top - y0 :, left - x0 :][: self.size, : self.size]
-            result[:, :, colour] = np.rint(crop).clip(0, 255)
+            result[:, :, colour] = resized[top - y0 :, left - x0 :][: self.size, : self.size]
         return result

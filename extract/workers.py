@@ -42,12 +42,12 @@ class Output:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(frames, height, width, RGB) of the uint8 array a video gives."""
+        """(frames, height, width, RGB) of the array a video gives."""
         return len(self.positions), self.transform.size, self.transform.size, 3
 
     @property
     def num_bytes(self) -> int:
-        return int(np.prod(self.shape))
+        return int(np.prod(self.shape)) * np.dtype(self.transform.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +204,8 @@ def _views(memory: mmap.mmap, outputs: Sequence[Output]) -> list[np.ndarray]:
     """One array an output, one after another in the slot."""
     views, offset = [], 0
     for output in outputs:
-        views.append(np.frombuffer(memory, np.uint8, output.num_bytes, offset).reshape(output.shape))
+        count, dtype = int(np.prod(output.shape)), output.transform.dtype
+        views.append(np.frombuffer(memory, dtype, count, offset).reshape(output.shape))
         offset += output.num_bytes
     return views
 

@@ -35,9 +35,9 @@ def test_squash_is_open_clips_own_to_the_pixel(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (30, 70), (16, 16), (90, 20), (2160, 3840)])
-def test_slowfast_frames_are_torchvisions_float_frames_rounded_once(height: int, width: int) -> None:
+def test_slowfast_frames_are_torchvisions_float_frames(height: int, width: int) -> None:
     frame = noise(height, width)
     ours = torch.from_numpy(TRANSFORM(frame).copy()).permute(2, 0, 1).float()
     pixels = torch.from_numpy(frame).permute(2, 0, 1).float()
     theirs = F.center_crop(F.resize(pixels, 256, InterpolationMode.BILINEAR, antialias=True), 256)
-    assert (ours - theirs).abs().max() <= 0.51
+    assert (ours - theirs).abs().max() <= 0.08  # float16 holds eighths beyond 128
