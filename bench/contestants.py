@@ -103,7 +103,7 @@ CONTESTANTS = {"report": report, "model": model, "decode": decode}
 def main(name: str, manifest: Path, settings: str, *, small: bool) -> None:
     """Let one of them run on the videos of MANIFEST."""
     if small:
-        from bench.tiny import shrink_slowfast
+        from bench.networks import shrink_slowfast
 
         shrink_slowfast()
     work_seconds = CONTESTANTS[name](read_manifest(manifest), ExtractSettings(**json.loads(settings)))

@@ -1,6 +1,6 @@
 """Cost as work grows: time and peak memory of four commands at 100, 1,000 and 10,000 videos: `python -m bench.scale`.
 
-A few short videos stand under many ids, and both networks are miniatures (`bench.tiny`): this is the cost of everything
+A few short videos stand under many ids, and both networks are miniatures (`bench.networks`): this is the cost of everything
 around the backbones.
 """
 
@@ -13,7 +13,7 @@ from bench import measure
 from bench.figures import show
 from bench.measure import Row
 from bench.options import common
-from bench.tiny import write_clip_config
+from bench.networks import write_clip_config
 from bench.videos import gather, write_manifest
 
 SIZES, QUICK_SIZES = (100, 1_000, 10_000), (10, 20, 40)

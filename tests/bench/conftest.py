@@ -11,7 +11,7 @@ pytest.importorskip("cv2", reason="opencv is not installed: no benchmarks")
 pytest.importorskip("psutil", reason="psutil is not installed: no benchmarks")
 
 import haechi
-from bench import contestants, measure, tiny
+from bench import contestants, measure, networks
 from extract import slowfast
 
 COMMANDS = {"haechi": haechi.main, "bench.tiny": haechi.main, "bench.contestants": contestants.main}
@@ -22,7 +22,7 @@ def small_slowfast(monkeypatch: pytest.MonkeyPatch) -> None:
     """slowfast_r50 in miniature until the test ends."""
     monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", slowfast.MODELS["slowfast_r50"])
     monkeypatch.setattr(slowfast.SlowFast, "transform", slowfast.SlowFast.transform)
-    tiny.shrink_slowfast()
+    networks.shrink_slowfast()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from bench import parity
 from bench.parity import BOUNDS, compare, extracted, referred, relative_error
-from bench.tiny import SIDE, write_clip_config
+from bench.networks import SIDE, write_clip_config
 from bench.videos import gather
 from extract import openclip, slowfast
 from extract.settings import ExtractSettings

@@ -10,7 +10,7 @@ import pytest
 from extract import slowfast
 from extract.samples import scene, write_tone, write_video
 from extract.settings import ExtractSettings
-from tests.extract import tiny
+from bench import networks
 
 # The transformation matrix of an MP4 track (ISO/IEC 14496-12, tkhd): none, and a quarter turn clockwise.
 UPRIGHT = b"".join(n.to_bytes(4, "big", signed=True) for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))
@@ -58,9 +58,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSettings:
     """Settings whose backbones are tiny and run in milliseconds."""
-    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", tiny.slowfast_r50)
+    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
     return ExtractSettings(
-        clip_model=tiny.write_clip_config(tmp_path / "tiny-clip"),
+        clip_model=networks.write_clip_config(tmp_path / "tiny-clip"),
         clip_weights="random:0",
         slowfast_weights="random:0",
         frames=8,

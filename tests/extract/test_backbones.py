@@ -18,7 +18,7 @@ from extract.settings import ExtractSettings, SettingsError
 from extract.slowfast import SlowFast
 from extract.weights import Weights, WeightsError
 from extract.workers import Decoded
-from tests.extract import tiny
+from bench import networks
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
@@ -29,7 +29,7 @@ def tiny_clip(model: str, weights: str) -> OpenClip:
 
 @pytest.fixture
 def clip_model(tmp_path: Path) -> str:
-    return tiny.write_clip_config(tmp_path / "tiny-clip")
+    return networks.write_clip_config(tmp_path / "tiny-clip")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def clip_file(clip_model: str, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_slowfast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", tiny.slowfast_r50)
+    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
 
 
 def frames(*shape: int) -> torch.Tensor:
@@ -53,13 +53,13 @@ def test_clip_features_are_encode_image_of_open_clips_own_preprocessing(clip_mod
     backbone = tiny_clip(clip_model, str(clip_file))
     module = open_clip.create_model(clip_model, load_weights=False)
     module.load_state_dict(torch.load(clip_file, weights_only=True))
-    pixels = frames(3, 64, 64, 3)
-    config = tiny.CLIP_CONFIG["preprocess_cfg"]
+    pixels = frames(3, 32, 32, 3)
+    config = networks.CLIP_CONFIG["preprocess_cfg"]
     mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():
         expected = module.eval().encode_image((pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
     np.testing.assert_allclose(backbone.features(pixels), expected.numpy(), atol=1e-5)
-    assert backbone.width == tiny.CLIP_WIDTH
+    assert backbone.width == networks.CLIP_WIDTH
     assert backbone.identity["trained"]
 
 
@@ -71,7 +71,7 @@ def test_random_weights_are_the_same_for_the_same_seed_and_say_that_they_are_unt
     assert first.identity == again.identity
     assert first.identity["weights_sha256"] != other.identity["weights_sha256"]
     assert first.identity["trained"] is False
-    pixels = frames(2, 64, 64, 3)
+    pixels = frames(2, 32, 32, 3)
     assert (first.features(pixels) == again.features(pixels)).all()
     assert (first.features(pixels) != other.features(pixels)).any()
 
@@ -136,7 +136,7 @@ def test_files_that_are_no_weights_of_this_model(
 
 def test_slowfast_features_and_logits_are_the_networks_own(tiny_slowfast: None, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    module = tiny.TinySlowFast()
+    module = networks.SmallSlowFast()
     norm = module.blocks[0].norm  # as training leaves them: folding them into the convolutions must not show
     for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
         tensor.data.uniform_(0.5, 2)
@@ -151,7 +151,7 @@ def test_slowfast_features_and_logits_are_the_networks_own(tiny_slowfast: None, 
     ours, our_logits = backbone.forward(windows)
     np.testing.assert_allclose(our_logits, logits.numpy(), atol=1e-5)
     np.testing.assert_allclose(ours, pooled.numpy(), atol=1e-5)
-    assert backbone.identity["widths"] == {"features": tiny.SLOWFAST_WIDTH, "logits": tiny.NUM_LOGITS}
+    assert backbone.identity["widths"] == {"features": networks.SLOWFAST_WIDTH, "logits": networks.NUM_LOGITS}
 
 
 def test_slowfast_weights_of_other_names(tiny_slowfast: None) -> None:
@@ -182,7 +182,7 @@ def test_all_missing_weights_are_named_at_once(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_batches_of_any_size_give_the_same_features(tiny_settings: ExtractSettings) -> None:
-    clip, windows = frames(5, 8, 64, 64, 3), frames(5, 32, 256, 256, 3)
+    clip, windows = frames(5, 8, 32, 32, 3), frames(5, 32, 256, 256, 3)
     results = []
     for batch_frames, batch_windows in ((0, 0), (3, 2), (100, 100)):
         settings = ExtractSettings(
@@ -203,7 +203,7 @@ def test_every_video_gets_its_own_features_whatever_the_batches(
     """Batches that run beside each other, as on a GPU, are filled anew only once their features are there."""
     settings = ExtractSettings(**{**vars(tiny_settings), "batch_windows": 2})
     backbones = Backbones(settings, Compute.choose(settings))
-    clip, windows = frames(7, 8, 64, 64, 3), frames(7, 32, 256, 256, 3)
+    clip, windows = frames(7, 8, 32, 32, 3), frames(7, 32, 256, 256, 3)
     queue = Queue(backbones, num_running=num_running)
     finished = []
     for i in range(7):
@@ -230,7 +230,7 @@ def test_a_device_too_small_for_one_frame_is_told(
 
     monkeypatch.setattr(SlowFast, "forward", full)
     with pytest.raises(DeviceMemoryError, match="memory of cpu is too small for batch_windows=1"):
-        backbones.run(frames(4, 8, 64, 64, 3), frames(4, 32, 256, 256, 3))
+        backbones.run(frames(4, 8, 32, 32, 3), frames(4, 32, 256, 256, 3))
 
 
 def run_blocks(module: torch.nn.Module, pathways: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -266,7 +266,7 @@ def test_precision_and_device_are_no_part_of_the_fingerprint(tiny_settings: Extr
 
 
 def test_bfloat16_is_near_float32(clip_model: str) -> None:
-    pixels = frames(4, 64, 64, 3)
+    pixels = frames(4, 32, 32, 3)
     exact = tiny_clip(clip_model, "random:0").features(pixels)
     near = OpenClip(model=clip_model, weights="random:0", device=torch.device("cpu"), dtype=torch.bfloat16)
     rounded = near.features(pixels)

@@ -14,7 +14,7 @@ from cache.reader import Cache
 from extract import slowfast
 from extract.reasons import Reason
 from extract.steps import STEPS
-from tests.extract import tiny
+from bench import networks
 
 NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "text.mp4", "cut.mp4", "audio_only.mp4", "damaged.mp4", "gone.mp4"]
 REASONS = {
@@ -38,8 +38,8 @@ def labels(videos: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", tiny.slowfast_r50)
-    model = tiny.write_clip_config(tmp_path / "tiny-clip")
+    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+    model = networks.write_clip_config(tmp_path / "tiny-clip")
     flags = ["--clip-model", model, "--clip-weights", "random:0", "--slowfast-weights", "random:0"]
     return [*flags, "--device", "cpu", "--frames", "8"]
 

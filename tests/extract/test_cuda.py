@@ -26,7 +26,7 @@ def backbones(settings: ExtractSettings, **changes: object) -> Backbones:
 def frames(num_videos: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(0)
     return (
-        torch.from_numpy(rng.integers(0, 256, (num_videos, 8, 64, 64, 3), dtype=np.uint8)),
+        torch.from_numpy(rng.integers(0, 256, (num_videos, 8, 32, 32, 3), dtype=np.uint8)),
         torch.from_numpy(rng.integers(0, 256, (num_videos, 32, 256, 256, 3), dtype=np.uint8)),
     )
 
