@@ -1,21 +1,60 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from train.errors import TrainError
-from train.threshold import TABLE_THRESHOLDS, Threshold, best_threshold, chosen_row, predict, threshold_table
+from train.policy import Policy
+from train.threshold import (
+    TABLE_THRESHOLDS,
+    Choice,
+    Curve,
+    Threshold,
+    cautions,
+    choose_threshold,
+    chosen_row,
+    predict,
+    threshold_table,
+)
+
+F1 = Policy.parse("f1")
+
+POLICIES = ["f1", "fbeta:2", "fbeta:0.5", "precision>=0.9", "precision>=0.5", "recall>=0.9", "fpr<=0.1", "cost:1,10"]
 
 
-def brute_force(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Best F1 and its threshold by the documented rule, interval by interval, in plain Python."""
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> Choice:
+    return choose_threshold(scores, labels, F1)
 
-    def f1(threshold: float) -> float:
-        tp = sum(s >= threshold and y == 1 for s, y in zip(scores, labels, strict=True))
-        predicted = sum(s >= threshold for s in scores)
-        return 2 * tp / (predicted + sum(y == 1 for y in labels))
 
-    edges = sorted(set(scores.tolist()))
-    pieces = [(low, high, f1(high)) for low, high in zip([0.0, *edges[:-1]], edges, strict=True)]
+def goodness(policy: str, tp: int, fp: int, num_harmful: int, num_safe: int) -> tuple[bool, Fraction, Fraction]:
+    """Whether the bound is kept, what is maximised, what decides among equals, in exact numbers."""
+    precision = Fraction(tp, tp + fp) if tp + fp else Fraction(0)
+    recall, fpr = Fraction(tp, max(num_harmful, 1)), Fraction(fp, max(num_safe, 1))
+    name, _, number = policy.replace("=", "").replace(":", "<").replace(">", "<").partition("<")
+    if name in ("f1", "fbeta"):
+        square = Fraction(number or 1) ** 2
+        below = (1 + square) * tp + square * (num_harmful - tp) + fp
+        return True, (1 + square) * tp / below if below else Fraction(0), Fraction(0)
+    if name == "cost":
+        a, b = map(int, number.split(","))
+        return True, Fraction(-a * fp - b * (num_harmful - tp)), Fraction(0)
+    kept, aim = {"precision": (precision, recall), "recall": (recall, precision), "fpr": (-fpr, recall)}[name]
+    met = kept >= Fraction(number) * (-1 if name == "fpr" else 1)
+    return met, *((aim, kept) if met else (kept, aim))
+
+
+def brute_force(scores: list[float], labels: list[int], policy: str) -> tuple[tuple, float]:
+    """The best goodness and its threshold by the documented rule, interval by interval, in plain Python."""
+
+    def at(threshold: float) -> tuple:
+        flagged = [y for s, y in zip(scores, labels, strict=True) if s >= threshold]
+        return goodness(policy, sum(flagged), len(flagged) - sum(flagged), sum(labels), len(labels) - sum(labels))
+
+    edges = sorted(set(scores))
+    pieces = [(low, high, at(high)) for low, high in zip([0.0, *edges[:-1]], edges, strict=True)]
+    if edges[-1] < 1:
+        pieces.append((edges[-1], 1.0, at(1.0)))
     best = max(piece[2] for piece in pieces)
     plateaus: list[tuple[float, float]] = []
     for low, high, value in pieces:
@@ -27,22 +66,63 @@ def brute_force(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return best, (low + high) / 2
 
 
-@pytest.mark.parametrize("digits", [1, 2, 12])
-def test_it_agrees_with_brute_force(digits: int) -> None:
-    rng = np.random.default_rng(digits)
-    for _ in range(300):
+@pytest.mark.parametrize("policy", POLICIES)
+def test_it_agrees_with_brute_force(policy: str) -> None:
+    rng = np.random.default_rng(POLICIES.index(policy))
+    for case in range(1000):
         n = int(rng.integers(1, 30))
-        scores = rng.random(n).round(digits).clip(0.01, 1)
-        labels = (rng.random(n) < rng.uniform(0.1, 0.9)).astype(np.int8)
-        labels[rng.integers(n)] = 1
-        found = best_threshold(scores, labels)
-        f1, threshold = brute_force(scores, labels)
-        assert found.f1 == f1
+        scores = rng.random(n).round([1, 2, 12][case % 3]).clip(0.01, 1)
+        labels = (rng.random(n) < rng.choice([0, 0.2, 0.5, 0.8, 1])).astype(np.int8)
+        if (not labels.any() and not policy.startswith("cost")) or (labels.all() and policy.startswith("fpr")):
+            with pytest.raises(TrainError, match=r"no (harmful|safe) video"):
+                choose_threshold(scores, labels, Policy.parse(policy))
+            continue
+        found = choose_threshold(scores, labels, Policy.parse(policy))
+        (met, value, _), threshold = brute_force(scores.tolist(), labels.tolist(), policy)
+        assert (found.met, found.value) == (met, pytest.approx(float(value), abs=1e-12))
         assert found.threshold == pytest.approx(threshold, abs=1e-12)
+        assert found.low <= found.threshold <= found.high
         precision, recall, f1, _ = precision_recall_fscore_support(
-            labels, predict(scores, found.threshold), average="binary"
+            labels, predict(scores, found.threshold), average="binary", zero_division=0
         )
         assert (found.precision, found.recall, found.f1) == pytest.approx((precision, recall, f1), abs=1e-12)
+
+
+def test_the_curve_is_what_every_threshold_does() -> None:
+    rng = np.random.default_rng(1)
+    scores, labels = rng.random(40).round(1).clip(0.1, 0.9), rng.integers(0, 2, 40)
+    curve = Curve.of(scores, labels)
+    assert (curve.low[0], curve.high[-1]) == (0, 1)
+    assert (curve.low[1:] == curve.high[:-1]).all()
+    for threshold in rng.random(50):
+        k = np.searchsorted(curve.high, threshold)
+        flagged = scores >= threshold
+        assert curve.true_positive[k] == (flagged & (labels == 1)).sum()
+        assert curve.false_positive[k] == (flagged & (labels == 0)).sum()
+
+
+def test_an_equal_recall_is_not_bought_with_false_positives() -> None:
+    scores, labels = np.array([0.2, 0.4, 0.5, 0.6, 0.9]), np.array([0, 0, 0, 0, 1])
+    found = choose_threshold(scores, labels, Policy.parse("precision>=0.25"))
+    assert (found.precision, found.recall, found.met) == (1, 1, True)
+
+
+def test_a_bound_that_nothing_keeps_is_missed_by_the_least_and_said() -> None:
+    scores, labels = np.array([0.9, 0.8, 0.7]), np.array([0, 1, 1])
+    policy = Policy.parse("precision>=0.9")
+    found = choose_threshold(scores, labels, policy)
+    assert not found.met
+    assert found.precision == pytest.approx(2 / 3)
+    assert any("no threshold keeps precision>=0.9" in note for note in cautions(labels, found, policy))
+
+
+def test_few_videos_and_one_class_are_said() -> None:
+    labels = np.ones(49, dtype=int)
+    notes = cautions(labels, best_threshold(np.linspace(0, 1, 49), labels), F1)
+    assert "only 49 videos" in notes[0]
+    assert "one class" in notes[1]
+    many = np.tile([0, 1], 25)
+    assert cautions(many, best_threshold(np.linspace(0, 1, 50), many), F1) == []
 
 
 @pytest.mark.parametrize(

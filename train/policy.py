@@ -1,0 +1,78 @@
+"""What a threshold is chosen for, as the user says it: `f1`, `fbeta:2`, `precision>=0.9`, `cost:1,10` …"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from train.errors import TrainError
+
+FORMS = {
+    "f1": "the best F1",
+    "fbeta:B": "the best F-beta; above 1, recall counts more than precision",
+    "precision>=P": "the highest recall with at least this precision",
+    "recall>=R": "the highest precision with at least this recall",
+    "fpr<=X": "the highest recall with at most this share of safe videos flagged",
+    "cost:FP,FN": "the lowest cost, of so much a false positive and so much a false negative",
+}
+
+NUMBER = r"\d+(?:\.\d*)?(?:[eE]-?\d+)?|\.\d+"
+SYNTAX = re.compile(
+    rf"(?P<f1>f1)|fbeta:(?P<fbeta>{NUMBER})|(?P<bounded>precision>=|recall>=|fpr<=)(?P<bound>{NUMBER})"
+    rf"|cost:(?P<fp>{NUMBER}),(?P<fn>{NUMBER})"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What a threshold has to keep."""
+
+    figure: str
+    """`precision`, `recall` or `false_positive_rate`."""
+    sense: str
+    """`>=` or `<=`."""
+    value: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """One of `FORMS`."""
+
+    text: str
+    """As the user wrote it."""
+    beta: float | None = None
+    bound: Bound | None = None
+    costs: tuple[float, float] | None = None
+    """Of a false positive and of a false negative."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Policy":
+        """Raises `TrainError` that lists the forms."""
+        match = SYNTAX.fullmatch(text.replace(" ", ""))
+        policy = None
+        if match is None:
+            pass
+        elif match["f1"]:
+            policy = cls(text=text, beta=1.0)
+        elif match["fbeta"] and 0 < float(match["fbeta"]) < math.inf:
+            policy = cls(text=text, beta=float(match["fbeta"]))
+        elif match["bound"] and 0 <= float(match["bound"]) <= 1:
+            figure, sense = match["bounded"][:-2], match["bounded"][-2:]
+            figure = {"fpr": "false_positive_rate"}.get(figure, figure)
+            policy = cls(text=text, bound=Bound(figure=figure, sense=sense, value=float(match["bound"])))
+        elif match["fp"] and 0 < float(match["fp"]) + float(match["fn"]) < math.inf:
+            policy = cls(text=text, costs=(float(match["fp"]), float(match["fn"])))
+        if policy is None:
+            forms = "\n".join(f"  {form}: {meaning}" for form, meaning in FORMS.items())
+            raise TrainError(f"threshold policy {text!r}: expected one of\n{forms}\nwith P, R and X from 0 to 1")
+        return policy
+
+    @property
+    def needs_harmful(self) -> bool:
+        """Whether it means nothing without a harmful video."""
+        return self.costs is None
+
+    @property
+    def needs_safe(self) -> bool:
+        """Whether it means nothing without a safe video."""
+        return self.bound is not None and self.bound.figure == "false_positive_rate"
