@@ -16,21 +16,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from train.baselines import fit_regression
 from train.errors import TrainError
 from train.features import Features
 from train.head import Head
+from train.loss import Loss
 from train.metrics import metrics_at
+from train.policy import Policy
 from train.settings import TrainSettings
 from train.split import Split
 from train.stream import Stream
-from train.threshold import Threshold, best_threshold, threshold_table
+from train.threshold import Choice, Threshold, choose_threshold, threshold_table
 
 SCORE_BATCH_SIZE = 256  # no gradients are kept, so evaluation takes larger batches
 
 PIECE_VIDEOS = 256  # in one place of the cache: a few large reads
 WINDOW_PIECES = 64  # as many places as are mixed; two windows of Model 4's input take 1.1 GB
+
+FEWEST_CYCLE_STEPS = 4  # of fewer, the share in which OneCycleLR raises the learning rate is less than one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,7 @@ class Epoch:
     """Mean over the validation videos, by the same weighted loss."""
     table: list[Threshold]
     """The report's nine rows, on the validation videos."""
-    best: Threshold
+    best: Choice
     """The exact best threshold on the validation videos."""
     metrics: dict[str, int | float | None]
     """Of the validation videos at that threshold."""
@@ -89,6 +96,14 @@ def shuffled_batches(rows: Tensor, *, batch_size: int, generator: torch.Generato
     return batches
 
 
+def num_steps_of(num_videos: int, *, batch_size: int) -> int:
+    """Steps of an epoch; where it has several windows, the most that it can take."""
+    num_windows = math.ceil(math.ceil(num_videos / PIECE_VIDEOS) / WINDOW_PIECES)
+    if num_windows == 1:
+        return max(1, math.ceil(num_videos / batch_size) - (num_videos % batch_size == 1))
+    return math.ceil(num_videos / batch_size) + num_windows - 1
+
+
 def logits_of(head: Head, features: Features | Stream, rows: Tensor) -> Tensor:
     """The head's logits (n,) for the videos of `rows` (n,), ascending, on the head's device.
 
@@ -107,40 +122,39 @@ def scores_of(logits: Tensor) -> np.ndarray:
     return scores
 
 
-def fit(
+def passes(
     head: Head,
     features: Features | Stream,
     labels: np.ndarray,
-    split: Split,
+    rows: np.ndarray,
     settings: TrainSettings,
     *,
     precision: str = "fp32",
     track: Callable[[list[Tensor]], Iterable[Tensor]] = iter,
-) -> Iterator[Epoch]:
-    """Train `head` on the train split, yielding each epoch; at the end the head holds the best one's weights.
+) -> Iterator[float]:
+    """Train `head` on the videos of `rows` (n,), yielding the mean loss of each of `settings.epochs` passes over them.
 
-    The best epoch is that of the highest F1 on the val split, each at its own best threshold; of equal ones that of the
-    lower val loss, then the earlier. Training ends after `patience` epochs in a row that were not better. Rows of the
-    test split are not looked at. `features` and `labels` (N,) are those of the dataset; head and features are on one
-    device. With `precision` bf16, training steps are autocast. `track` is given a window's batches and passes them on:
-    a place to count them.
+    While it has yielded, the head is as it is to be judged: with the averaged weights, where they are averaged. Its
+    regression, where it has one, is fitted first, on the same videos.
 
-    Raises `DivergedError` where a loss is not finite.
+    `features` and `labels` (N,) are those of the dataset; head and features are on one device. With `precision` bf16,
+    training steps are autocast. `track` is given a window's batches and passes them on: a place to count them.
     """
     device = next(head.parameters()).device
     truth = torch.from_numpy(labels).to(device, torch.float32)  # (N,)
-    train_rows = torch.from_numpy(split.rows("train")).to(device)
-    val_rows = torch.from_numpy(split.rows("val")).to(device)
-    val_labels = labels[split.rows("val")]
-    pos_weight = torch.tensor(pos_weight_of(labels[split.rows("train")], settings), device=device)
-    criterion = nn.BCEWithLogitsLoss(pos_weight=pos_weight)
+    train_rows = torch.from_numpy(rows).to(device)
+    criterion = loss_of(labels[rows], settings, device)
     # Model 4 has 8.8 million weights: at batch 4 on a CPU, Adam unfused takes as long as the backward pass.
     optimizer = torch.optim.Adam(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    if head.regression is not None:
+        regression = fit_regression(features, labels, rows, pos_weight=settings.pos_weight)
+        head.regression.load_state_dict(regression.state_dict())
+    num_steps = num_steps_of(len(rows), batch_size=settings.batch_size)
+    scheduler = _scheduler(optimizer, settings, num_steps=settings.epochs * num_steps)
+    averaged = _averaged(head, settings, num_steps=num_steps)
     generator = torch.Generator().manual_seed(settings.seed)
-    best_key, best_state, num_worse = (-math.inf, -math.inf), head.state_dict(), 0
 
-    for number in range(1, settings.epochs + 1):
-        start_seconds = time.perf_counter()
+    for _ in range(settings.epochs):
         head.train()
         loss_sum = torch.zeros((), device=device)
         dropout_seed = int(torch.randint(1 << 62, (), generator=generator))
@@ -156,23 +170,60 @@ def fit(
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
+                    if scheduler is not None:
+                        scheduler.step()
+                    if averaged is not None:
+                        averaged.update_parameters(head)
                     loss_sum += loss.detach() * len(batch)
+        if averaged is None:
+            yield float(loss_sum) / len(train_rows)
+        else:
+            state = _copied(head)
+            head.load_state_dict(averaged.module.state_dict())
+            yield float(loss_sum) / len(train_rows)
+            head.load_state_dict(state)
+    head.eval()
 
+
+def fit(
+    head: Head,
+    features: Features | Stream,
+    labels: np.ndarray,
+    split: Split,
+    settings: TrainSettings,
+    *,
+    precision: str = "fp32",
+    track: Callable[[list[Tensor]], Iterable[Tensor]] = iter,
+) -> Iterator[Epoch]:
+    """Train `head` on the train split, yielding each epoch; at the end the head holds the best one's weights.
+
+    The best epoch is that whose best threshold does most for the policy on the val split (by default the highest F1);
+    of equal ones that of the lower val loss, then the earlier. Training ends after `patience` epochs in a row that were
+    not better. Rows of the test split are not looked at. The other arguments are those of `passes`.
+
+    Raises `DivergedError` where a loss is not finite.
+    """
+    device = next(head.parameters()).device
+    val_rows = torch.from_numpy(split.rows("val")).to(device)
+    val_labels = labels[split.rows("val")]
+    criterion = loss_of(labels[split.rows("train")], settings, device)
+    policy = Policy.parse(settings.policy)
+    best_key, best_state, num_worse = (False, -math.inf, -math.inf), head.state_dict(), 0
+    start_seconds = time.perf_counter()
+    losses = passes(head, features, labels, split.rows("train"), settings, precision=precision, track=track)
+
+    for number, train_loss in enumerate(losses, start=1):
         logits = logits_of(head, features, val_rows)
-        train_loss, val_loss = float(loss_sum) / len(train_rows), float(criterion(logits, truth[val_rows]))
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            raise DivergedError(
-                f"epoch {number}: training loss {train_loss:g}, validation loss {val_loss:g}: training diverged; "
-                f"try a learning rate below {settings.lr:g} (--lr)"
-            )
+        val_loss = float(criterion(logits, torch.from_numpy(val_labels).to(device, torch.float32)))
+        check_finite(number, settings, training=train_loss, validation=val_loss)
         scores = scores_of(logits)
-        best = best_threshold(scores, val_labels)
-        key = (best.f1, -val_loss)
+        best = choose_threshold(scores, val_labels, policy)
+        key = (best.met, best.value, -val_loss)
         improved = key > best_key
         num_worse = 0 if improved else num_worse + 1
         if improved:
             best_key = key
-            best_state = {name: value.clone() for name, value in head.state_dict().items()}
+            best_state = _copied(head)
         yield Epoch(
             number=number,
             train_loss=train_loss,
@@ -185,5 +236,50 @@ def fit(
         )
         if num_worse == settings.patience:
             break
+        start_seconds = time.perf_counter()
     head.load_state_dict(best_state)
     head.eval()
+
+
+def step_decay(ema: float, *, num_steps: int) -> float:
+    """What a step leaves of the averaged weights, so that `num_steps` of them leave `ema`."""
+    return float(ema ** (1 / num_steps))
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int) -> LRScheduler | None:
+    """Sets the learning rate of each of `num_steps` steps; None: it stays."""
+    if settings.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=num_steps)
+    if settings.schedule == "onecycle":
+        return OneCycleLR(optimizer, max_lr=settings.lr, total_steps=max(num_steps, FEWEST_CYCLE_STEPS))
+    return None
+
+
+def _averaged(head: Head, settings: TrainSettings, *, num_steps: int) -> AveragedModel | None:
+    """The moving average of the weights, from those after the first step on; None: they are not averaged."""
+    if not settings.ema:
+        return None
+    decay = step_decay(settings.ema, num_steps=num_steps)
+    return AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _copied(head: Head) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in head.state_dict().items()}
+
+
+def loss_of(labels: np.ndarray, settings: TrainSettings, device: torch.device) -> Loss:
+    """What is minimised on training videos of `labels` (n,)."""
+    return Loss(
+        torch.tensor(pos_weight_of(labels, settings), device=device),
+        focal_gamma=settings.focal_gamma if settings.loss == "focal" else 0.0,
+        label_smoothing=settings.label_smoothing,
+    )
+
+
+def check_finite(number: int, settings: TrainSettings, **losses: float) -> None:
+    """Raise `DivergedError` where a loss of an epoch is not finite."""
+    if not all(map(math.isfinite, losses.values())):
+        told = ", ".join(f"{name} loss {loss:g}" for name, loss in losses.items())
+        raise DivergedError(
+            f"epoch {number}: {told}: training diverged; try a learning rate below {settings.lr:g} (--lr)"
+        )

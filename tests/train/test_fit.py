@@ -5,13 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from tests.train import runs
 from train import fit
-from train.fit import DivergedError, Epoch, pos_weight_of, shuffled_batches, shuffled_windows
+from train.baselines import fit_baselines, fit_regression
+from train.errors import TrainError
+from train.features import Features
+from train.fit import (
+    DivergedError,
+    Epoch,
+    logits_of,
+    num_steps_of,
+    passes,
+    pos_weight_of,
+    shuffled_batches,
+    shuffled_windows,
+)
 from train.head import build_head
+from train.policy import Policy
 from train.settings import PRESETS, TrainSettings
-from train.threshold import best_threshold
+from train.split import Split
+from train.threshold import choose_threshold
 
 
 def test_pos_weight_is_safe_over_harmful() -> None:
@@ -70,6 +85,17 @@ def test_a_training_split_of_one_more_than_a_batch_trains(tmp_path: Path) -> Non
     assert len(epochs) == 3
 
 
+@pytest.mark.parametrize("num_videos", [1, 2, 4, 5, 8, 9, 10, 11, 12, 13, 29, 64])
+def test_steps_are_known_before_the_epoch(num_videos: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "PIECE_VIDEOS", 4)
+    monkeypatch.setattr(fit, "WINDOW_PIECES", 3)
+    generator = torch.Generator().manual_seed(0)
+    windows = shuffled_windows(torch.arange(num_videos), generator=generator)
+    taken = sum(len(shuffled_batches(window, batch_size=4, generator=generator)) for window in windows)
+    steps = num_steps_of(num_videos, batch_size=4)
+    assert taken == steps if len(windows) == 1 else taken <= steps <= taken + len(windows)
+
+
 def plain(epochs: list[Epoch]) -> list[dict]:
     return [{**dataclasses.asdict(epoch), "seconds": 0} for epoch in epochs]
 
@@ -110,11 +136,11 @@ def test_the_head_ends_with_the_best_epochs_weights(tmp_path: Path) -> None:
     assert best is max(epochs, key=lambda epoch: (epoch.best.f1, -epoch.val_loss))
     assert best.number < len(epochs)  # else this test would show nothing
     rows = split.rows("val")
-    assert best_threshold(runs.score(head, dataset, rows), dataset.labels[rows]) == best.best
+    assert choose_threshold(runs.score(head, dataset, rows), dataset.labels[rows], Policy.parse("f1")) == best.best
 
 
 def test_bf16_trains_other_weights_that_are_kept_in_fp32(tmp_path: Path) -> None:
-    settings = TrainSettings.of_preset("fast", feedforward=32, epochs=1, projection=32)
+    settings = TrainSettings.of_preset("fast", feedforward=32, epochs=1, projection=32, batch_size=4)
     dataset, split = runs.prepare(tmp_path, settings)
     states = []
     for precision in ("fp32", "bf16"):
@@ -125,6 +151,124 @@ def test_bf16_trains_other_weights_that_are_kept_in_fp32(tmp_path: Path) -> None
     assert states[1][name].dtype == torch.float32
     assert not torch.equal(states[0][name], states[1][name])
     torch.testing.assert_close(states[0][name], states[1][name], atol=5e-3, rtol=0)
+
+
+def rates_of(tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> list[float]:
+    """The learning rate of every step."""
+    rates: list[float] = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, *args: object, **options: object) -> None:
+            rates.append(self.param_groups[0]["lr"])
+            super().step(*args, **options)
+
+    settings = dataclasses.replace(runs.QUICK, schedule=schedule, lr=0.5e-3, patience=99, **changes)
+    dataset, split = runs.prepare(tmp_path, settings)
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    runs.train(dataset, split, settings)
+    assert len(rates) == settings.epochs * num_steps_of(len(split.rows("train")), batch_size=settings.batch_size)
+    return rates
+
+
+def test_schedules_span_all_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(rates_of(tmp_path / "a", "constant", monkeypatch)) == {0.5e-3}
+    cosine = rates_of(tmp_path / "b", "cosine", monkeypatch)
+    expected = 0.5e-3 * (1 + np.cos(np.pi * np.arange(len(cosine)) / len(cosine))) / 2
+    np.testing.assert_allclose(cosine, expected)
+    cycle = rates_of(tmp_path / "c", "onecycle", monkeypatch)
+    top = int(np.argmax(cycle))
+    assert 0 < top < len(cycle) / 2
+    assert cycle[top] == pytest.approx(0.5e-3, rel=0.1)
+    assert cycle[:top] == sorted(cycle[:top])
+    assert cycle[top:] == sorted(cycle[top:], reverse=True)
+    assert cycle[-1] < 1e-3 * cycle[top]
+
+
+def test_one_cycle_of_one_step_still_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (rate,) = rates_of(tmp_path, "onecycle", monkeypatch, epochs=1, batch_size=64)
+    assert rate > 0.5e-3 / 100
+
+
+@pytest.mark.parametrize(("field", "value"), [("schedule", "linear"), ("ema", 1.0), ("ema", -0.1)])
+def test_a_setting_out_of_range_is_named(field: str, value: object) -> None:
+    with pytest.raises(TrainError, match=f"{field} is {value!r}, expected "):
+        TrainSettings(**{field: value})
+
+
+def weights_by_step(tmp_path: Path, ema: float) -> list[torch.Tensor]:
+    """The weights that are judged after each of three epochs of one step."""
+    settings = dataclasses.replace(runs.QUICK, batch_size=64, epochs=3, ema=ema)
+    dataset, split = runs.prepare(tmp_path, settings)
+    head = build_head(dataset.features.widths, settings)
+    training = passes(head, dataset.features, dataset.labels, split.rows("train"), settings)
+    return [head.mlp[0].weight.detach().clone() for _ in training]
+
+
+def test_averaged_weights_are_judged_and_the_others_trained_on(tmp_path: Path) -> None:
+    plain = weights_by_step(tmp_path / "a", 0.0)
+    averaged = weights_by_step(tmp_path / "b", 0.25)
+    expected = plain[0]
+    for found, new in zip(averaged, plain, strict=True):
+        expected = 0.25 * expected + 0.75 * new
+        torch.testing.assert_close(found, expected)
+    assert not torch.equal(averaged[2], plain[2])
+
+
+def test_an_epoch_leaves_as_much_of_the_average_however_many_steps_it_has() -> None:
+    assert fit.step_decay(0.5, num_steps=1) == 0.5
+    assert fit.step_decay(0.5, num_steps=52) ** 52 == pytest.approx(0.5)
+
+
+def test_the_head_ends_with_the_best_epochs_averaged_weights(tmp_path: Path) -> None:
+    settings = dataclasses.replace(runs.QUICK, epochs=6, patience=6, ema=0.5)
+    dataset, split = runs.prepare(tmp_path, settings, shift=0.0)
+    head, epochs = runs.train(dataset, split, settings)
+    best = [epoch for epoch in epochs if epoch.improved][-1]
+    rows = split.rows("val")
+    assert choose_threshold(runs.score(head, dataset, rows), dataset.labels[rows], Policy.parse("f1")) == best.best
+
+
+@pytest.mark.parametrize("loss", [{"loss": "focal"}, {"label_smoothing": 0.2}])
+def test_the_loss_is_the_settings(tmp_path: Path, loss: dict) -> None:
+    dataset, split = runs.prepare(tmp_path, shift=0.1)
+    _, expected = runs.train(dataset, split)
+    _, epochs = runs.train(dataset, split, dataclasses.replace(runs.QUICK, **loss))
+    assert epochs[0].train_loss != expected[0].train_loss
+    assert epochs[0].val_loss != expected[0].val_loss
+
+
+def test_gamma_has_no_part_in_cross_entropy(tmp_path: Path) -> None:
+    dataset, split = runs.prepare(tmp_path, shift=0.1)
+    _, expected = runs.train(dataset, split)
+    _, epochs = runs.train(dataset, split, dataclasses.replace(runs.QUICK, focal_gamma=5.0))
+    assert plain(epochs) == plain(expected)
+
+
+def test_the_head_learns_what_the_regression_misses() -> None:
+    """Harmful where two columns have the same sign: nothing that a sum over columns can tell."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (1200, 1, 2), generator=generator) * 2.0 - 1
+    rows = torch.cat([signs.expand(-1, 2, -1), torch.zeros(1200, 2, 2)], dim=2)
+    rows += 0.3 * torch.randn(rows.shape, generator=generator)
+    features = Features(rows=rows, mask=torch.ones(1200, 2, dtype=torch.bool), constant=torch.zeros(1200, 0))
+    labels = (signs.prod(dim=2).squeeze(1) > 0).numpy().astype(np.int8)
+    split = Split(names=np.repeat(np.array(["train", "val"], dtype=object), [900, 300]), notes=[])
+    settings = TrainSettings.of_preset("fast", projection=32, feedforward=32)
+    head = build_head(features.widths, settings)
+    list(fit.fit(head, features, labels, split, settings))
+    val = split.rows("val")
+    regression = fit_baselines(features, labels, split.rows("train")).scores["logistic_regression"]
+    assert roc_auc_score(labels[val], regression[val]) < 0.6
+    assert roc_auc_score(labels[val], logits_of(head, features, torch.from_numpy(val))) > 0.95
+
+
+def test_the_regression_is_that_of_the_training_videos(tmp_path: Path) -> None:
+    settings = TrainSettings.of_preset("fast", epochs=2, pos_weight=0.7)
+    dataset, split = runs.prepare(tmp_path, settings, shift=0.1)
+    head, _ = runs.train(dataset, split, settings)
+    expected = fit_regression(dataset.features, dataset.labels, split.rows("train"), pos_weight=0.7).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in head.regression.state_dict().items())
+    assert head.mlp[-1].weight.abs().max() > 0
 
 
 def test_patience_ends_training(tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""The loss: cross-entropy or focal, with the harmful class weighted and the labels smoothed."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Loss(nn.Module):
+    """Mean over a batch; by default PyTorch's `BCEWithLogitsLoss`, as in the report.
+
+    `pos_weight` () float32 is the weight of a harmful video, where a safe one has 1.
+
+    With `focal_gamma`, a video that is given probability p of its own class counts (1 - p)^gamma times (Lin et al.
+    2017, "Focal Loss for Dense Object Detection", equation 5, up to a factor; their alpha is
+    pos_weight / (1 + pos_weight)).
+
+    `label_smoothing` is the share of each label that is spread evenly over both classes (Szegedy et al. 2016,
+    "Rethinking the Inception Architecture", section 7): with 0.1, labels are 0.05 and 0.95.
+    """
+
+    def __init__(self, pos_weight: Tensor, *, focal_gamma: float = 0.0, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.pos_weight, self.focal_gamma, self.label_smoothing = pos_weight, focal_gamma, label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """`logits` (B,) and `labels` (B,) of 0 and 1, both float32, to a scalar."""
+        targets = labels + self.label_smoothing * (0.5 - labels) if self.label_smoothing else labels
+        if not self.focal_gamma:
+            return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.pos_weight)
+        entropy = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.pos_weight, reduction="none")
+        log_wrong = F.logsigmoid(logits * (1 - 2 * labels))  # (B,) log(1 - p): finite gradients where p is 1
+        return (entropy * (self.focal_gamma * log_wrong).exp()).mean()
