@@ -11,7 +11,7 @@ CACHE ?= out/cache
 RUN ?= out/run
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train inspect verify validate parity bench test lint format clean
+.PHONY: help install demo features train compare inspect verify validate parity bench test lint format clean
 
 help: ## Show this list
 	@printf 'Usage: make TARGET [DATA=…] [CACHE=…] [RUN=…] [ARGS="flags of the command"]\n\n'
@@ -32,8 +32,8 @@ demo: $(INSTALLED) ## From nothing to a trained head on generated videos, withou
 	$(BIN)/python -m extract.samples demo/videos
 	$(HAECHI) extract demo/videos --out demo/cache $(UNTRAINED)
 	$(HAECHI) inspect demo/cache
-	$(HAECHI) train demo/cache --out demo/run --val-fraction 0.34 $(ARGS)
-	@printf '\nThe videos: demo/videos   The cache: demo/cache   The run: demo/run\n'
+	$(HAECHI) train demo/cache --out demo/run --media-root demo/videos $(ARGS)
+	@printf '\nThe videos: demo/videos   The cache: demo/cache   The page to read: demo/run/report.html\n'
 
 features: $(INSTALLED) ## Stage 1: extract DATA (a manifest or a folder) to CACHE
 	$(if $(DATA),,$(error say which videos: make features DATA=manifest.csv CACHE=$(CACHE)))
@@ -41,6 +41,10 @@ features: $(INSTALLED) ## Stage 1: extract DATA (a manifest or a folder) to CACH
 
 train: $(INSTALLED) ## Stage 2: train a head on CACHE, leave it in RUN
 	$(HAECHI) train '$(CACHE)' --out '$(RUN)' $(ARGS)
+
+compare: $(INSTALLED) ## Show the runs RUNS="one two …" side by side
+	$(if $(RUNS),,$(error say which runs: make compare RUNS="out/one out/two"))
+	$(HAECHI) compare $(RUNS) $(ARGS)
 
 inspect: $(INSTALLED) ## Show what CACHE holds
 	$(HAECHI) inspect '$(CACHE)' $(ARGS)

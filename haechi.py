@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import shlex
+from typing import Any
 
 import click
 
@@ -15,7 +17,8 @@ COMMANDS = {
     "validate": ("extract.cli", "Check every video of a dataset; write the result as CSV."),
     "inspect": ("cache.cli", "Show on one screen what the cache in the folder CACHE holds."),
     "verify": ("cache.cli", "Check every byte of the cache in the folder CACHE."),
-    "train": ("train.cli", "Stage 2: a feature cache to a trained head with its threshold."),
+    "train": ("train.cli", "Stage 2: a feature cache to a trained head, its threshold and a page of figures."),
+    "compare": ("train.cli", "Show runs side by side, and whether they differ by more than chance."),
 }
 
 
@@ -32,6 +35,12 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module_name), cmd_name)
         assert isinstance(command, click.Command)
         return command
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The root context's `obj` is the command as it was called, for what records how it was made."""
+        return super().make_context(info_name, args, parent, obj=shlex.join(["haechi", *args]), **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -57,20 +57,19 @@ def write_tone(container: Any, audio: Any, *, duration_seconds: float) -> None:
 
 
 def scene(*, seed: int, restless: bool, num_frames: int = 50, height: int = 240, width: int = 320) -> list[np.ndarray]:
-    """Frames (H, W, 3) of discs over a gradient: jumping about in red light, or drifting in grey."""
+    """Frames (H, W, 3) of discs in front of a wall of its own: jumping about in flickering light, or drifting."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
-    light = np.array([200, 70, 60]) if restless else np.array([120, 130, 140])
-    ramp = (x / width + y / height)[..., None] / 2
-    num_discs = 5
+    wall = rng.uniform(30, 220, (4, 5, 3))[y * 4 // height, x * 5 // width]  # (H, W, 3) large tiles
+    num_discs = 8
     centre = rng.uniform(0.2, 0.8, (num_discs, 2)) * (width, height)
-    radius = rng.uniform(0.06, 0.14, num_discs) * height
+    radius = rng.uniform(0.08, 0.2, num_discs) * height
     colour = rng.integers(0, 256, (num_discs, 3))
     drift = rng.normal(0, 1, (num_discs, 2))
     frames = []
     for _ in range(num_frames):
         flicker = rng.uniform(0.6, 1.2) if restless else 1.0
-        picture = light * flicker * (0.5 + ramp / 2)
+        picture = wall * flicker
         centre = centre + (rng.normal(0, 14, (num_discs, 2)) if restless else drift)
         centre = np.clip(centre, 0, (width, height))
         for (cx, cy), r, c in zip(centre, radius, colour, strict=True):

@@ -22,6 +22,8 @@ FORBIDDEN = {
     "extract": {"sklearn", "matplotlib"},
     "predict": set(),
 }
+# Thumbnails of a page need a decoder: in child processes, and only where it is installed.
+EXCEPT = {"train/thumbnails.py": {"av"}}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -42,7 +44,7 @@ def test_arrows(package: str) -> None:
     for file in files:
         imported = imports_of(file)
         assert not (imported & set(PACKAGES)) - ALLOWED[package] - {package}, file
-        assert not imported & FORBIDDEN[package], file
+        assert not imported & FORBIDDEN[package] - EXCEPT.get(file.relative_to(ROOT).as_posix(), set()), file
 
 
 def test_nothing_rests_on_the_benchmarks() -> None:

@@ -31,18 +31,29 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize(("row", "kind"), [("at random", "random"), ("recordings as `group`, kept whole", "grouped")])
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ("nothing (`--no-scenes`)", "random"),
+        ("near-duplicate scenes (the default)", "scenes"),
+        ("recordings as `group`, and scenes", "recordings"),
+    ],
+)
 def test_the_results_are_those_of_the_runs(row: str, kind: str) -> None:
-    runs = [json.loads((ROOT / "docs" / "runs" / f"{kind}-{seed}.json").read_text()) for seed in range(5)]
-    assert all(run["untrained"] == ["clip", "slowfast"] and run["settings"]["seed"] == i for i, run in enumerate(runs))
-    names = ("f1", "balanced_accuracy", "roc_auc")
-    columns = [[run["metrics"]["val"][name] for run in runs] for name in names]
+    data = json.loads((ROOT / "docs" / "runs" / f"{kind}.json").read_text())
+    runs = data["experiments"]
+    assert data["untrained"] == ["clip", "slowfast"]
+    assert [run["settings"]["seed"] for run in runs] == [0, 1, 2, 3, 4]
+    columns = [[run["metrics"]["test"][name] for run in runs] for name in ("f1", "balanced_accuracy", "roc_auc")]
     columns.append([run["best_threshold"] for run in runs])
     cells = [f"{sum(c) / len(c):.3f} ({min(c):.3f} to {max(c):.3f})" for c in columns]
     assert f"| {row} | {' | '.join(cells)} |" in README
-    (num_harmful, num_safe) = (runs[0]["counts"]["val"][name] for name in ("harmful", "safe"))
-    always = 2 * num_harmful / (2 * num_harmful + num_safe)
-    assert f"would score F1 {always:.3f} on such {num_harmful + num_safe} clips" in README
+    figures = runs[0]["metrics"]["test"]
+    harmful = figures["true_positive"] + figures["false_negative"]
+    safe = figures["false_positive"] + figures["true_negative"]
+    always = 2 * harmful / (2 * harmful + safe)
+    assert f"{harmful + safe} surveillance clips ({harmful} fights, {safe} other)" in README
+    assert f"To call every clip a fight scores F1 {always:.3f}." in README
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

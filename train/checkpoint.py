@@ -1,9 +1,10 @@
 """model.pt: a trained head that describes itself."""
 
 import io
+import math
 import pickle
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from cache import schema
 from cache.errors import bullet_list
 from cache.reader import Cache
+from train.calibration import Calibration
 from train.errors import TrainError
 from train.head import Head
 from train.settings import TrainSettings
 
 FORMAT = "haechi-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # What torch.load raises for bytes that are none of its own, as tried on damaged files.
 UNREADABLE = (
@@ -41,8 +43,12 @@ FIELDS = {
     "fingerprint": str,
     "untrained": list,
     "features": dict,
+    "calibration": dict,
     "metrics": dict,
 }
+
+# Fields that are objects here and plain values in the file.
+OBJECTS = {"model_state_dict", "settings", "calibration"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +70,8 @@ class Checkpoint:
     features: dict[str, Any]
     """How to compute such features: `settings` (what the fingerprint hashes), `clip_weights` and `slowfast_weights`
     (as they were asked for)."""
+    calibration: Calibration
+    """How a score becomes a probability."""
     metrics: dict[str, Any]
     """Part of the split -> figures of `metrics_at` at the best threshold."""
 
@@ -71,13 +79,14 @@ class Checkpoint:
         """Write the file. An `OSError` (full disk, no permission) may leave a part of it: write in a `run_folder`."""
         buffer = io.BytesIO()  # torch hides the reason when it fails to write to a disk itself
         state = {name: value.cpu() for name, value in self.head.state_dict().items()}
-        values = {name: getattr(self, name) for name in FIELDS if name not in {"model_state_dict", "settings"}}
+        values = {name: getattr(self, name) for name in FIELDS if name not in OBJECTS}
         torch.save(
             {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
                 "model_state_dict": state,
                 "settings": self.settings.to_dict(),
+                "calibration": asdict(self.calibration),
                 **values,
             },
             buffer,
@@ -131,8 +140,8 @@ def load(path: Path) -> Checkpoint:
         raise TrainError(f"{path}: its weights do not fit its settings:\n{bullet_list(problems)}")
     head.load_state_dict(data["model_state_dict"], assign=True)
     head.eval()
-    values = {name: data[name] for name in FIELDS if name not in {"model_state_dict", "settings"}}
-    return Checkpoint(head=head, settings=settings, **values)
+    values = {name: data[name] for name in FIELDS if name not in OBJECTS}
+    return Checkpoint(head=head, settings=settings, calibration=Calibration(**data["calibration"]), **values)
 
 
 def _problems(data: dict[str, Any]) -> list[str]:
@@ -146,6 +155,13 @@ def _problems(data: dict[str, Any]) -> list[str]:
         problems.append(f"streams is {streams!r}, expected names and widths")
     if not all(isinstance(name, str) for name in data["untrained"]):
         problems.append(f"untrained is {data['untrained']!r}, expected names of backbones")
+    calibration = data["calibration"]
+    if calibration.keys() != {"shift", "temperature"} or not all(
+        isinstance(value, float) and math.isfinite(value) for value in calibration.values()
+    ):
+        problems.append(f"calibration is {calibration!r}, expected a finite shift and temperature")
+    elif calibration["temperature"] <= 0:
+        problems.append(f"calibration has temperature {calibration['temperature']}, expected more than 0")
     if schema.fingerprint_of(data["features"].get("settings", {})) != data["fingerprint"]:
         problems.append("fingerprint is not the hash of features.settings")
     return problems

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from train.settings import DEFAULT_PRESET, PRECISION_CHOICES, PRESETS, SLOWFAST_CHOICES, TrainSettings
+from train.settings import (
+    DEFAULT_PRESET,
+    LOSS_CHOICES,
+    PRECISION_CHOICES,
+    PRESETS,
+    SCHEDULE_CHOICES,
+    SLOWFAST_CHOICES,
+    TrainSettings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +49,11 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     type=click.Choice(SLOWFAST_CHOICES),
     help="What to use of SlowFast: the features before its classifier, its Kinetics logits, or nothing.",
 )
+@_setting(
+    "--regression/--no-regression",
+    field="regression",
+    help="Start as a logistic regression on pooled features, and learn what that misses.",
+)
 @_setting("--projection", type=int, help="Width to which the input is projected before the encoder; 0: none.")
 @_setting("--layers", "num_layers", type=int, help="Layers of the Transformer encoder.")
 @_setting("--feedforward", type=int, help="Feed-forward width of each layer.")
@@ -56,10 +69,41 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     show_default="safe / harmful training videos",
     help="Weight of a harmful video in the loss.",
 )
+@_setting("--loss", type=click.Choice(LOSS_CHOICES), help="Binary cross-entropy, or the focal loss.")
+@_setting("--focal-gamma", type=float, help="Exponent of the focal loss: how little videos count that are right.")
+@_setting("--label-smoothing", type=float, help="Share of each label that is spread over both classes.")
+@_setting("--schedule", type=click.Choice(SCHEDULE_CHOICES), help="Learning rate over the steps of all epochs.")
+@_setting(
+    "--ema",
+    type=float,
+    help="Judge and keep an exponential moving average of the weights, of which an epoch leaves this share; 0: do not.",
+)
 @_setting(
     "--val-fraction",
     type=float,
     help="Share of the videos drawn for validation where the cache names none.",
+)
+@_setting(
+    "--test-fraction",
+    type=float,
+    help="Share of the videos drawn for the test, which is scored once, at the end; 0: none.",
+)
+@_setting(
+    "--folds",
+    type=int,
+    show_default="5 where the data are too few for a test part, else 0",
+    help="Cross-validate in so many folds: every video is once in a test; then train on all. 0: do not.",
+)
+@_setting(
+    "--policy",
+    help="What the threshold is chosen for: f1, fbeta:B, precision>=P (the highest recall), recall>=R (the highest "
+    "precision), fpr<=X, cost:FP,FN.",
+)
+@_setting(
+    "--scenes/--no-scenes",
+    field="scenes",
+    show_default="scenes",
+    help="Keep near-duplicate videos on one side of every split, by their features, where the cache names no groups.",
 )
 @_setting("--seed", type=int, help="Decides split, first weights, order and dropout.")
 @_setting("--device", help="cpu, cuda, cuda:1, or auto: CUDA where there is one.")
@@ -86,27 +130,40 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     show_default="half of what is available",
     help="Stream features from the cache where they would take more; the results are the same.",
 )
+@click.option(
+    "--media-root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder that the videos' ids are relative to: the page then shows the worst mistakes.",
+)
 def train(
-    cache: Path, out: Path, preset: str, seeds: int, grid: tuple[str, ...], memory_gb: float | None, **flags: Any
+    cache: Path,
+    out: Path,
+    preset: str,
+    seeds: int,
+    grid: tuple[str, ...],
+    memory_gb: float | None,
+    media_root: Path | None,
+    **flags: Any,
 ) -> None:
-    """Stage 2: a feature cache to a trained head with its threshold.
+    """Stage 2: a feature cache to a trained head, its threshold and a page of figures.
 
-    Trains on the labelled videos of CACHE. The best epoch by validation F1 is kept; videos of a test split are scored
-    once, at the end, with the threshold frozen. With --seeds or --grid, every experiment is a run of its own under the
-    folder.
+    Trains on the labelled videos of CACHE. Validation chooses epoch and threshold; test videos are scored once, at the
+    end, with the threshold frozen; where there are too few for that, cross-validation takes its place. With --seeds or
+    --grid, every experiment is a run of its own under the folder.
     """
     from train.grid import plan_trials
 
     trials = plan_trials(preset, flags, grid=grid, num_seeds=seeds)
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
+    told = {"command": click.get_current_context().find_root().obj or "", "media_root": media_root}
     if grid or seeds > 1:
-        _train_many(cache, out, trials, memory_bytes)
+        _train_many(cache, out, trials, memory_bytes, told)
     else:
-        _train_one(cache, out, trials[0].settings, memory_bytes)
+        _train_one(cache, out, trials[0].settings, memory_bytes, told)
 
 
-def _train_one(cache: Path, out: Path, settings: TrainSettings, memory_bytes: int | None) -> None:
-    """A run in `out`, every epoch on the terminal."""
+def _train_one(cache: Path, out: Path, settings: TrainSettings, memory_bytes: int | None, told: dict[str, Any]) -> None:
+    """A run in `out`, every epoch or fold on the terminal."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -114,33 +171,37 @@ def _train_one(cache: Path, out: Path, settings: TrainSettings, memory_bytes: in
     from train import screen
     from train.dataset import load_dataset
     from train.device import find_device
-    from train.experiment import prepare, save, train_once
+    from train.experiment import prepare
+    from train.pipeline import carry_out
+    from train.plan import Grouping, make_plan
+    from train.report import verdict
     from train.run import run_folder
+    from train.save import save
 
     console = Console(highlight=False, emoji=False)
     find_device(settings)  # before the cache is read
     opened = Cache.open(cache)
     with run_folder(out) as partial:
         dataset = load_dataset(opened, settings, memory_bytes=memory_bytes)
-        experiment = prepare(dataset, settings)
-        screen.show_start(console, experiment)
+        plan = make_plan(dataset, Grouping.of(dataset, settings), settings)
+        screen.show_start(console, plan, prepare(dataset, settings, plan.splits[0]))
         with screen.progress_bar(console) as progress:
-            result = train_once(
-                experiment,
+            result = carry_out(
+                plan,
+                begin=screen.beginner(progress),
                 show=lambda epoch: console.print(screen.epoch_table(epoch, num_epochs=settings.epochs), ""),
-                track=screen.tracker(progress, experiment),
+                show_fold=lambda fold: console.print(screen.fold_line(fold)),
             )
-        if len(result.epochs) < settings.epochs:
+        if not plan.is_folds and len(result.epochs) < settings.epochs:
             console.print(f"stopped: {settings.patience} epochs in a row without a better one\n")
-        save(partial, result)
+        save(partial, result, name=out.name, **told)
     console.print(screen.metrics_table(result))
-    if opened.untrained:
-        console.print(screen.untrained_warning(opened.untrained))
+    screen.show_end(console, result, verdict(result))
     console.print(f"in {escape(str(out))}:", soft_wrap=True)
     console.print(screen.artefacts_table())
 
 
-def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int | None) -> None:
+def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int | None, told: dict[str, Any]) -> None:
     """A run for each trial under `out`, a line each on the terminal, and a table at the end."""
     from rich.console import Console
     from rich.markup import escape
@@ -150,41 +211,46 @@ def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int
     from train.dataset import load_dataset, stream_names
     from train.device import find_device
     from train.errors import TrainError
-    from train.experiment import prepare, save, train_once
+    from train.experiment import prepare
     from train.fit import DivergedError
+    from train.pipeline import carry_out
+    from train.plan import Grouping, make_plan
+    from train.result import JUDGED
     from train.run import experiments_folder, run_folder
-    from train.summary import PARTS, Outcome, write_summary
+    from train.save import save
+    from train.summary import Outcome, write_summary
 
     console = Console(highlight=False, emoji=False)
     for trial in trials:
         find_device(trial.settings)
     opened = Cache.open(cache)
-    dataset, warned, outcomes = None, set[str](), list[Outcome]()
+    dataset, groupings, warned, outcomes = None, dict[bool, Grouping](), set[str](), list[Outcome]()
     with experiments_folder(out, [trial.folder for trial in trials]):
         for number, trial in enumerate(trials, start=1):
             if dataset is None or list(dataset.streams) != stream_names(trial.settings):
                 dataset = load_dataset(opened, trial.settings, memory_bytes=memory_bytes)
-            experiment = prepare(dataset, trial.settings)
+            if trial.settings.scenes not in groupings:
+                groupings[trial.settings.scenes] = Grouping.of(dataset, trial.settings)
+            plan = make_plan(dataset, groupings[trial.settings.scenes], trial.settings)
             if number == 1:
-                screen.show_start(console, experiment)
+                screen.show_start(console, plan, prepare(dataset, trial.settings, plan.splits[0]))
             else:
-                screen.show_warnings(console, [text for text in experiment.split.warnings if text not in warned])
-            warned.update(experiment.split.warnings)
+                screen.show_warnings(console, [text for text in plan.warnings if text not in warned])
+            warned.update(plan.warnings)
             try:
                 with screen.progress_bar(console) as progress:
-                    track = screen.tracker(progress, experiment, title=f"{number} of {len(trials)}")
-                    result = train_once(experiment, track=track)
+                    result = carry_out(plan, begin=screen.beginner(progress, prefix=f"{number} of {len(trials)}, "))
             except DivergedError as error:
                 outcomes.append(Outcome.failed(trial, str(error)))
             else:
                 outcomes.append(Outcome.of(trial, result))
                 with run_folder(out / trial.folder) as partial:
-                    save(partial, result)
+                    save(partial, result, name=trial.folder, **told)
             write_summary(out, outcomes, fingerprint=opened.fingerprint, untrained=opened.untrained)
             console.print(screen.outcome_line(outcomes[-1]), soft_wrap=True)
     if all(outcome.error for outcome in outcomes):
         raise TrainError(f"all {len(outcomes)} experiments diverged; try a lower learning rate (--lr)")
-    for part in PARTS:
+    for part in JUDGED:
         if any(part in outcome.figures for outcome in outcomes):
             console.print("", screen.experiments_table(outcomes, part))
     console.print("Validation has chosen epoch and threshold: its figures are too good, most of all the best of many.")
@@ -192,3 +258,30 @@ def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int
         console.print(screen.untrained_warning(opened.untrained))
     console.print(f"in {escape(str(out))}:", soft_wrap=True)
     console.print(screen.experiment_files_table())
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN…", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+def compare(runs: tuple[Path, ...], *, as_json: bool) -> None:
+    """Show runs side by side, and whether they differ by more than chance.
+
+    The first RUN is what the others are held against. Only runs that were judged on the same videos can be compared.
+    """
+    import json
+
+    from rich.console import Console
+
+    from train import screen
+    from train.compare import compare as compare_runs
+
+    if len(runs) < 2:
+        raise click.UsageError("two runs or more are needed to compare")
+    compared = compare_runs(list(runs))
+    if as_json:
+        click.echo(json.dumps([each.record() for each in compared], indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    console = Console(highlight=False, emoji=False)
+    console.print(screen.comparison_table(compared))
+    if untrained := compared[0].run.untrained:
+        console.print(screen.untrained_warning(untrained))

@@ -30,6 +30,12 @@ class Dataset:
     """(N,) str; empty: no group."""
     sha256: np.ndarray
     """(N,) str: of each video's file."""
+    durations_seconds: np.ndarray
+    """(N,) float64"""
+    sizes: np.ndarray
+    """(N, 2) int: width and height in pixels."""
+    videos: np.ndarray
+    """(N,) int64: ascending indices into the cache's media."""
     features: Features | Stream
     streams: dict[str, int]
     """Arrays of the cache that the head sees, and their widths, in the order in which they are joined."""
@@ -74,6 +80,9 @@ def load_dataset(cache: Cache, settings: TrainSettings, *, memory_bytes: int | N
         splits=media["split"][labelled],
         groups=media["group"][labelled],
         sha256=media["sha256"][labelled],
+        durations_seconds=media["duration_seconds"][labelled].astype(np.float64),
+        sizes=np.stack([media["width"][labelled], media["height"][labelled]], axis=1),
+        videos=videos,
         features=features if features.num_bytes > limit else features.load(),
         streams=widths,
         num_unlabelled=int((~labelled).sum()),

@@ -1,28 +1,27 @@
-"""One training run from a dataset and settings: what the command line does once or many times, without printing."""
+"""One head, trained and scored: what a run does once, and cross-validation once a fold. Prints nothing."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from train.checkpoint import Checkpoint, features_of
 from train.dataset import Dataset
 from train.device import find_device, find_precision
-from train.fit import Epoch, fit, logits_of, pos_weight_of, scores_of
+from train.fit import Epoch, check_finite, fit, logits_of, passes, pos_weight_of, scores_of
 from train.head import Head, build_head
-from train.report import Result, write_report
-from train.run import MODEL_FILE
 from train.settings import TrainSettings
-from train.split import Split, make_split, same_bytes
+from train.split import Split, make_split
+
+Track = Callable[[list[Tensor]], Iterable[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A run before its first epoch: all that dataset and settings decide."""
+    """A head before its first epoch: all that dataset, settings and split decide."""
 
     settings: TrainSettings
     dataset: Dataset
@@ -35,15 +34,31 @@ class Experiment:
     """On the device, with its first weights."""
 
 
-def prepare(dataset: Dataset, settings: TrainSettings) -> Experiment:
-    """Draw the split and build the head.
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A head after its last epoch."""
+
+    experiment: Experiment
+    epochs: list[Epoch]
+    scores: np.ndarray
+    """(N,) float64 in [0, 1]: every labelled video's, by the head of the best epoch."""
+    seconds: float
+    """From the first epoch to the last score."""
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose head is kept."""
+        return [epoch for epoch in self.epochs if epoch.improved][-1]
+
+
+def prepare(dataset: Dataset, settings: TrainSettings, split: Split | None = None) -> Experiment:
+    """Build the head, and draw the split where none is given.
 
     `dataset` was loaded for the same `clip` and `slowfast`. Raises `TrainError` where train or val would lack a class,
     or the device is not there.
     """
     device = find_device(settings)
-    split = make_split(dataset.labels, dataset.splits, dataset.groups, settings)
-    split.warnings.extend(same_bytes(split.names, dataset.sha256, dataset.ids))
+    split = split or make_split(dataset.labels, dataset.splits, dataset.groups, settings)
     return Experiment(
         settings=settings,
         dataset=dataset,
@@ -56,12 +71,9 @@ def prepare(dataset: Dataset, settings: TrainSettings) -> Experiment:
 
 
 def train_once(
-    experiment: Experiment,
-    *,
-    show: Callable[[Epoch], object] = lambda epoch: None,
-    track: Callable[[list[Tensor]], Iterable[Tensor]] = iter,
-) -> Result:
-    """Train and score the head of an experiment.
+    experiment: Experiment, *, show: Callable[[Epoch], object] = lambda epoch: None, track: Track = iter
+) -> Trained:
+    """Train the head of an experiment and score every video with it.
 
     `show` is given each epoch when it is over, `track` a window's batches (see `fit`). Raises `DivergedError` where a
     loss is not finite.
@@ -78,32 +90,28 @@ def train_once(
     for name in split.counts(dataset.labels):  # a part at a time, in the batches in which the threshold was chosen
         rows = split.rows(name)
         scores[rows] = scores_of(logits_of(head, features, torch.from_numpy(rows).to(experiment.device)))
-    return Result(
-        settings=experiment.settings,
-        dataset=dataset,
-        split=split,
-        pos_weight=experiment.pos_weight,
+    return Trained(experiment=experiment, epochs=epochs, scores=scores, seconds=time.perf_counter() - start_seconds)
+
+
+def train_all(experiment: Experiment, *, num_epochs: int, track: Track = iter) -> float:
+    """Train the head of an experiment for so many epochs, none of which is judged; how many seconds it took.
+
+    Its split has no val: for a head trained on everything, after cross-validation has said for how long. Raises
+    `DivergedError` where a loss is not finite.
+    """
+    start_seconds = time.perf_counter()
+    dataset = experiment.dataset
+    features, rows = dataset.features.to(experiment.device), experiment.split.rows("train")
+    losses = passes(
+        experiment.head,
+        features,
+        dataset.labels,
+        rows,
+        experiment.settings,
         precision=experiment.precision,
-        epochs=epochs,
-        scores=scores,
-        head=head,
-        fingerprint=dataset.cache.fingerprint,
-        untrained=dataset.cache.untrained,
-        seconds=time.perf_counter() - start_seconds,
+        track=track,
     )
-
-
-def save(folder: Path, result: Result) -> None:
-    """Write all files of a run (see `run_folder`)."""
-    write_report(folder, result)
-    Checkpoint(
-        head=result.head,
-        best_threshold=result.best.best.threshold,
-        best_epoch=result.best.number,
-        settings=result.settings,
-        streams=result.dataset.streams,
-        fingerprint=result.fingerprint,
-        untrained=result.untrained,
-        features=features_of(result.dataset.cache),
-        metrics=result.metrics,
-    ).save(folder / MODEL_FILE)
+    for number, loss in enumerate(itertools.islice(losses, num_epochs), start=1):
+        check_finite(number, experiment.settings, training=loss)
+    experiment.head.eval()
+    return time.perf_counter() - start_seconds

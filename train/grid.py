@@ -96,5 +96,19 @@ def _truth(word: str) -> bool:
     return word == "true"
 
 
-PARSERS: dict[Any, Callable[[str], Any]] = {bool: _truth, int: int, float: float, str: str, float | None: float}
-KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text", float | None: "number"}
+PARSERS: dict[Any, Callable[[str], Any]] = {
+    bool: _truth,
+    int: int,
+    int | None: int,
+    float: float,
+    float | None: float,
+    str: str,
+}
+KINDS = {
+    bool: "true or false",
+    int: "whole number",
+    int | None: "whole number",
+    float: "number",
+    float | None: "number",
+    str: "text",
+}

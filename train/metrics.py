@@ -5,9 +5,13 @@ from sklearn import metrics
 
 from train.threshold import predict
 
+Figures = dict[str, int | float | None]
 
-def metrics_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, int | float | None]:
+
+def metrics_at(scores: np.ndarray, labels: np.ndarray, threshold: float | np.ndarray) -> Figures:
     """Figures for `scores` (N,) in [0, 1] against `labels` (N,) of 0 and 1; harmful is the positive class.
+
+    `threshold` is one for all, or (N,): each video's own.
 
     A figure that is undefined (precision where nothing is predicted harmful, ROC AUC of one class) is None, never NaN
     and never a number that stands for it.

@@ -1,102 +1,183 @@
-"""What a run leaves behind for programs (metrics.json, predictions.csv) and for eyes (two pictures)."""
+"""What a run leaves behind for programs: metrics.json, predictions.csv, TensorBoard events."""
 
 import csv
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from cache.schema import HARMFUL, LABEL_NAMES, SAFE, SPLITS
 from train import run
-from train.dataset import Dataset
+from train.calibration import reliability
 from train.fit import Epoch
-from train.head import Head
-from train.metrics import metrics_at
-from train.settings import TrainSettings
-from train.split import Split
-from train.threshold import chosen_row, predict
+from train.result import Fold, Result
+from train.slices import slices
+from train.threshold import cautions, chosen_row, predict
 
-SIDES = [LABEL_NAMES[SAFE], LABEL_NAMES[HARMFUL]]
+PREDICTION_COLUMNS = ("id", "label", "split", "group", "fold", "score", "calibrated", "threshold", "prediction")
 
-SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+BASELINE_TITLES = {"majority": "the majority class", "logistic_regression": "logistic regression"}
 
-# Okabe and Ito's palette, told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#C1272D"
+# Figures by which a head is held against the baselines: of decisions, and of ranking.
+VERDICT_FIGURES = {"f1": "F1", "roc_auc": "ROC AUC"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A finished run."""
-
-    settings: TrainSettings
-    dataset: Dataset
-    split: Split
-    pos_weight: float
-    precision: str
-    """`fp32` or `bf16`: of the training steps. Scores are fp32."""
-    epochs: list[Epoch]
-    scores: np.ndarray
-    """(N,) float64 in [0, 1]: every labelled video's, by the head of the best epoch."""
-    head: Head
-    """Of the best epoch, in evaluation mode."""
-    fingerprint: str
-    """Of the cache."""
-    untrained: list[str]
-    """Backbones whose weights were random."""
-    seconds: float
-    """From the first epoch to the last score."""
-
-    @property
-    def best(self) -> Epoch:
-        """The epoch whose head is kept."""
-        return [epoch for epoch in self.epochs if epoch.improved][-1]
-
-    @property
-    def metrics(self) -> dict[str, dict[str, int | float | None]]:
-        """Part of the split -> its figures at the best epoch's threshold, which only val has chosen."""
-        parts = {name: self.split.rows(name) for name in SPLITS}
-        return {
-            name: metrics_at(self.scores[rows], self.dataset.labels[rows], self.best.best.threshold)
-            for name, rows in parts.items()
-            if len(rows)
-        }
-
-
-def write_report(folder: Path, result: Result) -> None:
-    """Write all four files."""
-    write_metrics(folder / run.METRICS_FILE, result)
-    write_predictions(folder / run.PREDICTIONS_FILE, result)
-    draw_confusion_matrix(folder / run.CONFUSION_FILE, result)
-    draw_curves(folder / run.CURVES_FILE, result)
-
-
-def write_metrics(path: Path, result: Result) -> None:
-    """Everything a program wants to know. No times and no paths: the same run gives the same bytes."""
-    data = {
+def metrics_record(result: Result) -> dict[str, Any]:
+    """All of a run that a program wants to know. No times and no paths: the same run gives the same record."""
+    plan, dataset = result.plan, result.plan.dataset
+    return {
         "format": run.FORMAT,
         "format_version": run.FORMAT_VERSION,
-        "fingerprint": result.fingerprint,
-        "untrained": result.untrained,
+        "fingerprint": dataset.cache.fingerprint,
+        "untrained": dataset.cache.untrained,
         "settings": result.settings.to_dict(),
-        "streams": result.dataset.streams,
-        "counts": result.split.counts(result.dataset.labels),
-        "num_unlabelled": result.dataset.num_unlabelled,
-        "split_notes": result.split.notes,
-        "split_warnings": result.split.warnings,
+        "streams": dataset.streams,
+        "mode": "folds" if plan.is_folds else "holdout",
+        "counts": result.split.counts(result.labels),
+        "num_unlabelled": dataset.num_unlabelled,
+        "failures": _failures(result),
+        "split_notes": plan.notes,
+        "split_warnings": plan.warnings,
+        "groups": {
+            "source": plan.grouping.source,
+            "count": plan.grouping.count,
+            "similarity_threshold": plan.grouping.scenes.similarity_threshold,
+        },
+        "leaks": _leaks(result),
+        "headline": result.headline,
+        "metrics": result.metrics,
+        "intervals": result.intervals,
+        "threshold": _threshold(result),
         "pos_weight": result.pos_weight,
         "precision": result.precision,
-        "best_epoch": result.best.number,
-        "best_threshold": result.best.best.threshold,
-        "metrics": result.metrics,
+        "best_epoch": result.best_epoch,
+        "best_threshold": result.threshold,
+        "calibration": _calibration(result),
+        "baselines": result.baseline_metrics,
+        "verdict": verdict(result),
+        "slices": [asdict(of_slice) for of_slice in _slices(result)],
         "epochs": [_epoch_record(epoch) for epoch in result.epochs],
+        "folds": [_fold_record(fold, result.labels) for fold in result.folds],
     }
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def verdict(result: Result) -> str:
+    """A sentence a baseline: whether the head beats it."""
+    return " ".join(_verdict(result, name) for name in result.baselines)
+
+
+def _verdict(result: Result, name: str) -> str:
+    ours, theirs = result.metrics[result.headline], result.baseline_metrics[name][result.headline]
+    told, better, worse = [], False, False
+    for figure, title in VERDICT_FIGURES.items():
+        a, b, lead = ours[figure], theirs[figure], result.lead[name][figure]
+        if a is None or b is None or lead is None:
+            continue
+        told.append(f"{title} {a:.3f} against {b:.3f} (difference {lead[0]:+.3f} to {lead[1]:+.3f})")
+        better, worse = better or lead[0] > 0, worse or lead[1] < 0
+    if better and not worse:
+        words = "beats"
+    elif worse and not better:
+        words = "is worse than"
+    else:
+        words = "cannot be told to beat"
+    return f"The head {words} {BASELINE_TITLES[name]}: {', '.join(told) or 'nothing is defined to compare'}."
+
+
+def write_metrics(path: Path, record: dict[str, Any]) -> None:
+    """Write the record of `metrics_record`."""
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_predictions(path: Path, result: Result) -> None:
+    """A row for every labelled video: `PREDICTION_COLUMNS`; fold is empty where there are none.
+
+    Scores have all their digits, so that prediction = score >= threshold holds for what is read back. A text that
+    a spreadsheet would run as a formula (it starts with = + - @ or a tab or line break) gets a `'` in front.
+    """
+    columns = [
+        result.plan.dataset.ids,
+        result.labels,
+        result.split.names,
+        result.plan.groups,
+        np.where(result.fold > 0, result.fold.astype(object), ""),
+        result.scores,
+        result.calibrated,
+        result.thresholds,
+        predict(result.scores, result.thresholds),
+    ]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(PREDICTION_COLUMNS)
+        for row in zip(*(column.tolist() for column in columns), strict=True):
+            writer.writerow([_harmless(value) if isinstance(value, str) else value for value in row])
+
+
+def _harmless(text: str) -> str:
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
+def _failures(result: Result) -> dict[str, int]:
+    """Reason -> videos of the cache that could not be used."""
+    reasons = [failure.reason for failure in result.plan.dataset.cache.failures]
+    return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+
+
+def _leaks(result: Result) -> dict[str, Any]:
+    """What the split puts on two sides, and the headline figures without the videos that this touches."""
+    leaks, part = result.plan.leaks, result.headline
+    touched = leaks.touched(part)
+    rest = np.setdiff1d(result.split.rows(part), touched)
+    return {
+        "touched": len(touched),
+        "pairs": [asdict(pair) for pair in leaks.pairs],
+        "metrics_without": result.figures(result.scores, result.thresholds, rest) if len(touched) else None,
+    }
+
+
+def _threshold(result: Result) -> dict[str, Any]:
+    policy, choice, val = result.plan.policy, result.choice, result.split.rows("val")
+    if choice is None:
+        of_folds = sorted(fold.threshold for fold in result.folds)
+        notes = [
+            f"the median of the folds, which chose {of_folds[0]:.4f} to {of_folds[-1]:.4f}; "
+            "each fold's videos are judged at its own"
+        ]
+    else:
+        notes = cautions(result.labels[val], choice, policy)
+    return {
+        "value": result.threshold,
+        "policy": policy.text,
+        "bound": asdict(policy.bound) if policy.bound else None,
+        "met": choice.met if choice else all(fold.met for fold in result.folds),
+        "plateau": [choice.low, choice.high] if choice else None,
+        "interval": result.threshold_interval,
+        "notes": notes,
+    }
+
+
+def _calibration(result: Result) -> dict[str, Any]:
+    rows = result.split.rows(result.headline)
+    return {
+        "shift": result.calibration.shift,
+        "temperature": result.calibration.temperature,
+        "part": result.headline,
+        "before": reliability(result.scores[rows], result.labels[rows]),
+        "after": reliability(result.calibrated[rows], result.labels[rows]),
+    }
+
+
+def _slices(result: Result) -> list[Any]:
+    rows, dataset = result.split.rows(result.headline), result.plan.dataset
+    return slices(
+        result.scores[rows],
+        result.labels[rows],
+        result.thresholds[rows],
+        groups=result.plan.groups[rows],
+        durations_seconds=dataset.durations_seconds[rows],
+        short_sides=dataset.sizes[rows].min(axis=1),
+    )
 
 
 def _epoch_record(epoch: Epoch) -> dict[str, Any]:
@@ -105,93 +186,13 @@ def _epoch_record(epoch: Epoch) -> dict[str, Any]:
     return {**record, "table_choice": epoch.table[chosen_row(epoch.table)].threshold}
 
 
-def write_predictions(path: Path, result: Result) -> None:
-    """A row for every labelled video, in the cache's order: id, label, split, score, prediction.
-
-    Scores have all their digits, so that prediction = score >= best_threshold holds for what is read back. An id that a
-    spreadsheet would run as a formula (it starts with = + - @ or a tab or line break) gets a `'` in front.
-    """
-    predictions = predict(result.scores, result.best.best.threshold)
-    columns = [result.dataset.ids, result.dataset.labels, result.split.names, result.scores, predictions]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "label", "split", "score", "prediction"])
-        for id, *rest in zip(*(column.tolist() for column in columns), strict=True):
-            writer.writerow(["'" + id if id.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else id, *rest])
-
-
-def draw_confusion_matrix(path: Path, result: Result) -> None:
-    """The best epoch's confusion matrix at its threshold: validation, and test where there is one."""
-    parts = [name for name in ("val", "test") if name in result.metrics]
-    figure = Figure(figsize=(4.8 * len(parts), 5.8), layout="compressed")
-    for ax, name in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
-        _draw_matrix(ax, result.metrics[name])
-        f1 = result.metrics[name]["f1"]
-        reached = "undefined" if f1 is None else f"{f1:.4f}"
-        ax.set_title(
-            f"{SPLIT_TITLES[name]}, best epoch ({result.best.number})\n"
-            f"F1 {reached} at threshold {result.best.best.threshold:.4f}",
-            fontsize=12,
-            pad=10,
-        )
-    _save(figure, path, result)
-
-
-def _draw_matrix(ax: Axes, metrics: dict[str, int | float | None]) -> None:
-    tn, fp, fn, tp = (
-        metrics[f"{verdict}_{side}"] or 0
-        for verdict, side in [("true", "negative"), ("false", "positive"), ("false", "negative"), ("true", "positive")]
-    )
-    counts = np.array([[tn, fp], [fn, tp]], dtype=int)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of the true class
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if share[row, column] > 0.55 else "black"
-        ax.text(column, row - 0.06, f"{count:,}", ha="center", va="center", fontsize=22, color=colour)
-        ax.text(
-            column,
-            row + 0.13,
-            f"{share[row, column]:.1%} of {SIDES[row]}",
-            ha="center",
-            va="center",
-            fontsize=11,
-            color=colour,
-        )
-    ax.set_xticks([0, 1], SIDES)
-    ax.set_yticks([0, 1], SIDES, rotation=90, va="center")
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("labelled")
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-
-
-def draw_curves(path: Path, result: Result) -> None:
-    """Losses over the epochs, and F1 on validation with the threshold that reached it."""
-    numbers = [epoch.number for epoch in result.epochs]
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(numbers, [e.train_loss for e in result.epochs], "o-", color=BLUE, label="training")
-    left.plot(numbers, [e.val_loss for e in result.epochs], "o-", color=ORANGE, label="validation")
-    left.set_ylim(0, 1.1 * max(loss for e in result.epochs for loss in (e.train_loss, e.val_loss)))
-    left.set_title("Loss (weighted binary cross-entropy)", fontsize=12)
-    right.plot(numbers, [e.best.f1 for e in result.epochs], "o-", color=GREEN, label="best F1")
-    right.plot(numbers, [e.best.threshold for e in result.epochs], "s--", color="0.45", label="its threshold")
-    right.set_ylim(0, 1.03)
-    right.set_title("Validation", fontsize=12)
-    for ax in (left, right):
-        best_label = f"epoch {result.best.number}, kept"
-        ax.axvline(result.best.number, color="0.75", linewidth=6, alpha=0.5, zorder=0, label=best_label)
-        ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        ax.grid(visible=True, alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False)
-    _save(figure, path, result)
-
-
-def _save(figure: Figure, path: Path, result: Result) -> None:
-    if result.untrained:
-        text = f"UNTRAINED backbones: {', '.join(result.untrained)}"
-        figure.supxlabel(text, color=RED, fontsize=11, fontweight="bold")
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=150)
+def _fold_record(fold: Fold, labels: np.ndarray) -> dict[str, Any]:
+    return {
+        "number": fold.number,
+        "best_epoch": fold.best_epoch,
+        "threshold": fold.threshold,
+        "counts": fold.split.counts(labels),
+        "metrics": fold.figures,
+        "val_metrics": fold.val_figures,
+        "epochs": [_epoch_record(epoch) for epoch in fold.epochs],
+    }

@@ -14,14 +14,18 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.csv"
 CONFUSION_FILE = "confusion_matrix.png"
 CURVES_FILE = "curves.png"
+PAGE_FILE = "report.html"
+EVENTS_FILE = "events.out.tfevents.0.haechi"  # TensorBoard looks for the first three words
 
 # What a run leaves behind, in the words of its summary.
 ARTEFACTS = {
-    MODEL_FILE: "the head of the best epoch, with its threshold",
-    METRICS_FILE: "every epoch, for programs",
+    PAGE_FILE: "the page to read: figures, threshold slider, mistakes, leaks",
+    MODEL_FILE: "the head that is kept, with its threshold",
+    METRICS_FILE: "all figures, for programs",
     PREDICTIONS_FILE: "every labelled video's score and prediction",
-    CONFUSION_FILE: "the best epoch's confusion matrix",
+    CONFUSION_FILE: "the confusion matrix",
     CURVES_FILE: "loss, F1 and threshold over the epochs",
+    EVENTS_FILE: "the same, for TensorBoard",
 }
 
 # What several experiments leave beside their runs.
@@ -30,7 +34,7 @@ EXPERIMENTS_TABLE = "experiments.csv"
 
 FORMAT = "haechi-run"
 EXPERIMENTS_FORMAT = "haechi-experiments"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 PARTIAL_PREFIX = ".partial-"
 
@@ -45,21 +49,13 @@ def run_folder(out: Path) -> Iterator[Path]:
     Raises `TrainError` where `out` is a file, holds anything but a run, or cannot be written to.
     """
     check_replaceable(out, METRICS_FILE, FORMAT)
-    is_new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=out) as partial:
-            yield Path(partial)
-            for file in sorted(Path(partial).iterdir()):
-                file.replace(out / file.name)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise TrainError(f"{error.filename or out}: {os.strerror(error.errno)}; the run was not written") from error
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):  # it stays when the run's files are in it
-                out.rmdir()
+    with (
+        _folder(out, "the run was not written"),
+        tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=out) as partial,
+    ):
+        yield Path(partial)
+        for file in sorted(Path(partial).iterdir()):
+            file.replace(out / file.name)
 
 
 @contextlib.contextmanager
@@ -72,6 +68,13 @@ def experiments_folder(out: Path, folders: list[str]) -> Iterator[None]:
     check_replaceable(out, EXPERIMENTS_FILE, EXPERIMENTS_FORMAT)
     for folder in folders:
         check_replaceable(out / folder, METRICS_FILE, FORMAT)
+    with _folder(out, "experiments that are done are kept"):
+        yield
+
+
+@contextlib.contextmanager
+def _folder(out: Path, told: str) -> Iterator[None]:
+    """Make a folder, and take it away again where nothing is left in it; an `OSError` becomes a `TrainError`."""
     is_new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -79,10 +82,10 @@ def experiments_folder(out: Path, folders: list[str]) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        raise TrainError(f"{error.filename or out}: {os.strerror(error.errno)}") from error
+        raise TrainError(f"{error.filename or out}: {os.strerror(error.errno)}; {told}") from error
     finally:
         if is_new:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it stays when files are in it
                 out.rmdir()
 
 

@@ -19,14 +19,18 @@ from rich.text import Text
 from torch import Tensor
 
 from cache.schema import HARMFUL, LABEL_NAMES, SAFE
-from train.experiment import Experiment
+from train.bootstrap import Interval
+from train.compare import Compared
+from train.experiment import Experiment, Track
 from train.fit import Epoch
 from train.head import num_heads
-from train.report import SPLIT_TITLES, Result
+from train.pictures import SPLIT_TITLES, part_title
+from train.plan import Plan
+from train.result import Fold, Result
 from train.run import ARTEFACTS, EXPERIMENTS_FILE, EXPERIMENTS_TABLE
 from train.stream import Stream
 from train.summary import Outcome, Spread, best_point, by_point
-from train.threshold import Threshold, chosen_row
+from train.threshold import Threshold, cautions, chosen_row
 
 # Figures of the summary, and their titles.
 SUMMARY_FIGURES = {
@@ -43,6 +47,8 @@ SUMMARY_FIGURES = {
 EXPERIMENT_FIGURES = {"f1": "F1", "roc_auc": "ROC AUC", "balanced_accuracy": "bal. acc."}
 EXPERIMENT_NUMBERS = {"threshold": "threshold", "seconds": "seconds"}
 
+BASELINE_COLUMNS = {"majority": "majority\nclass", "logistic_regression": "logistic\nregression"}
+
 
 class Speed(ProgressColumn):
     """Videos trained on a second."""
@@ -53,37 +59,44 @@ class Speed(ProgressColumn):
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar over all epochs' videos (see `tracker`); nothing where the output is no terminal."""
+    """A bar over the epochs' videos (see `beginner`); nothing where the output is no terminal."""
     columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Speed(), TimeRemainingColumn()]
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def tracker(
-    progress: Progress, experiment: Experiment, *, title: str = "training"
-) -> Callable[[list[Tensor]], Iterable[Tensor]]:
-    """Passes batches on and moves the bar by their videos: for `train_once`."""
-    task = progress.add_task(title, total=experiment.settings.epochs * len(experiment.split.rows("train")))
+def beginner(progress: Progress, *, prefix: str = "") -> Callable[[Experiment, str], Track]:
+    """Gives each head a bar of its own, in place of the one before: `begin` of `carry_out`."""
 
-    def track(batches: list[Tensor]) -> Iterator[Tensor]:
-        for batch in batches:
-            yield batch
-            progress.advance(task, len(batch))
+    def begin(experiment: Experiment, title: str) -> Track:
+        for task in progress.task_ids:
+            progress.remove_task(task)
+        total = experiment.settings.epochs * len(experiment.split.rows("train"))
+        task = progress.add_task(f"{prefix}{title}", total=total)
 
-    return track
+        def track(batches: list[Tensor]) -> Iterator[Tensor]:
+            for batch in batches:
+                yield batch
+                progress.advance(task, len(batch))
+
+        return track
+
+    return begin
 
 
-def show_start(console: Console, experiment: Experiment) -> None:
-    """What is known before the first epoch: the split, its warnings, the head's input."""
-    settings, dataset, split = experiment.settings, experiment.dataset, experiment.split
+def show_start(console: Console, plan: Plan, experiment: Experiment) -> None:
+    """What is known before the first epoch: groups, split, warnings, the head's input."""
+    settings, dataset = plan.settings, plan.dataset
     features = dataset.features
     if dataset.cache.untrained:
         console.print(untrained_warning(dataset.cache.untrained))
-    console.print(counts_table(split.counts(dataset.labels)))
+    if not plan.is_folds:
+        console.print(counts_table(plan.splits[0].counts(dataset.labels)))
     if dataset.num_unlabelled:
         console.print(f"{dataset.num_unlabelled:,} unlabelled videos are left out")
-    for note in split.notes:
+    console.print(groups_line(plan))
+    for note in plan.notes:
         console.print(f"split: {escape(note)}")
-    show_warnings(console, split.warnings)
+    show_warnings(console, plan.warnings)
     console.print(
         f"pos_weight {experiment.pos_weight:.4f}"
         + (" (given)" if settings.pos_weight is not None else " (safe / harmful, training)")
@@ -98,6 +111,18 @@ def show_start(console: Console, experiment: Experiment) -> None:
         + (f" in {experiment.precision}" if experiment.precision != "fp32" else "")
         + "\n"
     )
+
+
+def groups_line(plan: Plan) -> str:
+    """Which videos are kept together, and why."""
+    grouping = plan.grouping
+    told = f"groups: {grouping.count:,} of several videos are kept whole" if grouping.count else "groups: none"
+    if "manifest" in grouping.source:
+        told += ", as the manifest says" if grouping.source == "manifest" else ", as the manifest says and"
+    if "scenes" in grouping.source:
+        threshold = grouping.scenes.similarity_threshold
+        told += f" by near-duplicate scenes in the cache (similarity of at least {threshold:.3f})"
+    return told
 
 
 def show_warnings(console: Console, warnings: Iterable[str]) -> None:
@@ -150,22 +175,59 @@ def _cells(row: Threshold, *, threshold_digits: int) -> list[str]:
     return [f"{row.threshold:.{threshold_digits}f}", f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}"]
 
 
+def fold_line(fold: Fold) -> str:
+    """One fold in a line, its figures those of its own videos."""
+    figures = [f"{title} {_number('', fold.figures[name])}" for name, title in EXPERIMENT_FIGURES.items()]
+    return "  ".join([f"fold {fold.number}", f"epoch {fold.best_epoch}", f"threshold {fold.threshold:.3f}", *figures])
+
+
 def metrics_table(result: Result) -> Table:
-    """The figures of each part of the split at the best epoch's threshold."""
+    """The figures at the threshold, with 95 % intervals where a part was not trained on, and the baselines' beside."""
+    which = f"{len(result.folds)} folds" if result.folds else f"best epoch {result.best_epoch} of {len(result.epochs)}"
     table = Table(
-        title=f"best epoch {result.best.number} of {len(result.epochs)}, threshold {result.best.best.threshold:.4f}",
+        title=f"{which}, threshold {result.threshold:.4f} ({escape(result.settings.policy)})",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
+    baselines = {name: parts[result.headline] for name, parts in result.baseline_metrics.items()}
     for part in result.metrics:
-        table.add_column(SPLIT_TITLES[part].lower(), justify="right", min_width=10)
+        table.add_column(part_title(result, part).lower(), justify="right", no_wrap=True)
+        if part == result.headline:
+            table.add_column("95 % of\ndraws", justify="right", no_wrap=True)
+    if result.folds:
+        table.add_column("of folds\nmean±sd", justify="right", no_wrap=True)
+    for name in baselines:
+        table.add_column(BASELINE_COLUMNS[name], justify="right", no_wrap=True)
     for name, title in SUMMARY_FIGURES.items():
-        values = [figures[name] for figures in result.metrics.values()]
-        table.add_row(title, *("undefined" if value is None else f"{value:.4f}" for value in values))
+        cells = []
+        for part, figures in result.metrics.items():
+            cells.append(_number(name, figures[name]))
+            if part == result.headline:
+                cells.append(_interval(result.intervals[part][name]))
+        if result.folds:
+            cells.append(_spread(name, Spread.over([fold.figures[name] for fold in result.folds])))
+        cells += [_number(name, figures[name]) for figures in baselines.values()]
+        table.add_row(title, *cells)
     return table
+
+
+def show_end(console: Console, result: Result, verdict: str) -> None:
+    """What to make of the figures."""
+    console.print(escape(verdict))
+    if result.headline == "val":
+        console.print("Validation has chosen epoch and threshold: its figures are too good, and there is no test part.")
+    val = result.split.rows("val")
+    if result.choice is not None:
+        for note in cautions(result.labels[val], result.choice, result.plan.policy):
+            console.print(f"[bold yellow]threshold[/]: {escape(note)}")
+        if result.threshold_interval:
+            console.print(f"threshold, 95 % interval: {_interval(result.threshold_interval)}")
+    if untrained := result.plan.dataset.cache.untrained:
+        console.print(untrained_warning(untrained))
 
 
 def artefacts_table() -> Table:
@@ -213,6 +275,10 @@ def experiments_table(outcomes: list[Outcome], part: str) -> Table:
     return table
 
 
+def _interval(interval: Interval | None) -> str:
+    return "undefined" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}"
+
+
 def _spread(name: str, spread: Spread | None) -> str:
     if spread is None:
         return "undefined"
@@ -232,3 +298,37 @@ def experiment_files_table() -> Table:
     table.add_row(EXPERIMENTS_TABLE, "the same, a row an experiment")
     table.add_row("…/seed-N/", f"a run each: {', '.join(ARTEFACTS)}")
     return table
+
+
+def comparison_table(compared: list[Compared]) -> Table:
+    """A row a run: its figures with their 95 % intervals, and under them the difference to the first."""
+    first = compared[0].run
+    table = Table(
+        title=f"{SPLIT_TITLES[first.part].lower()}, {len(first.ids):,} videos: figures, from the second run on the "
+        "difference to the first; in brackets 95 % intervals",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        show_lines=True,
+    )
+    table.add_column("", overflow="fold")
+    for title in EXPERIMENT_FIGURES.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("threshold", justify="right", no_wrap=True)
+    for each in compared:
+        cells = [_compared_cell(each, compared[0], name) for name in EXPERIMENT_FIGURES]
+        table.add_row(escape(str(each.run.path)), *cells, f"{each.run.threshold:.3f}")
+    return table
+
+
+def _compared_cell(each: Compared, first: Compared, name: str) -> str:
+    value, base = each.figures[name], first.figures[name]
+    lines = [_number(name, value), f"[dim]({_interval(each.intervals[name])})[/]"]
+    if each.differences and value is not None and base is not None:
+        interval = each.differences[name]
+        colour = "dim" if not interval else "green" if interval[0] > 0 else "red" if interval[1] < 0 else "dim"
+        told = "undefined" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+        lines += [f"[{colour}]{value - base:+.3f}[/]", f"[{colour}]({told})[/]"]
+    return "\n".join(lines)

@@ -7,19 +7,25 @@ from typing import Any
 
 from cache.errors import bullet_list
 from train.errors import TrainError
+from train.policy import Policy
 
 SLOWFAST_CHOICES = ("pooled", "logits", "none")
+LOSS_CHOICES = ("bce", "focal")
+SCHEDULE_CHOICES = ("constant", "cosine", "onecycle")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 
 # Where each preset differs from the fields' defaults. Those of `fast` were chosen by cross-validation and time; drawing
-# the encoder's dropout took a third of a step on a CPU and changed no figure.
+# the encoder's dropout took a third of a step on a CPU and changed no figure. A head that starts as a regression may
+# need some epochs before it is better than that: patience is longer.
 PRESETS: dict[str, dict[str, Any]] = {
     "model4": {},
     "fast": {
+        "regression": True,
         "projection": 256,
         "num_layers": 1,
         "feedforward": 256,
         "dropout": 0.0,
+        "patience": 10,
         "batch_size": 64,
         "lr": 1e-3,
         "precision": "auto",
@@ -49,6 +55,9 @@ class TrainSettings:
     """Whether the head sees the CLIP embedding of each frame."""
     slowfast: str = "logits"
     """What it sees of SlowFast: the `pooled` features, the Kinetics `logits`, or `none`."""
+    regression: bool = False
+    """Whether the head starts as a logistic regression on pooled features, and learns what that misses; the report's
+    does not."""
     projection: int = 0
     """Width to which the head projects its input before the encoder; 0: none, as the report."""
     num_layers: int = 2
@@ -68,8 +77,29 @@ class TrainSettings:
     """Adam's: added to the gradient (L2), not decoupled."""
     pos_weight: float | None = None
     """Weight of a harmful video in the loss; None: safe / harmful videos of the training split."""
+    loss: str = "bce"
+    """`bce`, binary cross-entropy, or `focal` (see `loss.py`)."""
+    focal_gamma: float = 2.0
+    """Exponent of the focal loss: how little videos count that are right already. Source: Lin et al. 2017."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over both classes; the report has none."""
+    schedule: str = "constant"
+    """Learning rate over the steps of all epochs: `constant` as in the report, `cosine` down to 0, or `onecycle`, up to
+    `lr` and down."""
+    ema: float = 0.0
+    """Share that an epoch leaves of the averaged weights before it, by an exponential moving average over its steps;
+    the averaged weights are those that are judged and kept. 0: no averaging, as in the report."""
     val_fraction: float = 0.15
     """Share of the videos that validate, where the cache says nothing of a split."""
+    test_fraction: float = 0.15
+    """Share of the videos that are only scored at the end, where the cache says nothing of a split; 0: none. The
+    report had none."""
+    folds: int | None = None
+    """Folds of cross-validation, 0: none; None: 5 where the data are too few for a test part."""
+    scenes: bool = True
+    """Whether near-duplicate videos are kept on one side of a split, where the cache names no groups."""
+    policy: str = "f1"
+    """What the threshold is chosen for (see `policy.py`)."""
     seed: int = 0
     """Decides split, first weights, order and dropout. Our choice: the report names none."""
     device: str = "auto"
@@ -83,6 +113,7 @@ class TrainSettings:
             ("preset", self.preset in tuple(PRESETS), f"one of {', '.join(PRESETS)}"),
             ("clip", isinstance(self.clip, bool), "true or false"),
             ("slowfast", self.slowfast in SLOWFAST_CHOICES, f"one of {', '.join(SLOWFAST_CHOICES)}"),
+            ("regression", isinstance(self.regression, bool), "true or false"),
             ("projection", _is_whole(self.projection, 0, 1 << 16), "a whole number from 0 (none) to 65536"),
             ("num_layers", _is_whole(self.num_layers, 1, 64), "a whole number from 1 to 64"),
             ("feedforward", _is_whole(self.feedforward, 1, 1 << 16), "a whole number from 1 to 65536"),
@@ -97,11 +128,31 @@ class TrainSettings:
                 self.pos_weight is None or (_is_number(self.pos_weight) and self.pos_weight > 0),
                 "a number above 0, or nothing: safe / harmful videos of the training split",
             ),
+            ("loss", self.loss in LOSS_CHOICES, f"one of {', '.join(LOSS_CHOICES)}"),
+            ("focal_gamma", _is_number(self.focal_gamma) and self.focal_gamma >= 0, "a number of at least 0"),
+            (
+                "label_smoothing",
+                _is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1,
+                "a number from 0 up to, not including, 1",
+            ),
+            ("schedule", self.schedule in SCHEDULE_CHOICES, f"one of {', '.join(SCHEDULE_CHOICES)}"),
+            ("ema", _is_number(self.ema) and 0 <= self.ema < 1, "a number from 0 up to, not including, 1"),
             (
                 "val_fraction",
                 _is_number(self.val_fraction) and 0 < self.val_fraction < 1,
                 "a number between 0 and 1, without both ends",
             ),
+            (
+                "test_fraction",
+                _is_number(self.test_fraction) and 0 <= self.test_fraction < 1,
+                "a number from 0 (none) up to, not including, 1",
+            ),
+            (
+                "folds",
+                self.folds is None or self.folds == 0 or _is_whole(self.folds, 2, 100),
+                "a whole number from 2 to 100, 0 (none), or nothing: 5 where the data are too few for a test part",
+            ),
+            ("scenes", isinstance(self.scenes, bool), "true or false"),
             ("seed", _is_whole(self.seed, 0, (1 << 32) - 1), "a whole number from 0 to 4294967295"),
             (
                 "device",
@@ -113,6 +164,13 @@ class TrainSettings:
         problems = [
             f"{name} is {getattr(self, name)!r}, expected {text}" for name, good, text in expectations if not good
         ]
+        try:
+            Policy.parse(self.policy if isinstance(self.policy, str) else repr(self.policy))
+        except TrainError as error:
+            problems.append(str(error))
+        are_shares = not any(problem.startswith(("val_fraction", "test_fraction")) for problem in problems)
+        if are_shares and self.val_fraction + self.test_fraction >= 1:
+            problems.append("val_fraction and test_fraction leave no video to train on")
         if self.clip is False and self.slowfast == "none":
             problems.append("clip is False and slowfast is 'none': nothing is left to train on")
         if problems:

@@ -3,15 +3,22 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
 
-from cache.errors import bullet_list
 from cache.schema import HARMFUL, LABEL_NAMES, SAFE, SPLITS
 from train.errors import TrainError
 from train.settings import TrainSettings
 
-# A drawn validation split that must keep groups whole is the best of so many draws.
+# A drawn part that must keep groups whole is the best of so many draws.
 GROUP_DRAWS = 200
+
+# A test part with fewer videos of a class judges nothing: each of them moves that class's recall by a tenth and more.
+FEWEST_TESTED = 10
+
+# One of a class for each of three parts; in cross-validation as well, where a fold is the test part.
+FEWEST_DRAWN = 3
+
+DEFAULT_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +29,6 @@ class Split:
     """(N,) str: train, val or test."""
     notes: list[str]
     """How it came about, a sentence each, for the user."""
-    warnings: list[str]
-    """What may make its numbers too good."""
 
     def rows(self, name: str) -> np.ndarray:
         """(n,) int64: the videos of one part, in the dataset's order."""
@@ -45,10 +50,10 @@ def make_split(labels: np.ndarray, given: np.ndarray, groups: np.ndarray, settin
 
     1. follows its group, where the group is said to be in one part;
     2. else trains, where the manifest names validation videos;
-    3. else is drawn into train or val: stratified, seeded, `val_fraction` of them in val, groups whole.
+    3. else is drawn: stratified, seeded, groups whole, `test_fraction` of them into test unless the manifest names test
+       videos, `val_fraction` of them into val, the rest into train.
 
-    Where all is said but none is val, val is drawn from the train videos in the same way. A test part exists only where
-    the manifest names one.
+    Where all is said but none is val, val is drawn from the train videos in the same way.
 
     Raises `TrainError` where train or val would lack a class.
     """
@@ -61,25 +66,68 @@ def make_split(labels: np.ndarray, given: np.ndarray, groups: np.ndarray, settin
     if followers := _follow_groups(names, groups):
         notes.append(f"{followers} videos without a split follow their group")
     unsaid = names == ""
+    drawn = {"test": settings.test_fraction, "val": settings.val_fraction}
+    too_few = unsaid.any() and _fewest(labels[unsaid]) < FEWEST_DRAWN
+    if (names == "test").any() or not settings.test_fraction or too_few:
+        del drawn["test"]
     if not unsaid.any() and not (names == "val").any():
-        unsaid = names == "train"
+        unsaid, drawn = names == "train", {"val": settings.val_fraction}
     if unsaid.any() and (names == "val").any():
         names[unsaid] = "train"
         notes.append(
             f"{int(unsaid.sum())} videos without a split train, since the manifest names the validation videos"
         )
     elif unsaid.any():
-        rows = np.flatnonzero(unsaid)
-        in_val = _draw_val(labels[rows], groups[rows], settings)
-        names[rows] = np.where(in_val, "val", "train")
-        whole = ", groups whole" if (groups[rows] != "").any() else ""
-        notes.append(
-            f"{int(in_val.sum())} of {len(rows)} videos drawn for validation "
-            f"(stratified, seed {settings.seed}, fraction {settings.val_fraction:g}{whole})"
-        )
+        notes.append(_draw_parts(names, np.flatnonzero(unsaid), labels, groups, settings, drawn))
     for name in ("train", "val"):
         _check_classes(labels[names == name], f"the {name} split", fewest=1)
-    return Split(names=names, notes=notes, warnings=_straddling(names, groups))
+    if not (names == "test").any():
+        notes.append("no test videos: the figures of validation are too good, since it chooses epoch and threshold")
+    return Split(names=names, notes=notes)
+
+
+def num_folds(labels: np.ndarray, given: np.ndarray, groups: np.ndarray, settings: TrainSettings) -> int:
+    """Folds of cross-validation for N videos, each argument (N,); 0: a split into parts.
+
+    As the settings say. Where they say nothing, the manifest's split holds if it has one; without, cross-validation
+    takes the place of a test part that would hold fewer than `FEWEST_TESTED` videos of a class.
+
+    Raises `TrainError` where the videos of a class, whole groups of them, do not suffice for the folds asked for.
+    """
+    own = own_groups(groups)
+    possible = min(len(set(own[labels == label].tolist())) for label in (HARMFUL, SAFE))
+    if settings.folds is None:
+        enough = not settings.test_fraction or _fewest(labels) * settings.test_fraction >= FEWEST_TESTED
+        return 0 if (given != "").any() or enough or possible < FEWEST_DRAWN else min(DEFAULT_FOLDS, possible)
+    if settings.folds > possible or (settings.folds and possible < FEWEST_DRAWN):
+        raise TrainError(
+            f"{settings.folds} folds need as many groups of videos of each class, and at least {FEWEST_DRAWN}; the "
+            f"rarer class has {possible}: add videos, or say a smaller --folds (0: none)"
+        )
+    return settings.folds
+
+
+def make_folds(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings, *, num_folds: int) -> list[np.ndarray]:
+    """For each fold, `given` (N,) as `make_split` takes it: `test` for the fold's videos, empty for the others.
+
+    Stratified, seeded, groups whole; each video is in one fold's test.
+    """
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=settings.seed)
+    given = []
+    for _, test in folds.split(labels, labels, own_groups(groups)):
+        names = np.full(len(labels), "", dtype=object)
+        names[test] = "test"
+        given.append(names)
+    return given
+
+
+def own_groups(groups: np.ndarray) -> np.ndarray:
+    """(N,) str: the groups, a video without one being a group of its own, by a name that no manifest can hold."""
+    return np.array([group or f"\0{i}" for i, group in enumerate(groups)], dtype=object)
+
+
+def _fewest(labels: np.ndarray) -> int:
+    return int(min((labels == label).sum() for label in (HARMFUL, SAFE)))
 
 
 def _check_classes(labels: np.ndarray, where: str, *, fewest: int) -> None:
@@ -105,61 +153,50 @@ def _follow_groups(names: np.ndarray, groups: np.ndarray) -> int:
     return len(followers)
 
 
-def _draw_val(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings) -> np.ndarray:
-    """(n,) bool: the videos drawn for validation."""
-    _check_classes(labels, "the videos to draw a validation split from", fewest=2)
+def _draw_parts(
+    names: np.ndarray,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    settings: TrainSettings,
+    fractions: dict[str, float],
+) -> str:
+    """Draw the videos of `rows` (n,) into parts with these fractions, and the rest into train; how, in a sentence."""
+    names[rows] = "train"
+    left = rows
+    for part, fraction in fractions.items():
+        drawn = _draw(labels[left], groups[left], min(fraction * len(rows) / len(left), 0.99), settings.seed, part)
+        names[left[drawn]] = part
+        left = left[~drawn]
+    told = " and ".join(f"{int((names[rows] == part).sum())} into {part}" for part in fractions)
+    whole = ", groups whole" if (groups[rows] != "").any() else ""
+    shares = " and ".join(f"{fraction:g}" for fraction in fractions.values())
+    return f"of {len(rows)} videos {told} drawn (stratified, seed {settings.seed}, fraction {shares}{whole})"
+
+
+def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, part: str) -> np.ndarray:
+    """(n,) bool: the videos drawn for a part."""
+    _check_classes(labels, f"the videos to draw a {part} split from", fewest=2)
     num_rows = len(labels)
-    in_val = np.zeros(num_rows, dtype=bool)
+    drawn = np.zeros(num_rows, dtype=bool)
     if not (groups != "").any():
         for label in (SAFE, HARMFUL):  # each class on its own, so that both have videos on both sides
             rows = np.flatnonzero(labels == label)
-            num_val = int(np.clip(round(settings.val_fraction * len(rows)), 1, len(rows) - 1))
-            _, drawn = train_test_split(rows, test_size=num_val, random_state=settings.seed)
-            in_val[drawn] = True
-        return in_val
-    # A video without a group is a group of its own.
-    own = [(group, "") if group else ("", str(i)) for i, group in enumerate(groups)]
-    _, group_numbers = np.unique([f"{a}\0{b}" for a, b in own], return_inverse=True)
+            count = int(np.clip(round(fraction * len(rows)), 1, len(rows) - 1))
+            _, chosen = train_test_split(rows, test_size=count, random_state=seed)
+            drawn[chosen] = True
+        return drawn
+    _, group_numbers = np.unique(own_groups(groups).astype(str), return_inverse=True)
     if group_numbers.max() == 0:
-        raise TrainError(f"all videos are of the group {groups[0]!r}: no validation split can keep it whole")
-    wanted = settings.val_fraction * np.bincount(labels, minlength=2)  # (2,) videos of each class in val
+        raise TrainError(f"all videos are of the group {groups[0]!r}: no {part} split can keep it whole")
+    wanted = fraction * np.bincount(labels, minlength=2)  # (2,) videos of each class
 
     def distance(rows: np.ndarray) -> float:
-        """How far val is from the wanted share of each class; a missing class is further than any other draw."""
+        """How far a draw is from the wanted share of each class; a missing class is further than any other draw."""
         found = np.bincount(labels[rows], minlength=2)
         rest = np.bincount(labels, minlength=2) - found
         return float(np.abs(found - wanted).sum()) + num_rows * bool((found == 0).any() or (rest == 0).any())
 
-    draws = GroupShuffleSplit(n_splits=GROUP_DRAWS, test_size=settings.val_fraction, random_state=settings.seed)
-    in_val[min((val for _, val in draws.split(labels, groups=group_numbers)), key=distance)] = True
-    return in_val
-
-
-def same_bytes(names: np.ndarray, sha256: np.ndarray, ids: np.ndarray) -> list[str]:
-    """One warning that names the files which stand in several parts under different ids; arguments are (N,)."""
-    found = []
-    unique, copies = np.unique(sha256, return_counts=True)
-    for digest in unique[copies > 1]:
-        rows = np.flatnonzero(sha256 == digest)
-        if len(set(names[rows])) > 1:
-            found.append(", ".join(f"{ids[row]!r} in {names[row]}" for row in rows))
-    if not found:
-        return []
-    return [
-        f"the same file in several parts of the split, so that scores are too good: {len(found)}\n{bullet_list(found)}"
-    ]
-
-
-def _straddling(names: np.ndarray, groups: np.ndarray) -> list[str]:
-    """One warning that names the groups which stand in several parts."""
-    found = []
-    for group in sorted(set(groups[groups != ""])):
-        parts = sorted(set(names[groups == group]), key=SPLITS.index)
-        if len(parts) > 1:
-            found.append(f"{group!r} in {', '.join(parts)}")
-    if not found:
-        return []
-    return [
-        f"groups that stand in several parts of the split, so that scores may be too good: {len(found)}\n"
-        f"{bullet_list(found)}"
-    ]
+    draws = GroupShuffleSplit(n_splits=GROUP_DRAWS, test_size=fraction, random_state=seed)
+    drawn[min((chosen for _, chosen in draws.split(labels, groups=group_numbers)), key=distance)] = True
+    return drawn

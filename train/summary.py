@@ -10,9 +10,8 @@ from typing import Any
 
 from train import run
 from train.grid import Trial
-from train.report import Result
-
-PARTS = ("val", "test")
+from train.metrics import Figures
+from train.result import JUDGED, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +19,9 @@ class Outcome:
     """What came of a trial."""
 
     trial: Trial
-    figures: dict[str, dict[str, int | float | None]]
-    """Part of the split (val, test) -> its figures at the threshold. Empty where training diverged."""
+    figures: dict[str, Figures]
+    """Part of the split (val, test) -> its figures at the threshold; where there are folds, test are all of them, out
+    of fold, and val the mean over them. Empty where training diverged."""
     best_epoch: int | None
     threshold: float | None
     seconds: float | None
@@ -34,9 +34,9 @@ class Outcome:
         """Of a trial that was trained to its end."""
         return cls(
             trial=trial,
-            figures={part: figures for part, figures in result.metrics.items() if part in PARTS},
-            best_epoch=result.best.number,
-            threshold=result.best.best.threshold,
+            figures=_figures(result),
+            best_epoch=result.best_epoch,
+            threshold=result.threshold,
             seconds=result.seconds,
             error="",
         )
@@ -53,6 +53,15 @@ class Outcome:
             return found
         part, _, figure = name.partition(".")
         return self.figures.get(part, {}).get(figure)
+
+
+def _figures(result: Result) -> dict[str, Figures]:
+    found = {part: figures for part, figures in result.metrics.items() if part in JUDGED}
+    if result.folds:
+        of_folds = [fold.val_figures for fold in result.folds]
+        spreads = {name: Spread.over([figures[name] for figures in of_folds]) for name in of_folds[0]}
+        found["val"] = {name: spread.mean if spread else None for name, spread in spreads.items()}
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

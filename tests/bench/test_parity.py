@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bench import parity
-from bench.parity import BOUNDS, compare, extracted, referred, relative_error
 from bench.networks import SIDE, write_clip_config
+from bench.parity import BOUNDS, compare, extracted, referred, relative_error
 from bench.videos import gather
 from extract import openclip, slowfast
 from extract.settings import ExtractSettings

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bench import measure, tables
 
 EMPTY = "before\n<!-- bench:extract -->\nold\n<!-- /bench:extract -->\nafter\n"
@@ -22,9 +24,18 @@ def write(folder: Path, kind: str, rows: list[measure.Row], *, name: str = "extr
     (folder / f"{name}-{kind}.json").write_text(json.dumps(result))
 
 
-def test_the_readme_is_up_to_date() -> None:
-    readme = (measure.ROOT / "README.md").read_text(encoding="utf-8")
-    assert tables.filled(readme) == readme
+@pytest.mark.parametrize("document", tables.DOCUMENTS, ids=lambda path: path.name)
+def test_the_documents_are_up_to_date(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert tables.filled(text) == text
+
+
+def test_contestants_are_lines_and_figures_columns(tmp_path: Path) -> None:
+    names = ("default: AUC", "cosine: AUC", "cosine less default: AUC", "default: time")
+    rows = [measure.Row(what=name, unit="", values=[i / 10]) for i, name in enumerate(names)]
+    write(tmp_path, "cpu", rows, name="choices")
+    text = tables.filled("<!-- bench:choices -->\n<!-- /bench:choices -->", tmp_path)
+    assert "| | AUC | time |\n|---|---|---|\n| default | 0 | 0.3 |\n| cosine | 0.1 |  |\n\n" in text
 
 
 def test_a_table_has_both_machines_and_the_marks(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
+from bench import networks
 from extract import slowfast
 from extract.samples import scene, write_tone, write_video
 from extract.settings import ExtractSettings
-from bench import networks
 
 # The transformation matrix of an MP4 track (ISO/IEC 14496-12, tkhd): none, and a quarter turn clockwise.
 UPRIGHT = b"".join(n.to_bytes(4, "big", signed=True) for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))

@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 
+from bench import networks
 from cache.schema import fingerprint_of
 from extract import openclip, slowfast
 from extract.backbones import Backbones, DeviceMemoryError, Queue
@@ -18,7 +19,6 @@ from extract.settings import ExtractSettings, SettingsError
 from extract.slowfast import SlowFast
 from extract.weights import Weights, WeightsError
 from extract.workers import Decoded
-from bench import networks
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 

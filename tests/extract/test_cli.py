@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 import haechi
+from bench import networks
 from cache.reader import Cache
 from extract import slowfast
 from extract.reasons import Reason
 from extract.steps import STEPS
-from bench import networks
 
 NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "text.mp4", "cut.mp4", "audio_only.mp4", "damaged.mp4", "gone.mp4"]
 REASONS = {

@@ -7,15 +7,16 @@ import torch
 
 from cache.reader import Cache
 from tests import synthetic
-from train import experiment
 from train.dataset import Dataset, load_dataset
 from train.fit import Epoch, fit, logits_of, scores_of
 from train.head import Head, build_head
-from train.report import Result
+from train.pipeline import carry_out
+from train.plan import Grouping, make_plan
+from train.result import Result
 from train.settings import TrainSettings
 from train.split import Split, make_split
 
-QUICK = TrainSettings(feedforward=32, epochs=3, lr=1e-3)
+QUICK = TrainSettings(feedforward=32, epochs=3, lr=1e-3, test_fraction=0.0, folds=0)
 
 
 def prepare(path: Path, settings: TrainSettings = QUICK, **cache_options: object) -> tuple[Dataset, Split]:
@@ -39,4 +40,9 @@ def score(head: Head, dataset: Dataset, rows: np.ndarray | None = None) -> np.nd
 def finish(path: Path, settings: TrainSettings = QUICK, **cache_options: object) -> Result:
     """All of it."""
     dataset, _ = prepare(path, settings, **cache_options)
-    return experiment.train_once(experiment.prepare(dataset, settings))
+    return carry_on(dataset, settings)
+
+
+def carry_on(dataset: Dataset, settings: TrainSettings = QUICK) -> Result:
+    """A run on a dataset that is loaded."""
+    return carry_out(make_plan(dataset, Grouping.of(dataset, settings), settings))

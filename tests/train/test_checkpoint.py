@@ -18,23 +18,24 @@ def saved(folder: Path, settings: TrainSettings = runs.QUICK) -> tuple[Path, Che
     cache = Cache.open(folder / "cache")
     written = Checkpoint(
         head=result.head,
-        best_threshold=result.best.best.threshold,
-        best_epoch=result.best.number,
+        best_threshold=result.threshold,
+        best_epoch=result.best_epoch,
         settings=result.settings,
-        streams=result.dataset.streams,
+        streams=result.plan.dataset.streams,
         fingerprint=cache.fingerprint,
         untrained=cache.untrained,
         features=features_of(cache),
+        calibration=result.calibration,
         metrics=result.metrics,
     )
     path = folder / "모델.pt"
     written.save(path)
-    return path, written, result.dataset
+    return path, written, result.plan.dataset
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_head_survives_the_round_trip(tmp_path: Path, preset: str) -> None:
-    path, written, dataset = saved(tmp_path, TrainSettings.of_preset(preset, feedforward=32, epochs=2))
+    path, written, dataset = saved(tmp_path, TrainSettings.of_preset(preset, feedforward=32, epochs=2, folds=0))
     loaded = checkpoint.load(path)
     assert not loaded.head.training
     assert (runs.score(loaded.head, dataset) == runs.score(written.head, dataset)).all()
@@ -46,6 +47,7 @@ def test_a_head_survives_the_round_trip(tmp_path: Path, preset: str) -> None:
         "fingerprint",
         "untrained",
         "features",
+        "calibration",
         "metrics",
     ):
         assert getattr(loaded, name) == getattr(written, name)
@@ -53,7 +55,7 @@ def test_a_head_survives_the_round_trip(tmp_path: Path, preset: str) -> None:
     assert loaded.features["clip_weights"] == "random:0"
 
 
-def test_a_file_from_before_the_presets_is_model_4s(tmp_path: Path) -> None:
+def test_settings_that_a_file_lacks_are_model_4s(tmp_path: Path) -> None:
     path, written, dataset = saved(tmp_path)
     data = torch.load(path, weights_only=True)
     for name in ("preset", "projection", "precision"):
@@ -82,9 +84,11 @@ def spoil_weight(data: dict) -> None:
 
 TAMPERED: dict[str, tuple[Callable[[dict], object], str]] = {
     "format": (lambda d: d.update(format="x"), "not a model.pt of Haechi"),
-    "version": (lambda d: d.update(format_version=2), "version 2, this Haechi reads version 1"),
+    "version": (lambda d: d.update(format_version=1), "version 1, this Haechi reads version 2"),
     "threshold's type": (lambda d: d.update(best_threshold="0.5"), "best_threshold is str, expected float"),
     "threshold's range": (lambda d: d.update(best_threshold=1.5), "best_threshold is 1.5"),
+    "calibration": (lambda d: d.update(calibration={"shift": 0.0}), "expected a finite shift and temperature"),
+    "temperature": (lambda d: d["calibration"].update(temperature=-1.0), "temperature -1.0, expected more than 0"),
     "no metrics": (lambda d: d.pop("metrics"), "metrics is missing"),
     "streams": (lambda d: d.update(streams={"clip/features": -8}), "streams is"),
     "huge width": (lambda d: d.update(streams={"clip/features": 1 << 20}), "weights do not fit"),

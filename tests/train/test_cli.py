@@ -9,12 +9,13 @@ from click.testing import CliRunner, Result
 import haechi
 from cache.reader import Cache
 from tests import synthetic
-from train import checkpoint, dataset, experiment
+from train import checkpoint, dataset, pipeline
 from train.cli import train as command
 from train.run import ARTEFACTS
 from train.settings import DEFAULT_PRESET, TrainSettings
 
-QUICK = ["--preset", "model4", "--epochs", "2", "--feedforward", "32", "--device", "cpu"]
+QUICK = ["--preset", "model4", "--epochs", "2", "--feedforward", "32", "--device", "cpu", "--folds", "0"]
+NO_TEST = [*QUICK, "--test-fraction", "0"]
 
 
 def run(*args: object) -> Result:
@@ -25,10 +26,12 @@ def run(*args: object) -> Result:
 
 def test_a_run_leaves_its_artefacts_and_says_what_matters(tmp_path: Path) -> None:
     cache, out = synthetic.write_cache(tmp_path / "cache", num_unlabelled=2), tmp_path / "실험" / "r[1]"
-    result = run(cache, "--out", out, *QUICK)
+    result = run(cache, "--out", out, *NO_TEST)
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == set(ARTEFACTS)
     text = result.output
+    assert "there is no test part" in " ".join(text.split())
+    assert "only 3 videos chose the threshold" in " ".join(text.split())
     assert "UNTRAINED" in text
     assert "2 unlabelled videos are left out" in text
     assert "pos_weight 0.7000" in text
@@ -49,23 +52,26 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_a_flag_that_leaves_the_default_to_the_preset(tmp_path: Path) -> None:
-    others = {"cache", "out", "seeds", "grid", "memory_gb"}
+    others = {"cache", "out", "seeds", "grid", "memory_gb", "media_root"}
     flags = {option.name: option.default for option in command.params if option.name not in others}
     assert flags == dict.fromkeys(TrainSettings().to_dict()) | {"preset": DEFAULT_PRESET}
     assert all(getattr(option, "help", "") for option in command.params if option.name != "cache")
     cache = synthetic.write_cache(tmp_path / "cache")
     changes = {
-        "--preset": "fast", "--no-clip": None, "--slowfast": "pooled", "--projection": 8, "--epochs": 1,
-        "--patience": 2, "--batch-size": 3, "--lr": 1e-3, "--weight-decay": 0.1, "--pos-weight": 2.0, "--layers": 2,
-        "--feedforward": 16, "--dropout": 0.1, "--val-fraction": 0.3, "--seed": 7, "--device": "cpu",
-        "--precision": "fp32",
+        "preset": "fast", "clip": False, "slowfast": "pooled", "projection": 8, "num_layers": 2, "feedforward": 16,
+        "dropout": 0.1, "epochs": 1, "patience": 2, "batch_size": 3, "lr": 1e-3, "weight_decay": 0.1, "pos_weight": 2.0,
+        "val_fraction": 0.3, "test_fraction": 0.2, "folds": 0, "scenes": False, "policy": "recall>=0.9", "seed": 7,
+        "device": "cpu", "precision": "fp32",
     }  # fmt: skip
-    args = [part for flag, value in changes.items() for part in (flag, value) if part is not None]
+    names = {option.name: option for option in command.params}
+    args: list[object] = []
+    for name, value in changes.items():
+        on, off = names[name].opts[0], [*names[name].secondary_opts, ""][0]
+        args += [on if value else off] if off else [on, value]
     result = run(cache, "--out", tmp_path / "run", *args)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["settings"]
-    expected = ["fast", False, "pooled", 8, 2, 16, 0.1, 1, 2, 3, 1e-3, 0.1, 2.0, 0.3, 7, "cpu", "fp32"]
-    assert list(found.values()) == expected
+    assert {**found, **changes} == found
     assert torch.load(tmp_path / "run" / "model.pt", weights_only=True)["streams"] == {"slowfast/features": 12}
 
 
@@ -79,7 +85,7 @@ def test_help_shows_what_each_preset_says() -> None:
 
 def test_the_default_preset_trains(tmp_path: Path) -> None:
     cache = synthetic.write_cache(tmp_path / "cache")
-    result = run(cache, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu")
+    result = run(cache, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu", "--media-root", tmp_path)
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert data["settings"] == TrainSettings.of_preset(DEFAULT_PRESET, epochs=1, device="cpu").to_dict()
@@ -150,13 +156,13 @@ def test_an_experiment_that_diverges_does_not_end_the_others(tmp_path: Path) -> 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, monkeypatch) -> None:
     done = []
 
-    def once(*args, train_once=experiment.train_once, **options):
+    def once(*args, carry_out=pipeline.carry_out, **options):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(args)
-        return train_once(*args, **options)
+        return carry_out(*args, **options)
 
-    monkeypatch.setattr(experiment, "train_once", once)
+    monkeypatch.setattr(pipeline, "carry_out", once)
     cache, out = synthetic.write_cache(tmp_path / "cache"), tmp_path / "out"
     assert run(cache, "--out", out, *QUICK, "--seeds", 5).exit_code == 1
     assert {path.name for path in out.iterdir()} == {"experiments.json", "experiments.csv", "seed-0", "seed-1"}

@@ -3,51 +3,35 @@ import dataclasses
 import json
 from pathlib import Path
 
-import matplotlib.image
 import numpy as np
+import pytest
 from sklearn.metrics import f1_score
 
 from tests.train import runs
-from train.metrics import metrics_at
-from train.report import draw_confusion_matrix, write_metrics, write_predictions, write_report
+from train.report import PREDICTION_COLUMNS, metrics_record, verdict, write_metrics, write_predictions
+from train.result import Baseline, Result
+
+FOLDS = dataclasses.replace(runs.QUICK, folds=3)
+PARTS = {f"video-{i:04d}.mp4": ("train", "val", "test")[i % 3] for i in range(40)}
 
 
-def test_all_files_are_written_and_the_pictures_can_be_read(tmp_path: Path) -> None:
-    result = runs.finish(tmp_path / "cache")
-    out = tmp_path / "run"
-    out.mkdir()
-    write_report(out, result)
-    assert {p.name for p in out.iterdir()} == {"metrics.json", "predictions.csv", "confusion_matrix.png", "curves.png"}
-    for name in ("confusion_matrix.png", "curves.png"):
-        picture = matplotlib.image.imread(out / name)
-        red = (picture[..., 0] > 0.6) & (picture[..., 1:3] < 0.3).all(axis=2)
-        assert red.sum() > 100  # UNTRAINED
-        border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-        assert (border == 1).all()  # nothing is cut off
-    write_report(out, dataclasses.replace(result, untrained=[]))
-    for name in ("confusion_matrix.png", "curves.png"):
-        picture = matplotlib.image.imread(out / name)
-        assert not ((picture[..., 0] > 0.6) & (picture[..., 1:3] < 0.3).all(axis=2)).any()
+def record_of(path: Path, result: Result) -> dict:
+    write_metrics(path, metrics_record(result))
+    return json.loads(path.read_text())
 
 
-def test_a_test_split_has_its_own_matrix(tmp_path: Path) -> None:
-    result = runs.finish(tmp_path / "cache")
-    draw_confusion_matrix(tmp_path / "val.png", result)
-    result.split.names[result.split.rows("train")[:4]] = "test"
-    draw_confusion_matrix(tmp_path / "both.png", result)
-    val, both = (matplotlib.image.imread(tmp_path / name) for name in ("val.png", "both.png"))
-    assert both.shape[1] == 2 * val.shape[1]
-    assert (both[[0, -1]] == 1).all()  # nothing is cut off
-    assert (both[:, [0, -1]] == 1).all()
+def predictions_of(path: Path, result: Result) -> list[dict]:
+    write_predictions(path, result)
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_metrics_json_holds_every_epoch_and_what_led_to_it(tmp_path: Path) -> None:
-    result = runs.finish(tmp_path / "cache", num_unlabelled=2)
-    write_metrics(tmp_path / "metrics.json", result)
-    data = json.loads((tmp_path / "metrics.json").read_text())
-    assert data["fingerprint"] == result.fingerprint
+    result = runs.finish(tmp_path / "cache", num_unlabelled=2, num_failures=3)
+    data = record_of(tmp_path / "metrics.json", result)
+    assert data["fingerprint"] == result.plan.dataset.cache.fingerprint
     assert data["untrained"] == ["clip", "slowfast"]
-    assert data["num_unlabelled"] == 2
+    assert (data["num_unlabelled"], data["failures"]) == (2, {"damaged": 3})
     assert data["settings"] == result.settings.to_dict()
     assert data["counts"]["train"] == {"harmful": 10, "safe": 7}
     assert data["pos_weight"] == 7 / 10
@@ -55,43 +39,88 @@ def test_metrics_json_holds_every_epoch_and_what_led_to_it(tmp_path: Path) -> No
     assert all(len(epoch["table"]) == 9 for epoch in data["epochs"])
     best = data["epochs"][data["best_epoch"] - 1]
     assert best["improved"]
-    assert best["best"]["threshold"] == data["best_threshold"]
+    assert best["best"]["threshold"] == data["best_threshold"] == data["threshold"]["value"]
     assert best["metrics"] == data["metrics"]["val"]
+    assert (data["mode"], data["headline"], data["folds"]) == ("holdout", "val", [])
+    low, high = data["threshold"]["plateau"]
+    assert low <= data["best_threshold"] <= high
 
 
-def test_predictions_hold_every_labelled_video_and_agree_with_the_figures(tmp_path: Path) -> None:
-    splits = {f"video-{i:04d}.mp4": ("train", "val", "test")[i % 3] for i in range(40)}
-    result = runs.finish(tmp_path / "cache", num_harmful=20, num_safe=20, shift=0.2, splits=splits)
-    write_predictions(tmp_path / "predictions.csv", result)
-    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["id"]: row["split"] for row in rows} == splits
+def test_the_figures_that_count_have_intervals_baselines_and_slices(tmp_path: Path) -> None:
+    result = runs.finish(tmp_path / "cache", num_harmful=20, num_safe=20, shift=0.2, splits=PARTS)
+    data = record_of(tmp_path / "metrics.json", result)
+    assert data["headline"] == "test"
+    assert set(data["metrics"]) == {"train", "val", "test"}
+    assert set(data["intervals"]) == {"val", "test"}
+    for part, intervals in data["intervals"].items():
+        for name, interval in intervals.items():
+            if interval is not None:
+                assert interval[0] <= data["metrics"][part][name] <= interval[1]
+    assert set(data["baselines"]) == {"majority", "logistic_regression"}
+    assert data["baselines"]["majority"]["test"]["roc_auc"] == 0.5
+    assert {of_slice["by"] for of_slice in data["slices"]} == {"duration", "resolution"}
+    assert data["slices"][0]["figures"] == data["metrics"]["test"]  # all are as long as each other
+    assert data["calibration"]["part"] == "test"
+    assert data["threshold"]["interval"][0] <= data["threshold"]["interval"][1]
+
+
+def test_folds_are_recorded_one_by_one_and_pooled(tmp_path: Path) -> None:
+    result = runs.finish(tmp_path / "cache", FOLDS, num_harmful=20, num_safe=16, shift=0.2)
+    data = record_of(tmp_path / "metrics.json", result)
+    assert (data["mode"], data["headline"], data["epochs"]) == ("folds", "test", [])
+    assert data["counts"] == {"test": {"harmful": 20, "safe": 16}}
+    assert [fold["number"] for fold in data["folds"]] == [1, 2, 3]
+    pooled = {
+        name: sum(fold["metrics"][name] for fold in data["folds"]) for name in ("true_positive", "false_negative")
+    }
+    assert pooled == {name: data["metrics"]["test"][name] for name in pooled}
+    assert data["best_threshold"] == np.median([fold["threshold"] for fold in data["folds"]])
+    rows = predictions_of(tmp_path / "predictions.csv", result)
+    assert {row["fold"] for row in rows} == {"1", "2", "3"}
+    assert {row["split"] for row in rows} == {"test"}
+
+
+@pytest.mark.parametrize("settings", [runs.QUICK, FOLDS], ids=["parts", "folds"])
+def test_predictions_hold_every_labelled_video_and_agree_with_the_figures(tmp_path: Path, settings) -> None:
+    result = runs.finish(tmp_path / "cache", settings, num_harmful=20, num_safe=20, shift=0.2, splits=PARTS)
+    rows = predictions_of(tmp_path / "predictions.csv", result)
+    assert tuple(rows[0]) == PREDICTION_COLUMNS
+    assert len(rows) == 40
+    if settings is runs.QUICK:
+        assert {row["id"]: row["split"] for row in rows} == PARTS
+        assert {row["fold"] for row in rows} == {""}
     for row in rows:
-        assert int(row["prediction"]) == (float(row["score"]) >= result.best.best.threshold)
+        assert int(row["prediction"]) == (float(row["score"]) >= float(row["threshold"]))
+        assert 0 <= float(row["calibrated"]) <= 1
     for part, figures in result.metrics.items():
         mine = [row for row in rows if row["split"] == part]
         f1 = f1_score([int(row["label"]) for row in mine], [int(row["prediction"]) for row in mine])
         assert figures["f1"] == f1
-    assert set(result.metrics) == {"train", "val", "test"}
 
 
 def test_ids_are_safe_in_a_spreadsheet_and_whole_in_a_program(tmp_path: Path) -> None:
     result = runs.finish(tmp_path / "cache")
-    ids = result.dataset.ids.copy()
+    ids = result.plan.dataset.ids.copy()
     ids[:6] = ["=cmd|' /C calc'!A0", "@x", "-1.mp4", '폭력/영상 "1", 둘.mp4', "a\nb.mp4", "+1.mp4"]
-    dataset = dataclasses.replace(result.dataset, ids=ids)
-    write_predictions(tmp_path / "p.csv", dataclasses.replace(result, dataset=dataset))
-    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
-        found = [row["id"] for row in csv.DictReader(file)]
+    plan = dataclasses.replace(result.plan, dataset=dataclasses.replace(result.plan.dataset, ids=ids))
+    found = [row["id"] for row in predictions_of(tmp_path / "p.csv", dataclasses.replace(result, plan=plan))]
     assert found[:6] == ["'=cmd|' /C calc'!A0", "'@x", "'-1.mp4", '폭력/영상 "1", 둘.mp4', "a\nb.mp4", "'+1.mp4"]
     assert found[6:] == ids[6:].tolist()
 
 
-def test_a_test_split_is_judged_at_the_threshold_that_val_chose(tmp_path: Path) -> None:
-    result = runs.finish(tmp_path / "cache", num_harmful=15, num_safe=15, shift=0.1)
-    names = result.split.names.copy()
-    names[result.split.rows("train")[:8]] = "test"
-    result = dataclasses.replace(result, split=dataclasses.replace(result.split, names=names))
-    rows = np.flatnonzero(names == "test")
-    expected = metrics_at(result.scores[rows], result.dataset.labels[rows], result.best.best.threshold)
-    assert result.metrics["test"] == expected
+def test_the_verdict_is_whether_the_difference_is_more_than_chance(tmp_path: Path) -> None:
+    result = runs.finish(tmp_path / "cache", num_harmful=40, num_safe=40, shift=0.0, splits={})
+    labels = result.labels
+    rng = np.random.default_rng(0)
+    half = np.full(len(labels), 0.5)
+    good, bad = labels * 0.5 + rng.random(len(labels)) * 0.55, rng.random(len(labels))
+    names = np.full(len(labels), "test", dtype=object)
+    result = dataclasses.replace(result, split=dataclasses.replace(result.split, names=names), thresholds=half)
+
+    def told(ours: np.ndarray, theirs: np.ndarray) -> str:
+        baselines = {"logistic_regression": Baseline(scores=theirs, thresholds=half)}
+        return verdict(dataclasses.replace(result, scores=ours.clip(0, 1), baselines=baselines))
+
+    assert told(good, bad).startswith("The head beats logistic regression: F1 ")
+    assert told(bad, good).startswith("The head is worse than logistic regression")
+    assert told(good, good).startswith("The head cannot be told to beat logistic regression")

@@ -11,11 +11,12 @@ import torch
 from cache.reader import Cache
 from cache.writer import shard_path, write_shard
 from tests import synthetic
-from train import experiment, fit, stream
+from tests.train import runs
+from train import fit, stream
 from train.dataset import load_dataset
 from train.errors import TrainError
 from train.features import Features
-from train.report import write_metrics
+from train.report import metrics_record, write_metrics
 from train.settings import PRESETS, TrainSettings
 from train.stream import Stream
 
@@ -60,11 +61,10 @@ def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path, preset: str) -> Non
         dataset = load_dataset(cache, settings, memory_bytes=memory_bytes)
         assert isinstance(dataset.features, Features if memory_bytes is None else Stream)
         assert len(dataset.ids) < 4 * 16 - 2  # without unlabelled and failed ones
-        prepared = experiment.prepare(dataset, settings)
-        assert len(prepared.split.rows("train")) > 2 * 3 * 4  # three windows
-        result = experiment.train_once(prepared)
+        result = runs.carry_on(dataset, settings)
+        assert len(result.split.rows("train")) > 2 * 3 * 4  # three windows
         assert "test" in result.metrics
-        write_metrics(tmp_path / f"{memory_bytes}.json", result)
+        write_metrics(tmp_path / f"{memory_bytes}.json", metrics_record(result))
         states.append(result.head.state_dict())
     assert (tmp_path / "None.json").read_bytes() == (tmp_path / "0.json").read_bytes()
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
