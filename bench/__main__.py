@@ -1,4 +1,4 @@
-"""All benchmarks one after another, then README's tables: `python -m bench`."""
+"""The benchmarks of speed one after another, then the documents' tables: `python -m bench`."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import click
 
 from bench import extract, measure, read, scale, train
 from bench.options import sources
-from bench.tables import filled
+from bench.tables import DOCUMENTS, filled
 
 
 @click.command()
 @sources
 def main(*, data: Path | None, out: Path, quick: bool) -> None:
-    """Run extract (on the videos of --data), train, read and scale; bring README up to what they found."""
+    """Run extract (on the videos of --data), train, read and scale; bring README and docs up to what they found."""
     flags = ["--out", str(out), *(["--quick"] if quick else [])]
 
     def rounds(number: int) -> list[str]:
@@ -22,9 +22,9 @@ def main(*, data: Path | None, out: Path, quick: bool) -> None:
     train.main([*flags, *rounds(3)], standalone_mode=False)
     read.main([*flags, *rounds(10)], standalone_mode=False)
     scale.main([*flags, *rounds(1)], standalone_mode=False)
-    readme = measure.ROOT / "README.md"
     if out == measure.RESULTS and not quick:
-        readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+        for document in DOCUMENTS:
+            document.write_text(filled(document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import click
 from bench import measure
 from bench.figures import show
 from bench.measure import Row
-from bench.options import common
 from bench.networks import write_clip_config
+from bench.options import common
 from bench.videos import gather, write_manifest
 
 # The marks: at least five times the report's way; on a CPU no more than a tenth above decoding and backbones one after

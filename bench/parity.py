@@ -17,9 +17,9 @@ import torch
 from bench import measure
 from bench.figures import show
 from bench.measure import Row
+from bench.networks import shrink_slowfast, write_clip_config
 from bench.options import sources
 from bench.reference import Reference, sampled
-from bench.networks import shrink_slowfast, write_clip_config
 from bench.videos import gather
 from cache.errors import HaechiError
 from cache.reader import Cache

@@ -1,7 +1,7 @@
 """Cost as work grows: time and peak memory of four commands at 100, 1,000 and 10,000 videos: `python -m bench.scale`.
 
-A few short videos stand under many ids, and both networks are miniatures (`bench.networks`): this is the cost of everything
-around the backbones.
+A few short videos stand under many ids, and both networks are miniatures (`bench.networks`): this is the cost of
+everything around the backbones.
 """
 
 import tempfile
@@ -12,8 +12,8 @@ import click
 from bench import measure
 from bench.figures import show
 from bench.measure import Row
-from bench.options import common
 from bench.networks import write_clip_config
+from bench.options import common
 from bench.videos import gather, write_manifest
 
 SIZES, QUICK_SIZES = (100, 1_000, 10_000), (10, 20, 40)

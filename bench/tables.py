@@ -1,4 +1,4 @@
-"""README's tables from the JSON of the benchmarks: `python -m bench.tables README.md`.
+"""The documents' tables from the JSON of the benchmarks: `python -m bench.tables`.
 
 A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, NAME being that of a benchmark.
 """
@@ -11,9 +11,11 @@ from typing import Any
 import click
 
 from bench.figures import figure, mark, measured_on
-from bench.measure import RESULTS
+from bench.measure import RESULTS, ROOT
 
 BLOCK = re.compile(r"(?P<head><!-- bench:(?P<name>\w+) -->\n).*?(?P<foot><!-- /bench:(?P=name) -->)", re.DOTALL)
+
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "numbers.md")
 
 NOT_MEASURED = "not measured"
 
@@ -28,6 +30,8 @@ def table(name: str, results: Path) -> str:
     on_cpu, on_gpu = (_read(results / f"{name}-{kind}.json") for kind in ("cpu", "cuda"))
     if name == "scale":
         body = "".join(_growth(result) for result in (on_cpu, on_gpu) if result)
+    elif name == "choices":
+        body = "".join(_grid(result) for result in (on_cpu, on_gpu) if result)
     else:
         body = _rows(on_cpu, on_gpu)
     notes = [f"{kind}: {measured_on(result)}" for kind, result in (("CPU", on_cpu), ("GPU", on_gpu)) if result]
@@ -54,6 +58,20 @@ def _cell(rows: dict[str, Any] | None, what: str) -> str:
     return f"{figure(rows[what])}{', missed' if rows[what]['holds'] is False else ''}" if what in rows else ""
 
 
+def _grid(result: dict[str, Any]) -> str:
+    """A line a contestant, a column a figure: of the rows that are called `CONTESTANT: FIGURE`."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in result["rows"]:
+        contestant, _, title = row["what"].partition(": ")
+        cells.setdefault(contestant, {})[title] = figure(row)
+    titles = list(dict.fromkeys(title for of_contestant in cells.values() for title in of_contestant))
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
+    for contestant, of_contestant in cells.items():
+        if not contestant.endswith(" less default"):
+            lines.append(f"| {contestant} | {' | '.join(of_contestant.get(title, '') for title in titles)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _growth(result: dict[str, Any]) -> str:
     """A line a command, a column a size: time and peak memory; then the rows that have a mark."""
     rows = {row["what"]: row for row in result["rows"]}
@@ -67,10 +85,9 @@ def _growth(result: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def main(documents: tuple[Path, ...]) -> None:
-    """Bring the tables of DOCUMENTS up to the JSON."""
-    for path in documents:
+def main() -> None:
+    """Bring the tables of README and docs up to the JSON."""
+    for path in DOCUMENTS:
         path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
