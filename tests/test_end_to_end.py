@@ -14,6 +14,7 @@ import haechi
 from cache.reader import Cache
 from extract.samples import write_sample_set
 from extract.slowfast import MODELS
+from train.run import ARTEFACTS
 
 UNTRAINED = ["--clip-weights", "random:0", "--slowfast-weights", "random:0"]
 
@@ -49,7 +50,8 @@ def test_the_cache(folder: Path) -> None:
 
 def test_the_run(folder: Path) -> None:
     files = {path.name for path in (folder / "run").iterdir()}
-    assert files == {"model.pt", "metrics.json", "predictions.csv", "confusion_matrix.png", "curves.png"}
+    assert files == set(ARTEFACTS)
+    assert "UNTRAINED" in (folder / "run" / "report.html").read_text(encoding="utf-8")
     with (folder / "run" / "predictions.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 8
     checkpoint = torch.load(folder / "run" / "model.pt", weights_only=True)

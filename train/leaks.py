@@ -50,6 +50,18 @@ class Leaks:
         chosen = [row for row, pair in zip(self.rows.tolist(), self.pairs, strict=True) if pair.part == part]
         return np.unique(np.array(chosen, np.int64))
 
+    @classmethod
+    def of_tests(cls, of_folds: "list[Leaks]") -> "Leaks":
+        """What touches the test videos of each fold: every video is in one of them."""
+        found = [
+            (row, pair)
+            for leaks in of_folds
+            for row, pair in zip(leaks.rows.tolist(), leaks.pairs, strict=True)
+            if pair.part == "test"
+        ]
+        found.sort(key=lambda of_pair: of_pair[0])
+        return cls(pairs=[pair for _, pair in found], rows=np.array([row for row, _ in found], np.int64))
+
     @property
     def warnings(self) -> list[str]:
         """One text a part that is touched, which names its videos."""

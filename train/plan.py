@@ -54,7 +54,7 @@ class Plan:
     """One, or one a fold of cross-validation."""
     is_folds: bool
     leaks: Leaks
-    """What a split that the manifest gave puts on two sides."""
+    """What stands on two sides of a split that the manifest gave, or of a fold whose groups the manifest gave."""
     notes: list[str]
     """How the split came about, a sentence each, for the user."""
 
@@ -106,16 +106,16 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
     else:
         splits = [make_split(labels, dataset.splits, groups, settings)]
         notes = splits[0].notes
-    # Of several folds, each has the same groups whole: the first shows what a manifest's groups tear apart.
-    leaks = find_leaks(
-        splits[0].names, ids=dataset.ids, groups=dataset.groups, sha256=dataset.sha256, scenes=grouping.scenes
-    )
+    of_splits = [
+        find_leaks(split.names, ids=dataset.ids, groups=dataset.groups, sha256=dataset.sha256, scenes=grouping.scenes)
+        for split in splits
+    ]
     return Plan(
         dataset=dataset,
         grouping=grouping,
         settings=settings,
         splits=splits,
         is_folds=bool(folds),
-        leaks=leaks,
+        leaks=of_splits[0] if not folds else Leaks.of_tests(of_splits),
         notes=notes,
     )

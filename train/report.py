@@ -13,7 +13,7 @@ from train.calibration import reliability
 from train.fit import Epoch
 from train.result import Fold, Result
 from train.slices import slices
-from train.threshold import cautions, chosen_row, predict
+from train.threshold import chosen_row, predict
 
 PREDICTION_COLUMNS = ("id", "label", "split", "group", "fold", "score", "calibrated", "threshold", "prediction")
 
@@ -126,26 +126,16 @@ def _failures(result: Result) -> dict[str, int]:
 
 def _leaks(result: Result) -> dict[str, Any]:
     """What the split puts on two sides, and the headline figures without the videos that this touches."""
-    leaks, part = result.plan.leaks, result.headline
-    touched = leaks.touched(part)
-    rest = np.setdiff1d(result.split.rows(part), touched)
+    leaks = result.plan.leaks
     return {
-        "touched": len(touched),
+        "touched": len(leaks.touched(result.headline)),
         "pairs": [asdict(pair) for pair in leaks.pairs],
-        "metrics_without": result.figures(result.scores, result.thresholds, rest) if len(touched) else None,
+        "metrics_without": result.metrics_untouched,
     }
 
 
 def _threshold(result: Result) -> dict[str, Any]:
-    policy, choice, val = result.plan.policy, result.choice, result.split.rows("val")
-    if choice is None:
-        of_folds = sorted(fold.threshold for fold in result.folds)
-        notes = [
-            f"the median of the folds, which chose {of_folds[0]:.4f} to {of_folds[-1]:.4f}; "
-            "each fold's videos are judged at its own"
-        ]
-    else:
-        notes = cautions(result.labels[val], choice, policy)
+    policy, choice = result.plan.policy, result.choice
     return {
         "value": result.threshold,
         "policy": policy.text,
@@ -153,7 +143,7 @@ def _threshold(result: Result) -> dict[str, Any]:
         "met": choice.met if choice else all(fold.met for fold in result.folds),
         "plateau": [choice.low, choice.high] if choice else None,
         "interval": result.threshold_interval,
-        "notes": notes,
+        "notes": result.threshold_notes,
     }
 
 

@@ -15,7 +15,7 @@ from train.metrics import Figures, metrics_at
 from train.plan import Plan
 from train.settings import TrainSettings
 from train.split import Split
-from train.threshold import Choice
+from train.threshold import Choice, cautions
 
 # Parts of the split that were not trained on.
 JUDGED = ("val", "test")
@@ -115,6 +115,31 @@ class Result:
             )
             for name, rows in self._parts(JUDGED)
         }
+
+    @cached_property
+    def metrics_untouched(self) -> Figures | None:
+        """Figures of the headline part without the videos that a leak touches; None where it touches none."""
+        touched = self.plan.leaks.touched(self.headline)
+        rest = np.setdiff1d(self.split.rows(self.headline), touched)
+        return self.figures(self.scores, self.thresholds, rest) if len(touched) else None
+
+    @cached_property
+    def threshold_notes(self) -> list[str]:
+        """What a user must know before trusting the threshold."""
+        policy = self.plan.policy
+        if self.choice is not None:
+            return cautions(len(self.split.rows("val")), policy, met=self.choice.met)
+        chosen = [fold.threshold for fold in self.folds]
+        return [
+            f"the median of the folds, which chose {min(chosen):.4f} to {max(chosen):.4f}; "
+            "each fold's videos are judged at its own",
+            *cautions(
+                min(len(fold.split.rows("val")) for fold in self.folds),
+                policy,
+                met=all(fold.met for fold in self.folds),
+                where=" in a fold",
+            ),
+        ]
 
     @cached_property
     def threshold_interval(self) -> Interval | None:

@@ -24,13 +24,13 @@ from train.compare import Compared
 from train.experiment import Experiment, Track
 from train.fit import Epoch
 from train.head import num_heads
-from train.pictures import SPLIT_TITLES, part_title
+from train.pictures import SPLIT_TITLES
 from train.plan import Plan
 from train.result import Fold, Result
 from train.run import ARTEFACTS, EXPERIMENTS_FILE, EXPERIMENTS_TABLE
 from train.stream import Stream
 from train.summary import Outcome, Spread, best_point, by_point
-from train.threshold import Threshold, cautions, chosen_row
+from train.threshold import Threshold, chosen_row
 
 # Figures of the summary, and their titles.
 SUMMARY_FIGURES = {
@@ -195,7 +195,7 @@ def metrics_table(result: Result) -> Table:
     table.add_column("", no_wrap=True)
     baselines = {name: parts[result.headline] for name, parts in result.baseline_metrics.items()}
     for part in result.metrics:
-        table.add_column(part_title(result, part).lower(), justify="right", no_wrap=True)
+        table.add_column("out of fold" if result.folds else part, justify="right", no_wrap=True)
         if part == result.headline:
             table.add_column("95 % of\ndraws", justify="right", no_wrap=True)
     if result.folds:
@@ -218,14 +218,18 @@ def metrics_table(result: Result) -> Table:
 def show_end(console: Console, result: Result, verdict: str) -> None:
     """What to make of the figures."""
     console.print(escape(verdict))
+    if result.metrics_untouched is not None:
+        touched = len(result.plan.leaks.touched(result.headline))
+        figures = [
+            f"{title} {_number(name, result.metrics_untouched[name])}" for name, title in EXPERIMENT_FIGURES.items()
+        ]
+        console.print(f"[bold yellow]without the {touched:,} videos that are on two sides[/]: {', '.join(figures)}")
     if result.headline == "val":
         console.print("Validation has chosen epoch and threshold: its figures are too good, and there is no test part.")
-    val = result.split.rows("val")
-    if result.choice is not None:
-        for note in cautions(result.labels[val], result.choice, result.plan.policy):
-            console.print(f"[bold yellow]threshold[/]: {escape(note)}")
-        if result.threshold_interval:
-            console.print(f"threshold, 95 % interval: {_interval(result.threshold_interval)}")
+    for note in result.threshold_notes:
+        console.print(f"threshold: {escape(note)}")
+    if result.threshold_interval:
+        console.print(f"threshold: other videos of the kind could have chosen {_interval(result.threshold_interval)}")
     if untrained := result.plan.dataset.cache.untrained:
         console.print(untrained_warning(untrained))
 

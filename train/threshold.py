@@ -168,15 +168,16 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return result
 
 
-def cautions(labels: np.ndarray, choice: Choice, policy: Policy) -> list[str]:
-    """What a user must know before trusting a threshold that was chosen on videos of `labels` (N,)."""
+def cautions(num_videos: int, policy: Policy, *, met: bool, where: str = "") -> list[str]:
+    """What a user must know before trusting a threshold that `num_videos` chose; `met`: it keeps the policy's bound.
+
+    Both classes are among them: a split without is refused.
+    """
     notes = []
-    if len(labels) < FEW_VIDEOS:
-        notes.append(f"only {len(labels)} videos chose the threshold; below {FEW_VIDEOS} it is little more than luck")
-    if len(set(labels.tolist())) < 2:
-        notes.append("all videos that chose the threshold are of one class")
-    if not choice.met:
-        notes.append(f"no threshold keeps {policy.text} on validation; the one that comes nearest is taken")
+    if num_videos < FEW_VIDEOS:
+        notes.append(f"only {num_videos} videos chose it{where}; below {FEW_VIDEOS} it is little more than luck")
+    if not met:
+        notes.append(f"no threshold keeps {policy.text} on validation{where}; the one that comes nearest is taken")
     return notes
 
 

@@ -136,3 +136,10 @@ def test_a_planted_leak_is_found_completely_and_named(tmp_path: Path) -> None:
     (warning,) = found.warnings
     assert warning.startswith("10 test videos")
     assert all(repr(id) in warning for names in expected for id in names[:2])
+
+
+def test_of_folds_each_video_is_looked_at_where_it_is_tested() -> None:
+    files = "112."
+    leaks = Leaks.of_tests([find(names, files=files) for names in ("ETTV", "TETV", "TTEV")])
+    assert leaks.touched("test").tolist() == [0, 1]
+    assert told(leaks) == [("0", "test", "1", "train", "same bytes"), ("1", "test", "0", "train", "same bytes")]

@@ -113,16 +113,14 @@ def test_a_bound_that_nothing_keeps_is_missed_by_the_least_and_said() -> None:
     found = choose_threshold(scores, labels, policy)
     assert not found.met
     assert found.precision == pytest.approx(2 / 3)
-    assert any("no threshold keeps precision>=0.9" in note for note in cautions(labels, found, policy))
 
 
-def test_few_videos_and_one_class_are_said() -> None:
-    labels = np.ones(49, dtype=int)
-    notes = cautions(labels, best_threshold(np.linspace(0, 1, 49), labels), F1)
-    assert "only 49 videos" in notes[0]
-    assert "one class" in notes[1]
-    many = np.tile([0, 1], 25)
-    assert cautions(many, best_threshold(np.linspace(0, 1, 50), many), F1) == []
+def test_few_videos_and_a_bound_that_is_not_kept_are_said() -> None:
+    assert cautions(50, F1, met=True) == []
+    (few,) = cautions(49, F1, met=True, where=" in a fold")
+    assert few.startswith("only 49 videos chose it in a fold")
+    (missed,) = cautions(50, Policy.parse("precision>=0.9"), met=False)
+    assert missed.startswith("no threshold keeps precision>=0.9")
 
 
 @pytest.mark.parametrize(
