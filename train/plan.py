@@ -8,7 +8,7 @@ from train.dataset import Dataset
 from train.errors import TrainError
 from train.leaks import Leaks, find_leaks
 from train.policy import Policy
-from train.scenes import Scenes, find_scenes, group_of
+from train.scenes import Scenes, find_scenes, group_of, same_files
 from train.settings import TrainSettings
 from train.split import Split, make_folds, make_split, num_folds
 
@@ -22,13 +22,13 @@ class Grouping:
     source: str
     """Where they come from: `manifest`, `scenes`, `manifest, scenes` or `none`."""
     scenes: Scenes
-    """Found in any case: a split may tear them apart."""
+    """Without `settings.scenes`, by the files' bytes alone."""
 
     @classmethod
     def of(cls, dataset: Dataset, settings: TrainSettings) -> "Grouping":
         """Search a dataset for scenes. Raises `CacheError` where the cache is damaged."""
-        scenes = find_scenes(dataset.cache, dataset.videos)
-        groups = group_of(dataset.groups, scenes) if settings.scenes else dataset.groups
+        scenes = find_scenes(dataset.cache, dataset.videos) if settings.scenes else same_files(dataset.sha256)
+        groups = group_of(dataset.groups, scenes)
         sources = {
             "manifest": (dataset.groups != "").any(),
             "scenes": ((groups != "") & (dataset.groups == "")).any(),
@@ -82,7 +82,7 @@ def make_plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> 
     try:
         return _plan(dataset, grouping, settings)
     except TrainError as error:
-        if "scenes" not in grouping.source:
+        if "scenes" not in grouping.source or not settings.scenes:
             raise
         raise TrainError(
             f"{error}\n{grouping.count} groups of near-duplicate videos are kept whole; if they are no duplicates, say "

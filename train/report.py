@@ -42,7 +42,7 @@ def metrics_record(result: Result) -> dict[str, Any]:
         "groups": {
             "source": plan.grouping.source,
             "count": plan.grouping.count,
-            "similarity_threshold": plan.grouping.scenes.similarity_threshold,
+            "similarity_threshold": plan.grouping.scenes.similarity_threshold if result.settings.scenes else None,
         },
         "leaks": _leaks(result),
         "headline": result.headline,

@@ -118,10 +118,10 @@ class Result:
 
     @cached_property
     def metrics_untouched(self) -> Figures | None:
-        """Figures of the headline part without the videos that a leak touches; None where it touches none."""
+        """Figures of the headline part without the videos that a leak touches; None where it touches none, or all."""
         touched = self.plan.leaks.touched(self.headline)
         rest = np.setdiff1d(self.split.rows(self.headline), touched)
-        return self.figures(self.scores, self.thresholds, rest) if len(touched) else None
+        return self.figures(self.scores, self.thresholds, rest) if len(touched) and len(rest) else None
 
     @cached_property
     def threshold_notes(self) -> list[str]:

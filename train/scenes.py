@@ -74,25 +74,37 @@ def find_scenes(cache: Cache, videos: np.ndarray) -> Scenes:
     Raises `TrainError` that lists the videos without frames, and those with NaN or infinite features; `CacheError`
     where the cache is damaged.
     """
-    files, file_of_video = _distinct(cache.media["sha256"][videos])  # (M,), (N,)
-    copies = np.setdiff1d(np.arange(len(videos)), files)
-    pairs = np.stack([files[file_of_video[copies]], copies], axis=1)
-    similarity = np.ones(len(copies), np.float32)
-    scene, threshold, chance, own = np.arange(len(files)), 1.0, 1.0, 0.0
-    descriptors = np.zeros((len(files), cache.settings["clip"]["widths"]["features"]), np.float32)
-    if len(files) > 2:
-        descriptors, sample, own = _describe(cache, videos[files])
-        threshold, chance = threshold_of(sample, own, num_videos=len(files))
-        scene, links, of_links = _group(descriptors, threshold)
-        pairs, similarity = np.concatenate([files[links], pairs]), np.concatenate([of_links, similarity])
+    sha256 = cache.media["sha256"][videos]
+    files, file_of_video = _distinct(sha256)  # (M,), (N,)
+    copies = same_files(sha256)
+    if len(files) <= 2:
+        return copies
+    descriptors, sample, own = _describe(cache, videos[files])
+    threshold, chance = threshold_of(sample, own, num_videos=len(files))
+    scene, links, of_links = _group(descriptors, threshold)
     return Scenes(
         scene=scene[file_of_video],
         similarity_threshold=threshold,
         chance_similarity=chance,
         own_similarity=own,
-        pairs=pairs,
-        pair_similarity=similarity,
+        pairs=np.concatenate([files[links], copies.pairs]),
+        pair_similarity=np.concatenate([of_links, copies.pair_similarity]),
         descriptors=descriptors[file_of_video],
+    )
+
+
+def same_files(sha256: np.ndarray) -> Scenes:
+    """The scenes of N videos by their files' bytes alone, `sha256` (N,): no features are read, nothing is compared."""
+    files, file_of_video = _distinct(sha256)
+    copies = np.setdiff1d(np.arange(len(sha256)), files)
+    return Scenes(
+        scene=file_of_video,
+        similarity_threshold=1.0,
+        chance_similarity=1.0,
+        own_similarity=0.0,
+        pairs=np.stack([files[file_of_video[copies]], copies], axis=1),
+        pair_similarity=np.ones(len(copies), np.float32),
+        descriptors=np.zeros((len(sha256), 1), np.float32),
     )
 
 

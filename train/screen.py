@@ -121,7 +121,8 @@ def groups_line(plan: Plan) -> str:
         told += ", as the manifest says" if grouping.source == "manifest" else ", as the manifest says and"
     if "scenes" in grouping.source:
         threshold = grouping.scenes.similarity_threshold
-        told += f" by near-duplicate scenes in the cache (similarity of at least {threshold:.3f})"
+        told += " by their files' bytes" if threshold == 1 else " by near-duplicate scenes in the cache"
+        told += "" if threshold == 1 else f" (similarity of at least {threshold:.3f})"
     return told
 
 
@@ -224,6 +225,8 @@ def show_end(console: Console, result: Result, verdict: str) -> None:
             f"{title} {_number(name, result.metrics_untouched[name])}" for name, title in EXPERIMENT_FIGURES.items()
         ]
         console.print(f"[bold yellow]without the {touched:,} videos that are on two sides[/]: {', '.join(figures)}")
+    elif result.plan.leaks.touched(result.headline).size:
+        console.print("[bold yellow]every video of this part is on two sides[/]: no figure of it can be believed")
     if result.headline == "val":
         console.print("Validation has chosen epoch and threshold: its figures are too good, and there is no test part.")
     for note in result.threshold_notes:

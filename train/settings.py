@@ -97,7 +97,7 @@ class TrainSettings:
     folds: int | None = None
     """Folds of cross-validation, 0: none; None: 5 where the data are too few for a test part."""
     scenes: bool = True
-    """Whether near-duplicate videos are kept on one side of a split, where the cache names no groups."""
+    """Whether near-duplicate videos are searched for, by their features; files of the same bytes are known anyway."""
     policy: str = "f1"
     """What the threshold is chosen for (see `policy.py`)."""
     seed: int = 0

@@ -64,6 +64,23 @@ def test_the_figures_that_count_have_intervals_baselines_and_slices(tmp_path: Pa
     assert data["threshold"]["interval"][0] <= data["threshold"]["interval"][1]
 
 
+def test_the_figures_are_told_without_what_leaks(tmp_path: Path) -> None:
+    ids = list(PARTS)
+    counts = {"num_harmful": 20, "num_safe": 20, "shift": 0.2, "splits": PARTS}
+    some = {ids[2]: "one", ids[3]: "one"}  # of test and of train
+    result = runs.finish(tmp_path / "some", groups=some, **counts)
+    leaks = record_of(tmp_path / "some.json", result)["leaks"]
+    assert leaks["touched"] == 1
+    assert leaks["pairs"][0]["id"] == ids[2]
+    rest = [row for row in predictions_of(tmp_path / "p.csv", result) if row["split"] == "test" and row["id"] != ids[2]]
+    f1 = f1_score([int(row["label"]) for row in rest], [int(row["prediction"]) for row in rest])
+    assert leaks["metrics_without"]["f1"] == f1
+    every = runs.finish(tmp_path / "every", groups=dict.fromkeys(ids, "one"), **counts)
+    leaks = record_of(tmp_path / "every.json", every)["leaks"]
+    assert leaks["touched"] == len(every.split.rows("test"))
+    assert leaks["metrics_without"] is None  # nothing is left
+
+
 def test_folds_are_recorded_one_by_one_and_pooled(tmp_path: Path) -> None:
     result = runs.finish(tmp_path / "cache", FOLDS, num_harmful=20, num_safe=16, shift=0.2)
     data = record_of(tmp_path / "metrics.json", result)
