@@ -64,7 +64,8 @@ class Policy:
             policy = cls(text=text, costs=(float(match["fp"]), float(match["fn"])))
         if policy is None:
             forms = "\n".join(f"  {form}: {meaning}" for form, meaning in FORMS.items())
-            raise TrainError(f"threshold policy {text!r}: expected one of\n{forms}\nwith P, R and X from 0 to 1")
+            hint = "; in quotes, or the shell takes > and < for files" if text in {"precision", "recall", "fpr"} else ""
+            raise TrainError(f"threshold policy {text!r}: expected one of\n{forms}\nwith P, R and X from 0 to 1{hint}")
         return policy
 
     @property
