@@ -26,6 +26,9 @@ MOST_UNDEFINED = 0.1
 # Groups are left out in turn for the acceleration, in so many lots at most: with more, it is next to nothing.
 MOST_LOTS = 500
 
+# Draws agree that differ by less: sums of many terms round.
+ROUNDING = 1e-9
+
 CELLS = 1 << 22  # of a block of draws x videos: 32 MB an array
 
 Interval = tuple[float, float]
@@ -94,7 +97,10 @@ def intervals(
     of a few videos that are all found: the bootstrap knows no video but these, and cannot tell how lucky that is.
     """
     found = bootstrap(lambda weights: weighted_figures(scores, labels, threshold, weights), groups, num_draws=num_draws)
-    return {name: None if interval and interval[0] == interval[1] else interval for name, interval in found.items()}
+    return {
+        name: None if interval and interval[1] - interval[0] < ROUNDING else interval
+        for name, interval in found.items()
+    }
 
 
 def differences(
