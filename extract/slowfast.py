@@ -54,6 +54,8 @@ class SlowFast:
         sha256 = sha256_of_state(module) if path is None else sha256_of(path)
         module = module.eval().requires_grad_(requires_grad=False)
         _fold_batch_norms(module)
+        if dtype != torch.float32:
+            _pool_in_float32(module)
         # 3-D convolutions run about three times faster with channels last where bfloat16 is in hardware.
         self._module = module.to(device=device, dtype=dtype, memory_format=torch.channels_last_3d)
         self._dtype = dtype
@@ -98,6 +100,20 @@ def _fold_batch_norms(module: torch.nn.Module) -> None:
                 conv = "conv_fast_to_slow" if hasattr(part, "conv_fast_to_slow") else name.replace("norm", "conv")
                 setattr(part, conv, fuse_conv_bn_eval(getattr(part, conv), child))
                 setattr(part, name, torch.nn.Identity())
+
+
+class _AvgPool3d(torch.nn.AvgPool3d):
+    """In float32 whatever comes: PyTorch has no such pooling of bfloat16 on CPUs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, H, W) to the pooled size, in the type of `x`."""
+        return super().forward(x.float()).to(x.dtype)
+
+
+def _pool_in_float32(module: torch.nn.Module) -> None:
+    for part in module.modules():
+        if type(part) is torch.nn.AvgPool3d:
+            part.__class__ = _AvgPool3d
 
 
 def _fetch(model: str) -> Path:

@@ -283,3 +283,14 @@ def test_a_device_that_is_not_there() -> None:
 def test_pickle_is_what_the_evil_file_holds() -> None:
     """The file above would run code if it were unpickled: the test can fail."""
     assert b"print" in pickle.dumps(Evil())
+
+
+def test_the_networks_last_pooling_bears_bfloat16() -> None:
+    module = slowfast.MODELS["slowfast_r50"](pretrained=False)
+    pool = module.blocks[-2].eval()
+    pathways = [torch.rand(1, 4, frames, 7, 7).bfloat16() for frames in (8, 32)]
+    expected = pool([x.float() for x in pathways])
+    slowfast._pool_in_float32(module)
+    found = pool(pathways)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.004, rtol=0)  # 8 bits of mantissa
