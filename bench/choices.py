@@ -40,7 +40,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "one cycle": {"schedule": "onecycle"},
     "EMA of 0.5 an epoch": {"ema": 0.5},
 }
-REGRESSIONS: dict[str, dict[str, float]] = {
+REGRESSIONS: dict[str, dict[str, Any]] = {
     "logistic regression": {},
     "logistic regression, prior deviation 0.3": {"prior_deviation": 0.3},
     "logistic regression, prior deviation 3": {"prior_deviation": 3.0},
@@ -104,7 +104,7 @@ def trained_folds(dataset: Dataset, settings: TrainSettings) -> Iterator[Trained
         yield train_once(prepare(replace(dataset, splits=given), settings))
 
 
-def regression_scores(dataset: Dataset, folds: list[Trained], **options: float) -> list[np.ndarray]:
+def regression_scores(dataset: Dataset, folds: list[Trained], **options: Any) -> list[np.ndarray]:
     """Every fold's scores (N,) by logistic regression on the videos that its head was trained on."""
     return [
         fit_baselines(dataset.features, dataset.labels, rows_of(fold, "train"), **options).scores["logistic_regression"]

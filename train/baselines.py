@@ -1,5 +1,6 @@
 """What a head has to beat on the same rows: the majority class, and logistic regression on pooled features."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,13 +43,19 @@ def fit_baselines(
     *,
     pos_weight: float | None = None,
     prior_deviation: float = PRIOR_DEVIATION,
+    regression: Regression | None = None,
 ) -> Baselines:
     """Fit on `train_rows` (n,), ascending, and score all N videos of `features` and `labels` (N,) of 0 and 1.
 
     The majority class is the same score for every video: 1 where most training videos are harmful, else 0. For the
-    regression and its options see `fit_regression`. Raises as that does.
+    regression and its options see `fit_regression`; `regression` is one that was fitted so before, as a head's own.
+    Raises as that does.
     """
-    regression = fit_regression(features, labels, train_rows, pos_weight=pos_weight, prior_deviation=prior_deviation)
+    regression = (
+        fit_regression(features, labels, train_rows, pos_weight=pos_weight, prior_deviation=prior_deviation)
+        if regression is None
+        else copy.deepcopy(regression)  # it is moved to where the features are
+    )
     logits = [
         regression.to(constant.device)(pooled, constant).cpu()
         for pooled, constant in _pooled(features, np.arange(len(labels)))

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from train.policy import Policy
-from train.split import own_groups
+from train.split import group_numbers
 from train.threshold import choose_threshold, predict
 
 NUM_DRAWS = 2000
@@ -40,7 +40,7 @@ Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 def draw_weights(groups: np.ndarray, *, num_draws: int, seed: int = 0) -> Iterator[np.ndarray]:
     """Blocks (b, N) of float64 weights, `num_draws` rows in all, for the videos of `groups` (N,), "" being none."""
     rng = np.random.default_rng(seed)
-    _, number = np.unique(own_groups(groups).astype(str), return_inverse=True)
+    number = group_numbers(groups)
     num_groups = int(number.max()) + 1
     block = max(1, CELLS // max(num_groups, len(groups)))
     for start in range(0, num_draws, block):
@@ -148,7 +148,7 @@ def bootstrap(statistic: Statistic, groups: np.ndarray, *, num_draws: int) -> di
         _joined([statistic(weights) for weights in blocks])
         for blocks in (draw_weights(groups, num_draws=num_draws), _leave_out(groups))
     )
-    num_groups = len(set(own_groups(groups).tolist()))
+    num_groups = int(group_numbers(groups).max()) + 1
     return {
         name: expanded_interval(draws[name], float(estimates[name][0]), lots[name], num_groups) for name in estimates
     }
@@ -172,7 +172,7 @@ def expanded_interval(values: np.ndarray, estimate: float, lots: np.ndarray, num
 
 def _leave_out(groups: np.ndarray) -> Iterator[np.ndarray]:
     """Blocks (b, N) of weights that leave out each lot of groups in turn; a lot is one group where they are few."""
-    _, number = np.unique(own_groups(groups).astype(str), return_inverse=True)
+    number = group_numbers(groups)
     num_lots = min(int(number.max()) + 1, MOST_LOTS)
     lot = number % num_lots
     block = max(1, CELLS // len(groups))

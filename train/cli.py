@@ -172,7 +172,6 @@ def _train_one(cache: Path, out: Path, settings: TrainSettings, memory_bytes: in
     from train import screen
     from train.dataset import load_dataset
     from train.device import find_device
-    from train.experiment import prepare
     from train.pipeline import carry_out
     from train.plan import Grouping, make_plan
     from train.report import verdict
@@ -185,7 +184,7 @@ def _train_one(cache: Path, out: Path, settings: TrainSettings, memory_bytes: in
     with run_folder(out) as partial:
         dataset = load_dataset(opened, settings, memory_bytes=memory_bytes)
         plan = make_plan(dataset, Grouping.of(dataset, settings), settings)
-        screen.show_start(console, plan, prepare(dataset, settings, plan.splits[0]))
+        screen.show_start(console, plan)
         with screen.progress_bar(console) as progress:
             result = carry_out(
                 plan,
@@ -212,7 +211,6 @@ def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int
     from train.dataset import load_dataset, stream_names
     from train.device import find_device
     from train.errors import TrainError
-    from train.experiment import prepare
     from train.fit import DivergedError
     from train.pipeline import carry_out
     from train.plan import Grouping, make_plan
@@ -234,7 +232,7 @@ def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int
                 groupings[trial.settings.scenes] = Grouping.of(dataset, trial.settings)
             plan = make_plan(dataset, groupings[trial.settings.scenes], trial.settings)
             if number == 1:
-                screen.show_start(console, plan, prepare(dataset, trial.settings, plan.splits[0]))
+                screen.show_start(console, plan)
             else:
                 screen.show_warnings(console, [text for text in plan.warnings if text not in warned])
             warned.update(plan.warnings)

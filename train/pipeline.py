@@ -131,7 +131,11 @@ def _baselines(plan: Plan, experiment: Experiment) -> dict[str, Baseline]:
     dataset, val = plan.dataset, experiment.split.rows("val")
     labels = dataset.labels
     scores = fit_baselines(
-        dataset.features, labels, experiment.split.rows("train"), pos_weight=experiment.pos_weight
+        dataset.features,
+        labels,
+        experiment.split.rows("train"),
+        pos_weight=experiment.pos_weight,
+        regression=experiment.head.regression,
     ).scores
     chosen = {
         "majority": MAJORITY_THRESHOLD,

@@ -52,11 +52,15 @@ class Plan:
     settings: TrainSettings
     splits: list[Split]
     """One, or one a fold of cross-validation."""
-    is_folds: bool
     leaks: Leaks
     """What stands on two sides of a split that the manifest gave, or of a fold whose groups the manifest gave."""
     notes: list[str]
     """How the split came about, a sentence each, for the user."""
+
+    @property
+    def is_folds(self) -> bool:
+        """Whether it cross-validates."""
+        return len(self.splits) > 1
 
     @property
     def groups(self) -> np.ndarray:
@@ -115,7 +119,6 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
         grouping=grouping,
         settings=settings,
         splits=splits,
-        is_folds=bool(folds),
         leaks=of_splits[0] if not folds else Leaks.of_tests(of_splits),
         notes=notes,
     )

@@ -12,7 +12,7 @@ from train import run
 from train.calibration import reliability
 from train.fit import Epoch
 from train.result import Fold, Result
-from train.slices import slices
+from train.slices import Slice, slices
 from train.threshold import chosen_row, predict
 
 PREDICTION_COLUMNS = ("id", "label", "split", "group", "fold", "score", "calibrated", "threshold", "prediction")
@@ -158,7 +158,7 @@ def _calibration(result: Result) -> dict[str, Any]:
     }
 
 
-def _slices(result: Result) -> list[Any]:
+def _slices(result: Result) -> list[Slice]:
     rows, dataset = result.split.rows(result.headline), result.plan.dataset
     return slices(
         result.scores[rows],

@@ -1,5 +1,6 @@
 """Writes all files of a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from train import run
@@ -10,9 +11,7 @@ from train.pictures import draw_confusion_matrix, draw_curves
 from train.report import metrics_record, write_metrics, write_predictions
 from train.result import Result
 from train.threshold import predict
-
-# As many of the worst mistakes as the page shows.
-MOST_THUMBNAILS = 50
+from train.thumbnails import make_thumbnails
 
 
 def save(folder: Path, result: Result, *, name: str, command: str, media_root: Path | None) -> None:
@@ -26,16 +25,10 @@ def save(folder: Path, result: Result, *, name: str, command: str, media_root: P
     draw_confusion_matrix(folder / run.CONFUSION_FILE, result)
     draw_curves(folder / run.CURVES_FILE, result)
     write_events(folder / run.EVENTS_FILE, result)
-    rows = _rows(result)
-    thumbnails = {}
+    page = Page(title=name, command=command, metrics=record, rows=_rows(result), thumbnails={})
     if media_root is not None:
-        from train.thumbnails import make_thumbnails
-
-        thumbnails = make_thumbnails(_worst(rows, result.headline, media_root))
-    write_page(
-        folder / run.PAGE_FILE,
-        Page(title=name, command=command, metrics=record, rows=rows, thumbnails=thumbnails),
-    )
+        page = replace(page, thumbnails=make_thumbnails({row.id: media_root / row.id for row in page.mistakes}))
+    write_page(folder / run.PAGE_FILE, page)
     dataset = result.plan.dataset
     Checkpoint(
         head=result.head,
@@ -71,10 +64,3 @@ def _rows(result: Result) -> list[Row]:
         )
         for i in range(len(dataset.ids))
     ]
-
-
-def _worst(rows: list[Row], part: str, media_root: Path) -> dict[str, Path]:
-    """The files of the mistakes farthest from their threshold, in one part of the split."""
-    mistakes = [row for row in rows if row.split == part and row.is_mistake]
-    mistakes.sort(key=lambda row: -abs(row.score - row.threshold))
-    return {row.id: media_root / row.id for row in mistakes[:MOST_THUMBNAILS]}

@@ -21,8 +21,9 @@ from torch import Tensor
 from cache.schema import HARMFUL, LABEL_NAMES, SAFE
 from train.bootstrap import Interval
 from train.compare import Compared
+from train.device import find_device, find_precision
 from train.experiment import Experiment, Track
-from train.fit import Epoch
+from train.fit import Epoch, pos_weight_of
 from train.head import num_heads
 from train.pictures import SPLIT_TITLES
 from train.plan import Plan
@@ -83,10 +84,11 @@ def beginner(progress: Progress, *, prefix: str = "") -> Callable[[Experiment, s
     return begin
 
 
-def show_start(console: Console, plan: Plan, experiment: Experiment) -> None:
+def show_start(console: Console, plan: Plan) -> None:
     """What is known before the first epoch: groups, split, warnings, the head's input."""
     settings, dataset = plan.settings, plan.dataset
-    features = dataset.features
+    features, device = dataset.features, find_device(settings)
+    precision = find_precision(settings, device)
     if dataset.cache.untrained:
         console.print(untrained_warning(dataset.cache.untrained))
     if not plan.is_folds:
@@ -98,7 +100,7 @@ def show_start(console: Console, plan: Plan, experiment: Experiment) -> None:
         console.print(f"split: {escape(note)}")
     show_warnings(console, plan.warnings)
     console.print(
-        f"pos_weight {experiment.pos_weight:.4f}"
+        f"pos_weight {pos_weight_of(dataset.labels[plan.splits[0].rows('train')], settings):.4f}"
         + (" (given)" if settings.pos_weight is not None else " (safe / harmful, training)")
     )
     if isinstance(features, Stream):
@@ -107,8 +109,8 @@ def show_start(console: Console, plan: Plan, experiment: Experiment) -> None:
     projected = f" to {settings.projection}" if settings.projection else ""
     console.print(
         f"input (B, {features.num_rows}, {width}): {' + '.join(dataset.streams)}{projected}, "
-        f"{num_heads(settings.projection or width)} heads, on {experiment.device}"
-        + (f" in {experiment.precision}" if experiment.precision != "fp32" else "")
+        f"{num_heads(settings.projection or width)} heads, on {device}"
+        + (f" in {precision}" if precision != "fp32" else "")
         + "\n"
     )
 

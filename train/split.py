@@ -126,6 +126,12 @@ def own_groups(groups: np.ndarray) -> np.ndarray:
     return np.array([group or f"\0{i}" for i, group in enumerate(groups)], dtype=object)
 
 
+def group_numbers(groups: np.ndarray) -> np.ndarray:
+    """(N,) int: the number of each video's own group (see `own_groups`), from 0."""
+    numbers: np.ndarray = np.unique(own_groups(groups).astype(str), return_inverse=True)[1]
+    return numbers
+
+
 def _fewest(labels: np.ndarray) -> int:
     return int(min((labels == label).sum() for label in (HARMFUL, SAFE)))
 
@@ -186,8 +192,8 @@ def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, pa
             _, chosen = train_test_split(rows, test_size=count, random_state=seed)
             drawn[chosen] = True
         return drawn
-    _, group_numbers = np.unique(own_groups(groups).astype(str), return_inverse=True)
-    if group_numbers.max() == 0:
+    numbers = group_numbers(groups)
+    if numbers.max() == 0:
         raise TrainError(f"all videos are of the group {groups[0]!r}: no {part} split can keep it whole")
     wanted = fraction * np.bincount(labels, minlength=2)  # (2,) videos of each class
 
@@ -198,5 +204,5 @@ def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, pa
         return float(np.abs(found - wanted).sum()) + num_rows * bool((found == 0).any() or (rest == 0).any())
 
     draws = GroupShuffleSplit(n_splits=GROUP_DRAWS, test_size=fraction, random_state=seed)
-    drawn[min((chosen for _, chosen in draws.split(labels, groups=group_numbers)), key=distance)] = True
+    drawn[min((chosen for _, chosen in draws.split(labels, groups=numbers)), key=distance)] = True
     return drawn
