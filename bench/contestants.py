@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from extract.limits import Limits
 from extract.manifest import Manifest, read_manifest
 from extract.settings import ExtractSettings
 
@@ -76,8 +77,7 @@ def _pool(settings: ExtractSettings) -> "DecodePool":
     return DecodePool(
         num_workers=joblib.cpu_count(),
         num_samples=settings.frames,
-        max_pixels=settings.max_pixels,
-        timeout_seconds=settings.timeout_seconds,
+        limits=Limits.of(settings),
     )
 
 

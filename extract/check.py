@@ -9,6 +9,7 @@ import joblib
 from cache.errors import HaechiError
 from cache.schema import LABEL_NAMES
 from extract.decode import Sampled
+from extract.limits import Limits
 from extract.manifest import Manifest
 from extract.reasons import STAGE_OF
 from extract.settings import ExtractSettings
@@ -29,8 +30,7 @@ def check_all(
     pool = DecodePool(
         num_workers=min(settings.workers or joblib.cpu_count(), len(manifest.entries)),
         num_samples=settings.frames,
-        max_pixels=settings.max_pixels,
-        timeout_seconds=settings.timeout_seconds,
+        limits=Limits.of(settings),
     )
     with pool:
         for index, result in pool.run([entry.path for entry in manifest.entries], outputs=[]):

@@ -39,8 +39,15 @@ def decoding_options(command: Any) -> Any:
     for decorator in (
         option("--frames", "Frames sampled from each video, evenly spaced.", type=click.IntRange(min=1)),
         option("--workers", "Decoding processes; 0 chooses by the machine.", type=click.IntRange(min=0)),
-        option("--timeout", "Seconds one video may take to decode.", field="timeout_seconds", type=float),
+        option(
+            "--timeout",
+            "Seconds a video may take to decode, and as many again for each minute of it.",
+            field="timeout_seconds",
+            type=float,
+        ),
+        option("--worker-memory-gb", "Memory of each decoding process.", type=float),
         option("--max-pixels", "Largest width x height accepted.", type=click.IntRange(min=1)),
+        option("--max-frames", "Most frames of a video accepted.", type=click.IntRange(min=1)),
         click.option("--strict", is_flag=True, help="Exit with 1 if any video cannot be used."),
     ):
         command = decorator(command)
@@ -55,7 +62,8 @@ def decoding_options(command: Any) -> Any:
 @option("--slowfast-model", "pytorchvideo's SlowFast.", type=click.Choice(SLOWFAST_MODELS))
 @option("--slowfast-weights", "kinetics400, a local file, or random:SEED (untrained).")
 @option("--store", "Storage type of the features.", type=click.Choice(STORE_TYPES))
-@option("--shard-size", "Rows of the manifest a shard.", type=click.IntRange(min=1))
+@option("--shard-size", "Rows of the manifest a shard, at most.", type=click.IntRange(min=1))
+@option("--shard-minutes", "Write a shard that is not full after so long.", type=float)
 @option("--device", "auto, cpu, cuda or cuda:N.")
 @option("--precision", "Arithmetic of the backbones; fp32 is the reference.", type=click.Choice(PRECISIONS))
 @option("--batch-frames", "Frames a CLIP batch; 0 chooses by the device.", type=click.IntRange(min=0))
@@ -82,7 +90,6 @@ def extract(
     with the class folders harmful/ and safe/. Running it again does only what is missing.
     """
     import json
-    import signal
 
     from rich.console import Console
 
@@ -91,7 +98,7 @@ def extract(
     from extract import pipeline
     from extract.manifest import read_manifest
     from extract.reasons import Reason
-    from extract.show import progress_bar, show_extraction, show_notice, show_notices
+    from extract.show import progress_bar, show_extraction, show_interrupt, show_notice, show_notices
 
     settings = ExtractSettings(**flags)
     retried = {reason for reason in retry.split(",") if reason}
@@ -100,7 +107,6 @@ def extract(
     console = Console(stderr=True, highlight=False, emoji=False)
     manifest = read_manifest(data, root=root, positive=positive)
     show_notices(console, manifest)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
     with progress_bar(console) as bar:
         done = pipeline.extract(
             manifest,
@@ -111,6 +117,7 @@ def extract(
             on_start=lambda num_rows, where: bar.start(num_rows, f"extract on {where}"),
             on_video=lambda entry, reason: bar.advance(failed=reason is not None),
             on_notice=lambda text: show_notice(console, text),
+            on_interrupt=lambda: show_interrupt(console),
         )
     if as_json:
         fields = [

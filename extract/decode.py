@@ -5,12 +5,14 @@ without a word where pictures before a key frame depend on what lies before it (
 packets carry no times. Such files, and those on which decord fails, are decoded from their beginning with PyAV.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from extract import validate, with_decord, with_pyav
+from extract.limits import Limits
 from extract.reasons import Reason, UnusableError
 from extract.sampling import uniform
 from extract.steps import DECODE, READ, RESIZE, Stopwatch
@@ -38,13 +40,18 @@ class Sampled:
 
 
 def sample(
-    path: Path, *, num_samples: int, max_pixels: int, outputs: list[tuple[FrameTransform, list[int], np.ndarray]]
+    path: Path,
+    *,
+    num_samples: int,
+    limits: Limits,
+    outputs: list[tuple[FrameTransform, list[int], np.ndarray]],
+    on_header: Callable[[validate.Header], None] = lambda header: None,
 ) -> Sampled:
     """Check a video, decode its sampled frames once, write each transform's result.
 
     An output (transform, positions, array) receives the frames at those positions of the T sampled ones: the array
     has shape (len(positions), size, size, 3). Frames are transformed one by one, so that memory holds one
-    frame of the source at a time.
+    frame of the source at a time. `on_header` hears what the header says, before anything is decoded.
 
     Raises `UnusableError` for every way in which the file, its header or a sampled frame is not sound.
     """
@@ -53,7 +60,8 @@ def sample(
         with watch.time(READ):
             validate.check_file(path)
             state = validate.FileState.of(path)
-            header = validate.read_header(path, max_pixels=max_pixels)
+            header = validate.read_header(path, max_pixels=limits.max_pixels, max_frames=limits.max_frames)
+            on_header(header)
         with watch.time(DECODE):
             timeline = _read(path, header, num_samples, outputs, watch)
         with watch.time(READ):

@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from cache.schema import Failure, Item, Media, Provenance, to_store
 from cache.writer import remove_leftovers, rewrite_labels
 from extract import resume
 from extract.decode import Sampled
+from extract.interrupt import Interrupt
+from extract.limits import Limits
 from extract.manifest import Entry, Manifest
 from extract.reasons import STAGE_OF, Reason
 from extract.settings import ExtractSettings
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from extract.backbones import Backbones, Finished, VideoFeatures
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
+
+
+# Videos in a row that were there and are gone: more likely their disk than they.
+MAX_VANISHED = 10
 
 
 class InterruptedRunError(HaechiError):
@@ -81,12 +87,14 @@ def extract(
     on_start: Callable[[int, str], None] = lambda num_rows, where: None,
     on_video: Callable[[Entry, str | None], None] = lambda entry, reason: None,
     on_notice: Callable[[str], None] = lambda text: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> Extraction:
     """Bring the cache `out` up to the manifest; do only what is missing.
 
     `on_start` hears how many rows are to do and on what; `on_video` hears of each finished row, with its reason where
-    it failed; `on_notice` hears what a user should know. Raises `HaechiError` for settings that do not fit the cache,
-    for weights that are not to be had, for a cache that another run is writing, and (`InterruptedRunError`) for Ctrl-C.
+    it failed; `on_notice` hears what a user should know; `on_interrupt` hears that Ctrl-C was heard, and that what is
+    begun is being finished. Raises `HaechiError` for settings that do not fit the cache, for weights that are not to be
+    had, for a cache that another run is writing, for videos that all vanish, and (`InterruptedRunError`) for Ctrl-C.
     """
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -109,8 +117,7 @@ def extract(
                 pool = DecodePool(
                     num_workers=min(compute.workers, len(todo.to_do)),
                     num_samples=settings.frames,
-                    max_pixels=settings.max_pixels,
-                    timeout_seconds=settings.timeout_seconds,
+                    limits=Limits.of(settings),
                 )
                 stack.enter_context(pool)  # its processes start while the models are loaded
 
@@ -133,9 +140,9 @@ def extract(
                 )
                 ready = time.monotonic()
                 number = next_number(existing)
-                shards = Shards(out, number, len(todo.to_do), settings.shard_size, provenance, on_video)
-                with shards, compute.applied():
-                    _run(todo.to_do, pool, backbones, shards, watch, store=settings.store)
+                shards = Shards(out, number, len(todo.to_do), settings, provenance, on_video)
+                with Interrupt() as interrupt, shards, compute.applied():
+                    _run(todo, pool, backbones, shards, watch, interrupt, on_interrupt, store=settings.store)
                 work_seconds = time.monotonic() - ready
         cache = Cache.open(out)
     reasons = {failure.id: failure.reason for failure in cache.failures}
@@ -162,16 +169,32 @@ def extract(
 
 
 def _run(
-    entries: Sequence[Entry],
+    todo: resume.Plan,
     pool: DecodePool,
     backbones: "Backbones",
     shards: Shards,
     watch: Stopwatch,
+    interrupt: Interrupt,
+    on_interrupt: Callable[[], None],
     *,
     store: str,
 ) -> None:
     """Decode, run the backbones on batches of videos, hand every row to `shards`."""
+    entries = todo.to_do
     queue = backbones.new_queue()
+    stopping = False
+    vanished: list[tuple[int, Rejected]] = []  # not told as failures before it is clear that their disk is there
+
+    def stop() -> bool:
+        nonlocal stopping
+        if interrupt.is_asked and not stopping:
+            stopping = True
+            on_interrupt()
+        return stopping
+
+    def reject(rejected: Iterable[tuple[int, Rejected]]) -> None:
+        for index, result in rejected:
+            shards.add(index, entries[index], _failure(entries[index], result))
 
     def take(finished: "Iterable[Finished]") -> None:
         for index, sampled, features in finished:
@@ -179,29 +202,47 @@ def _run(
             shards.add(index, entries[index], _row(entries[index], sampled, features, store))
 
     try:
-        results = pool.run([entry.path for entry in entries], backbones.outputs)
+        paths = [entry.path for entry in entries]
+        results = pool.run(paths, backbones.outputs, stopping=stop, on_idle=shards.write_if_due)
         while True:
             with watch.time(WAIT):
                 index, result = next(results, (-1, None))
             if result is None:
                 break
+            if isinstance(result, Rejected) and _vanished(entries[index], result, todo):
+                vanished.append((index, result))
+                if len(vanished) == MAX_VANISHED:
+                    raise HaechiError(
+                        f"{entries[index].path}: cannot be reached any more, nor can the {len(vanished) - 1} before "
+                        f"it, which were there when this run began ({result.message}); did their disk or network "
+                        "folder go? What is finished is kept: run the same command again when they are back"
+                    )
+                continue
+            reject(vanished)
+            vanished.clear()
             if isinstance(result, Rejected):
-                shards.add(index, entries[index], _failure(entries[index], result))
+                reject([(index, result)])
             else:
                 take(queue.add(index, result))
+        reject(vanished)
         take(queue.drain())
         shards.finish()
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):  # a full disk is what ended the run, and is told of already
             shards.finish()
-        if isinstance(error, KeyboardInterrupt):
-            raise InterruptedRunError(
-                f"interrupted: {shards.num_written} of {len(entries)} rows of this run are safe in the cache; "
-                "run the same command again to go on"
-            ) from error
         raise
+    if stopping:
+        raise InterruptedRunError(
+            f"interrupted: {shards.num_written} of {len(entries)} rows of this run are safe in the cache; "
+            "run the same command again to go on"
+        )
     watch.add(queue.seconds)
     watch.add(shards.seconds)
+
+
+def _vanished(entry: Entry, rejected: Rejected, todo: resume.Plan) -> bool:
+    """Whether a file was there when the run began and cannot be reached now."""
+    return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in todo.readable
 
 
 def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) -> Item | Failure:

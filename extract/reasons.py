@@ -16,6 +16,7 @@ class Reason(StrEnum):
     DAMAGED = "damaged"
     TIMEOUT = "timeout"
     CRASHED = "crashed"
+    OUT_OF_MEMORY = "out_of_memory"
     BAD_FEATURES = "bad_features"
 
 
@@ -30,6 +31,7 @@ STAGE_OF = {
     Reason.DAMAGED: "decode",
     Reason.TIMEOUT: "decode",
     Reason.CRASHED: "decode",
+    Reason.OUT_OF_MEMORY: "decode",
     Reason.BAD_FEATURES: "features",
 }
 assert STAGE_OF.keys() == set(Reason)

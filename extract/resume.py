@@ -1,6 +1,7 @@
 """What an earlier run left, against what is asked for now: which entries are still to do, and whether they may join."""
 
 import copy
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ class Plan:
     """Of those to do: files whose bytes changed since they were extracted."""
     num_not_listed: int
     """Ids in the cache that the manifest does not name; they stay."""
+    readable: frozenset[str]
+    """Ids of those to do whose files were there, and open to us."""
 
 
 def open_existing(out: Path) -> Cache | None:
@@ -70,7 +73,12 @@ def plan(manifest: Manifest, cache: Cache | None, *, retry: Collection[str] = ()
             num_changed += 1
             to_do.append(entry)
     listed = {entry.id for entry in manifest.entries}
-    return Plan(to_do=to_do, num_changed=num_changed, num_not_listed=len(known.keys() - listed))
+    return Plan(
+        to_do=to_do,
+        num_changed=num_changed,
+        num_not_listed=len(known.keys() - listed),
+        readable=frozenset(e.id for e in to_do if os.path.isfile(e.path) and os.access(e.path, os.R_OK)),  # noqa: PTH113 (Path.is_file raises for names too long)
+    )
 
 
 def _changed(path: Path, old: Known) -> bool:

@@ -29,7 +29,9 @@ class ExtractSettings:
     store: str = "float16"
     """Storage type of the features in the cache."""
     shard_size: int = 256
-    """Manifest rows a shard."""
+    """Manifest rows a shard, at most."""
+    shard_minutes: float = 10.0
+    """A shard that is not full is written after so long: a run that is killed loses no more."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: str = "auto"
@@ -41,9 +43,14 @@ class ExtractSettings:
     batch_windows: int = 0
     """Windows a SlowFast batch; 0 chooses by the device."""
     timeout_seconds: float = 120.0
-    """How long one video may take to check, decode and resize before its worker is killed."""
+    """How long a video may take to check, decode and resize before its worker is killed: so long, and as much again for
+    each minute of it."""
+    worker_memory_gb: float = 4.0
+    """Memory of a decoding process, 1e9 bytes. H.264 of 7680 x 4320 was seen to need 1.6."""
     max_pixels: int = 7680 * 4320
     """Largest width x height accepted, read from the header before any frame is decoded: 8K."""
+    max_frames: int = 24 * 3600 * 60
+    """Most frames accepted, likewise: a day at 60 a second."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -55,6 +62,9 @@ class ExtractSettings:
                 "batch_frames": (0, 1 << 20),
                 "batch_windows": (0, 1 << 20),
                 "max_pixels": (1, 1 << 40),
+                "max_frames": (1, 1 << 40),
+                "worker_memory_gb": (0.5, 1e6),
+                "shard_minutes": (0.01, 1e6),
             }.items()
             if not least <= getattr(self, name) <= most
         ]

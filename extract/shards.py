@@ -1,5 +1,6 @@
-"""Finished rows to shards, in the manifest's order, written beside the work that makes them."""
+"""Finished rows to shards, written beside the work that makes them."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,14 +11,15 @@ from cache.reader import Cache
 from cache.schema import Failure, Item, Provenance
 from cache.writer import shard_path, write_shard
 from extract.manifest import Entry
+from extract.settings import ExtractSettings
 from extract.steps import WRITE, Stopwatch
 
 
 class Shards:
-    """Collects finished rows; writes each shard when its last row is in. A context manager.
+    """Collects finished rows; writes a shard when enough are in, or when they have waited long. A context manager.
 
-    One shard is written at a time, in a thread: rows of at most two shards wait in memory, and those that finished
-    before an earlier one.
+    Rows come in the manifest's order. Only what an unfinished row keeps waiting for longer than `shard_minutes`
+    overtakes it. One shard is written at a time, in a thread.
     """
 
     def __init__(
@@ -25,14 +27,18 @@ class Shards:
         out: Path,
         first_number: int,
         num_rows: int,
-        shard_size: int,
+        settings: ExtractSettings,
         provenance: Provenance,
         on_video: Callable[[Entry, str | None], None],
     ) -> None:
         self._out, self._provenance, self._on_video = out, provenance, on_video
-        self._number, self._num_rows, self._shard_size = first_number, num_rows, shard_size
-        self._rows: dict[int, Item | Failure] = {}
-        self._start = self._end = 0  # rows from start to end are finished and in no shard yet
+        self._number, self._num_rows = first_number, num_rows
+        self._shard_size, self._shard_seconds = settings.shard_size, settings.shard_minutes * 60
+        self._ahead: dict[int, Item | Failure] = {}  # finished before an earlier one
+        self._next = 0  # the first row that is not finished
+        self._overtook: set[int] = set()  # rows after it that are in shards already
+        self._ready: list[Item | Failure] = []
+        self._written_seconds = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._watch = Stopwatch()
@@ -54,27 +60,43 @@ class Shards:
 
     def add(self, index: int, entry: Entry, row: Item | Failure) -> None:
         """Take a finished row. Raises `OSError` where an earlier shard could not be written."""
-        self._rows[index] = row
+        self._ahead[index] = row
         self._on_video(entry, row.reason if isinstance(row, Failure) else None)
-        while self._end in self._rows:
-            self._end += 1
-            if self._end - self._start == self._shard_size or self._end == self._num_rows:
-                self._write()
+        while self._next in self._ahead or self._next in self._overtook:
+            if self._next in self._ahead:
+                self._ready.append(self._ahead.pop(self._next))
+            self._overtook.discard(self._next)
+            self._next += 1
+        while len(self._ready) >= self._shard_size or (self._ready and self._next == self._num_rows):
+            self._write()
+        self.write_if_due()
+
+    def write_if_due(self) -> None:
+        """Write what has waited for `shard_minutes`. Raises as `add` does."""
+        if time.monotonic() - self._written_seconds > self._shard_seconds:
+            self._write_all()
 
     def finish(self) -> None:
-        """Write the rows that are finished and have no unfinished one before them; return when all is on disk.
+        """Write all that is finished; return when it is on disk.
 
         Raises `OSError` where a shard could not be written; no later one is.
         """
-        if self._end > self._start:
-            self._write()
+        self._write_all()
         self._wait()
+
+    def _write_all(self) -> None:
+        self._ready += [self._ahead[index] for index in sorted(self._ahead)]
+        self._overtook |= self._ahead.keys()
+        self._ahead.clear()
+        while self._ready:
+            self._write()
 
     def _write(self) -> None:
         self._wait()
-        rows = [self._rows.pop(i) for i in range(self._start, self._end)]
+        rows, self._ready = self._ready[: self._shard_size], self._ready[self._shard_size :]
         path = shard_path(self._out, self._number)
-        self._start, self._number = self._end, self._number + 1
+        self._number += 1
+        self._written_seconds = time.monotonic()
         self._writing = self._thread.submit(self._write_now, path, rows)
 
     def _wait(self) -> None:

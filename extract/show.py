@@ -95,6 +95,12 @@ def show_extraction(console: Console, done: Extraction) -> None:
         console.print(f"[bold red]UNTRAINED[/]: the weights of {names} are random; the features mean nothing yet.")
 
 
+def show_interrupt(console: Console) -> None:
+    """What Ctrl-C does, once it is heard."""
+    console.show_cursor()  # the progress bar hid it, and a second Ctrl-C leaves no time
+    console.print("[yellow]stopping[/]: finishing what is begun; Ctrl-C again leaves at once, and loses that")
+
+
 def _steps_table(done: Extraction) -> Table:
     """What each step took, and what bounds the run."""
     waited = done.steps[WAIT] / done.work_seconds

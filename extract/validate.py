@@ -17,6 +17,13 @@ from extract.reasons import Reason, UnusableError
 # (ISO/IEC 23008-2, table 7-1).
 IDR_UNITS = {"h264": {5}, "hevc": {19, 20}}
 
+# FFmpeg's names of the containers that are opened. It knows some 350 more by their content, whatever a file is called:
+# among them playlists (hls, concat, dash), which make it open other files and addresses.
+CONTAINERS = (
+    *("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mpeg", "mpegts", "ogg", "asf", "mxf", "rm", "dv"),
+    *("ivf", "nut", "mpegvideo", "m4v", "h264", "hevc"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileState:
@@ -48,6 +55,8 @@ class Header:
     """FFmpeg's name of it; of several, such as for MP4 and QuickTime, separated by commas."""
     num_packets: int
     """Of the video stream: as a rule one a frame."""
+    duration_seconds: float
+    """As the container says, which may be wrong; 0 where it does not."""
     has_closed_gops: bool
     """H.264 or HEVC in MP4, where decoding can begin at each key frame, and nothing after it is shown before it."""
 
@@ -68,26 +77,34 @@ def check_file(path: Path) -> None:
         raise UnusableError(Reason.EMPTY_FILE, "0 bytes long")
 
 
-def read_header(path: Path, *, max_pixels: int) -> Header:
+def open_container(path: Path) -> Any:
+    """PyAV's container of a file, which opens no other file. Raises `av.error.FFmpegError`."""
+    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    return av.open(str(path), metadata_errors="replace", container_options=options)
+
+
+def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
     """Open the container with PyAV and walk through its packets; decode nothing.
 
     Raises `UnusableError`: not_media, no_video_stream (cover art does not count), no_frames, too_large.
     """
     av.logging.set_level(None)
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_container(path) as container:
             stream = video_stream(container)
             if stream.codec_context is None:
                 raise UnusableError(Reason.NOT_MEDIA, "its video codec is unknown")
             _check_size(stream.width, stream.height, max_pixels=max_pixels)
+            _check_length(stream.frames, max_frames=max_frames)
             codec = stream.codec_context.name
-            num_packets, has_closed_gops = _walk_packets(container, stream)
+            num_packets, has_closed_gops = _walk_packets(container, stream, max_frames=max_frames)
             return Header(
                 codec=codec,
                 width=stream.width,
                 height=stream.height,
                 container=container.format.name,
                 num_packets=num_packets,
+                duration_seconds=_duration_seconds(container, stream),
                 has_closed_gops=has_closed_gops,
                 other_codecs=frozenset(
                     s.codec_context.name for s in container.streams if s.type != "video" and s.codec_context is not None
@@ -95,6 +112,8 @@ def read_header(path: Path, *, max_pixels: int) -> Header:
             )
     except av.error.EOFError as error:
         raise UnusableError(Reason.NO_FRAMES, "it ends before its first frame") from error
+    except av.error.MemoryError:
+        raise  # the worker's limit
     except av.error.FFmpegError as error:
         raise UnusableError(Reason.NOT_MEDIA, f"cannot be opened as a video ({error.strerror})") from error
 
@@ -117,7 +136,18 @@ def _check_size(width: int, height: int, *, max_pixels: int) -> None:
         )
 
 
-def _walk_packets(container: Any, stream: Any) -> tuple[int, bool]:
+def _check_length(num_frames: int, *, max_frames: int) -> None:
+    if num_frames > max_frames:
+        raise UnusableError(Reason.TOO_LARGE, f"{num_frames} frames or more, the limit is {max_frames} (--max-frames)")
+
+
+def _duration_seconds(container: Any, stream: Any) -> float:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return float((container.duration or 0) / av.time_base)
+
+
+def _walk_packets(container: Any, stream: Any, *, max_frames: int) -> tuple[int, bool]:
     """How many packets the stream has, and whether its groups of pictures are closed (`Header.has_closed_gops`)."""
     codec = stream.codec_context.name
     num_packets, closed = 0, codec in IDR_UNITS and "mp4" in container.format.name.split(",")
@@ -127,6 +157,7 @@ def _walk_packets(container: Any, stream: Any) -> tuple[int, bool]:
         if not packet.size:
             continue
         num_packets += 1
+        _check_length(num_packets, max_frames=max_frames)
         if packet.pts is None or packet.pts in seen:
             closed = False
             continue

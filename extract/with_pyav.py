@@ -13,7 +13,7 @@ from extract import ffmpeg_log
 from extract.reasons import Reason, UnusableError
 from extract.sampling import uniform
 from extract.timeline import Timeline
-from extract.validate import Header, video_stream
+from extract.validate import Header, open_container, video_stream
 
 LEVELS = {av.logging.PANIC: "panic", av.logging.FATAL: "fatal", av.logging.ERROR: "error"}
 
@@ -58,6 +58,8 @@ def _read_expecting(
                 ffmpeg_log.Line(source=name, level=LEVELS.get(level, "info"), text=text.strip())
                 for level, name, text in log
             ]
+    except av.error.MemoryError:
+        raise  # the worker's limit
     except av.error.FFmpegError as error:
         raise UnusableError(Reason.DAMAGED, f"does not decode ({error.strerror})") from error
     finally:
@@ -72,7 +74,7 @@ def _read_expecting(
 
 
 def _frames(path: Path) -> Iterator[tuple[Any, float]]:
-    with av.open(str(path), metadata_errors="replace") as container:
+    with open_container(path) as container:
         stream = video_stream(container)
         stream.codec_context.thread_count = 1  # several workers keep all cores busy; logs stay in this thread
         fps = float(stream.average_rate or stream.guessed_rate or 25)

@@ -4,9 +4,10 @@ import mmap
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from pebble import ProcessExpired, ProcessPool
 
 from cache.errors import HaechiError
 from extract.decode import Sampled, sample
+from extract.limits import Limits, bind_to_parent
 from extract.reasons import Reason, UnusableError
 from extract.transforms import FrameTransform
-from extract.validate import FileState
+from extract.validate import FileState, Header
 
 # decord's memory grows slowly with the files it opens: a worker is replaced after this many.
 VIDEOS_PER_WORKER = 1000
@@ -30,6 +32,16 @@ MAX_REBUILDS = 3
 
 # Videos that may be finished while an earlier one is not: their features wait in memory for their place in a shard.
 MAX_AHEAD = 4096
+
+# How often the clocks of running videos are looked at.
+POLL_SECONDS = 0.2
+
+# When a run is asked to stop: how long it waits for videos that are being decoded.
+GRACE_SECONDS = 5.0
+
+# Deaths that come from outside, as from a service manager or the kernel short of memory, and may hit a bystander: the
+# video is tried once more.
+OUTSIDE_DEATHS = (-signal.SIGTERM, -signal.SIGKILL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +89,8 @@ class DecodePool:
     small.
     """
 
-    def __init__(self, *, num_workers: int, num_samples: int, max_pixels: int, timeout_seconds: float) -> None:
-        self._limits = (num_samples, max_pixels)
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, *, num_workers: int, num_samples: int, limits: Limits) -> None:
+        self._num_samples, self._limits = num_samples, limits
         self._num_workers = num_workers
 
     def __enter__(self) -> "DecodePool":
@@ -95,6 +106,7 @@ class DecodePool:
                 max_workers=self._num_workers,
                 max_tasks=VIDEOS_PER_WORKER,
                 initializer=_ready,  # loads this module, and so the decoders, before the first video comes
+                initargs=(os.getpid(), self._limits.memory_bytes),
                 context=multiprocessing.get_context("spawn"),
             )
             assert pool.active  # starts its threads; they pass the mask on to the workers
@@ -107,41 +119,68 @@ class DecodePool:
     ) -> None:
         self._stop_pool()
 
-    def run(self, paths: Sequence[Path], outputs: Sequence[Output]) -> Iterator[tuple[int, Decoded | Rejected]]:
+    def run(
+        self,
+        paths: Sequence[Path],
+        outputs: Sequence[Output],
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[int, Decoded | Rejected]]:
         """Yield (index into `paths`, result) of every path exactly once, in order of completion.
 
         A worker that dies of its video is that video's failure. One that is killed while it waits takes the pool down
         with it: the pool is made anew, and what was on its way is done again. Raises `HaechiError` where that happens
         time after time.
+
+        Once `stopping` says so no video is begun; those that are being decoded may finish within `GRACE_SECONDS`.
+        `on_idle` is called now and then while nothing finishes.
         """
         with ExitStack() as stack:
             slots = [_Slot(outputs) for _ in range(2 * self._num_workers + 1)]
             for slot in slots:
                 stack.callback(slot.close)
-            yield from self._run(paths, slots)
+            yield from self._run(paths, slots, stopping, on_idle)
 
-    def _run(self, paths: Sequence[Path], free: list["_Slot"]) -> Iterator[tuple[int, Decoded | Rejected]]:
+    def _run(
+        self, paths: Sequence[Path], free: list["_Slot"], stopping: Callable[[], bool], on_idle: Callable[[], None]
+    ) -> Iterator[tuple[int, Decoded | Rejected]]:
         waiting = deque(range(len(paths)))
-        running: dict[Future[Sampled | Rejected], tuple[int, _Slot, FileState]] = {}
+        running: dict[Future[Sampled | Rejected], _Task] = {}
+        tried_twice: set[int] = set()
         num_rebuilt = 0
+        stop_at = None
         while waiting or running:
+            if stop_at is None and stopping():
+                stop_at = time.monotonic() + GRACE_SECONDS
+            if stop_at is not None:
+                begun = any(task.slot.deadline for task in running.values())
+                if not begun or time.monotonic() > stop_at:
+                    return
             try:
-                oldest = min((index for index, _, _ in running.values()), default=0)
-                while free and waiting and (not running or waiting[0] < oldest + MAX_AHEAD):
-                    index, slot = waiting[0], free[-1]
-                    state = FileState.of(paths[index])
-                    future = self._submit(paths[index], slot, state)
-                    running[future] = (index, slot, state)
+                oldest = min((task.index for task in running.values()), default=0)
+                while stop_at is None and free and waiting and (not running or waiting[0] < oldest + MAX_AHEAD):
+                    task = _Task(index=waiting[0], slot=free[-1], state=FileState.of(paths[waiting[0]]))
+                    running[self._submit(paths[task.index], task)] = task
                     waiting.popleft()
                     free.pop()
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in sorted(finished, key=lambda future: running[future][0]):
-                    index, slot, state = running[future]
-                    result = self._result(future, slot, state)
+                finished, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                for future in sorted(finished, key=lambda future: running[future].index):
+                    task = running[future]
+                    result = self._result(future, task)
                     del running[future]
-                    yield index, result
-                    free.append(slot)
+                    if isinstance(result, _Killed) and task.index not in tried_twice:
+                        tried_twice.add(task.index)
+                        waiting.appendleft(task.index)
+                    else:
+                        yield task.index, result.as_rejected(task.state) if isinstance(result, _Killed) else result
+                    free.append(task.slot)
                     num_rebuilt = 0
+                if not finished:
+                    on_idle()
+                for future, task in running.items():
+                    if task.slot.is_late:
+                        future.cancel()  # kills its worker; the future is done once that is dead
             except BrokenProcessPool as error:
                 if num_rebuilt == MAX_REBUILDS:
                     raise HaechiError(
@@ -150,8 +189,8 @@ class DecodePool:
                     ) from error
                 num_rebuilt += 1
                 self._stop_pool()
-                waiting.extendleft(sorted((index for index, _, _ in running.values()), reverse=True))
-                free += [slot for _, slot, _ in running.values()]
+                waiting.extendleft(sorted((task.index for task in running.values()), reverse=True))
+                free += [task.slot for task in running.values()]
                 running.clear()
                 self._pool = self._start_pool()
 
@@ -159,50 +198,91 @@ class DecodePool:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
-    def _submit(self, path: Path, slot: "_Slot", state: FileState) -> "Future[Sampled | Rejected]":
+    def _submit(self, path: Path, task: "_Task") -> "Future[Sampled | Rejected]":
+        slot = task.slot
+        slot.deadline = 0.0
         try:
             future: Future[Sampled | Rejected] = self._pool.schedule(
-                _sample_into_slot,
-                args=(path, slot.name, state, *self._limits, slot.outputs),
-                timeout=self._timeout_seconds,
+                _sample_into_slot, args=(path, slot.name, task.state, self._num_samples, self._limits, slot.outputs)
             )
         except RuntimeError as error:  # pebble's word for a pool that broke since the last call
             raise BrokenProcessPool from error
         return future
 
-    def _result(self, future: "Future[Sampled | Rejected]", slot: "_Slot", state: FileState) -> Decoded | Rejected:
+    def _result(self, future: "Future[Sampled | Rejected]", task: "_Task") -> "Decoded | Rejected | _Killed":
         try:
             result = future.result()
-        except TimeoutError:
-            message = f"not decoded within {self._timeout_seconds:g} s (--timeout)"
-            return Rejected(reason=Reason.TIMEOUT, message=message, state=state)
+        except CancelledError:
+            return Rejected(reason=Reason.TIMEOUT, message=self._limits.late_message, state=task.state)
         except ProcessExpired as error:
-            message = f"the decoder died of it ({_death(error.exitcode)})"
-            return Rejected(reason=Reason.CRASHED, message=message, state=state)
+            died = _Killed(exit_code=error.exitcode)
+            return died if error.exitcode in OUTSIDE_DEATHS else died.as_rejected(task.state)
         if isinstance(result, Rejected):
             return result
-        return Decoded(sampled=result, frames=_views(slot.memory, slot.outputs))
+        return Decoded(sampled=result, frames=_views(task.slot.memory, task.slot.outputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """A video on its way through a worker."""
+
+    index: int
+    slot: "_Slot"
+    state: FileState
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Killed:
+    """The worker's death."""
+
+    exit_code: int | None
+
+    def as_rejected(self, state: FileState) -> Rejected:
+        code = self.exit_code
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+        return Rejected(reason=Reason.CRASHED, message=f"the decoder died of it ({how})", state=state)
 
 
 class _Slot:
-    """Anonymous shared memory for one video's outputs, opened by workers through /proc."""
+    """Anonymous shared memory for one video, opened by workers through /proc: its deadline, then its outputs."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self.outputs = tuple(outputs)
-        num_bytes = max(1, sum(output.num_bytes for output in outputs))
+        num_bytes = DEADLINE_BYTES + sum(output.num_bytes for output in outputs)
         self._descriptor = os.memfd_create("haechi-frames")
         os.ftruncate(self._descriptor, num_bytes)
         self.name = f"/proc/{os.getpid()}/fd/{self._descriptor}"
         self.memory = mmap.mmap(self._descriptor, num_bytes)
+
+    @property
+    def deadline(self) -> float:
+        """Of the video, on the clock `time.monotonic`, which all processes share; 0 before a worker has begun."""
+        return float(_deadline(self.memory)[0])
+
+    @deadline.setter
+    def deadline(self, seconds: float) -> None:
+        _deadline(self.memory)[0] = seconds
+
+    @property
+    def is_late(self) -> bool:
+        return 0 < self.deadline < time.monotonic()
 
     def close(self) -> None:
         # The mapping itself ends with the last array that shows it.
         os.close(self._descriptor)
 
 
+DEADLINE_BYTES = 8
+
+
+def _deadline(memory: mmap.mmap) -> np.ndarray:
+    """(1,) float64 in the slot."""
+    return np.frombuffer(memory, np.float64, 1)
+
+
 def _views(memory: mmap.mmap, outputs: Sequence[Output]) -> list[np.ndarray]:
     """One array an output, one after another in the slot."""
-    views, offset = [], 0
+    views, offset = [], DEADLINE_BYTES
     for output in outputs:
         count, dtype = int(np.prod(output.shape)), output.transform.dtype
         views.append(np.frombuffer(memory, dtype, count, offset).reshape(output.shape))
@@ -210,29 +290,34 @@ def _views(memory: mmap.mmap, outputs: Sequence[Output]) -> list[np.ndarray]:
     return views
 
 
-def _ready() -> None:
+def _ready(parent: int, memory_bytes: int) -> None:
     """In a worker, as it starts."""
+    bind_to_parent(parent, memory_bytes)
 
 
 def _sample_into_slot(
-    path: Path, slot_name: str, state: FileState, num_samples: int, max_pixels: int, outputs: tuple[Output, ...]
+    path: Path, slot_name: str, state: FileState, num_samples: int, limits: Limits, outputs: tuple[Output, ...]
 ) -> Sampled | Rejected:
     """In a worker: one video, from file to frames in the slot."""
+    started = time.monotonic()
     with open(slot_name, "r+b") as file:  # noqa: PTH123 (a descriptor's name, not a path of the user's)
         memory = mmap.mmap(file.fileno(), 0)
-    arrays = _views(memory, outputs)
+    deadline, arrays = _deadline(memory), _views(memory, outputs)
+    deadline[0] = started + limits.seconds_to_check(path)
+
+    def allow(header: Header) -> None:
+        deadline[0] = started + limits.seconds_to_decode(header)
+
     try:
         return sample(
             path,
             num_samples=num_samples,
-            max_pixels=max_pixels,
+            limits=limits,
             outputs=[(o.transform, o.positions, array) for o, array in zip(outputs, arrays, strict=True)],
+            on_header=allow,
         )
     except UnusableError as error:
         return Rejected(reason=error.reason, message=error.message, state=state)
-
-
-def _death(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return signal.Signals(-exit_code).name
-    return f"exit status {exit_code}"
+    except MemoryError:
+        message = f"needs more than the {limits.memory_bytes / 1e9:g} GB that a decoder may have (--worker-memory-gb)"
+        return Rejected(reason=Reason.OUT_OF_MEMORY, message=message, state=state)

@@ -1,21 +1,43 @@
-"""Stands in for a worker's task: some paths kill or hang their process."""
+"""Stands in for a worker's task: some paths kill, hang or bloat their process."""
 
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from extract.decode import Sampled
+from extract import workers
+from extract.decode import Sampled, sample
 from extract.workers import Rejected, _sample_into_slot
+
+SIGNALS = {"segfault": signal.SIGSEGV, "stop": signal.SIGSTOP, "abort": signal.SIGABRT}
 
 
 def sample_into_slot(path: Path, *arguments: object) -> Sampled | Rejected:
-    if "abort" in path.name:
-        os.abort()
-    if "segfault" in path.name:
-        os.kill(os.getpid(), signal.SIGSEGV)
+    """The worker's own task, its decoder poisoned."""
+    workers.sample = poisoned  # type: ignore[assignment]
+    return _sample_into_slot(path, *arguments)  # type: ignore[arg-type]
+
+
+def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) -> Sampled:
+    for name, number in SIGNALS.items():
+        if name in path.name:
+            os.kill(os.getpid(), number)
+    if "terminated_once" in path.name and not path.with_suffix(".tried").exists():
+        path.with_suffix(".tried").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+    if "killed" in path.name:
+        os.kill(os.getpid(), signal.SIGKILL)
     if "hang" in path.name:
         time.sleep(3600)
+    if "bloat" in path.name:
+        hoard = []
+        while True:
+            hoard.append(bytearray(64 << 20))
+    if "exit" in path.name:
+        sys.exit(3)
     if "bug" in path.name:
         raise ZeroDivisionError("a defect of ours")
-    return _sample_into_slot(path, *arguments)  # type: ignore[arg-type]
+    return sample(path, on_header=on_header, **arguments)

@@ -1,5 +1,7 @@
 """Real files through decord: what each sound one gives, and what each damaged one is called."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -8,18 +10,22 @@ import pytest
 from PIL import Image
 
 from extract.decode import sample
+from extract.limits import Limits
 from extract.reasons import Reason, UnusableError
+from extract.samples import scene, write_video
 from extract.sampling import uniform
+from extract.settings import ExtractSettings
 from extract.transforms import FrameTransform
+from extract.validate import Header
 from tests.extract.conftest import VFR_TIMES
 
-LIMIT = 7680 * 4320
+LIMITS = Limits.of(ExtractSettings())
 TRANSFORM = FrameTransform(size=64, interpolation="bicubic")
 
 
 def frames_of(path: Path, num_samples: int = 8) -> np.ndarray:
     array = np.zeros((num_samples, 64, 64, 3), np.uint8)
-    sample(path, num_samples=num_samples, max_pixels=LIMIT, outputs=[(TRANSFORM, list(range(num_samples)), array)])
+    sample(path, num_samples=num_samples, limits=LIMITS, outputs=[(TRANSFORM, list(range(num_samples)), array)])
     return array
 
 
@@ -40,7 +46,7 @@ def frames_of(path: Path, num_samples: int = 8) -> np.ndarray:
     ],
 )
 def test_sound_files(videos: Path, name: str, num_frames: int, width: int, height: int) -> None:
-    found = sample(videos / name, num_samples=32, max_pixels=LIMIT, outputs=[])
+    found = sample(videos / name, num_samples=32, limits=LIMITS, outputs=[])
     assert (found.num_frames, found.width, found.height) == (num_frames, width, height)
     assert found.start_seconds.shape == found.end_seconds.shape == (32,)
     assert (np.diff(found.start_seconds) >= 0).all()
@@ -72,7 +78,7 @@ def test_unsound_files(videos: Path, capfd: pytest.CaptureFixture[str], name: st
 
 def test_too_large_is_told_from_the_header(videos: Path) -> None:
     with pytest.raises(UnusableError) as caught:
-        sample(videos / "sound.mp4", num_samples=8, max_pixels=320 * 240 - 1, outputs=[])
+        sample(videos / "sound.mp4", num_samples=8, limits=replace(LIMITS, max_pixels=320 * 240 - 1), outputs=[])
     assert caught.value.reason == Reason.TOO_LARGE
     assert "320 x 240" in caught.value.message
 
@@ -81,7 +87,7 @@ def test_too_large_is_told_from_the_header(videos: Path) -> None:
 def test_frames_and_times_are_pyavs(videos: Path, name: str) -> None:
     with av.open(str(videos / name)) as container:
         decoded = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-    found = sample(videos / name, num_samples=8, max_pixels=LIMIT, outputs=[])
+    found = sample(videos / name, num_samples=8, limits=LIMITS, outputs=[])
     indices = uniform(len(decoded), 8)
     np.testing.assert_allclose(found.start_seconds, [decoded[i][0] for i in indices], atol=2e-3)
     for ours, index in zip(frames_of(videos / name), indices, strict=True):
@@ -90,7 +96,7 @@ def test_frames_and_times_are_pyavs(videos: Path, name: str) -> None:
 
 
 def test_variable_frame_rate_is_sampled_by_frame_and_timed_by_the_clock(videos: Path) -> None:
-    found = sample(videos / "vfr.mp4", num_samples=40, max_pixels=LIMIT, outputs=[])
+    found = sample(videos / "vfr.mp4", num_samples=40, limits=LIMITS, outputs=[])
     np.testing.assert_allclose(found.start_seconds, VFR_TIMES, atol=2e-3)
 
 
@@ -117,7 +123,7 @@ def test_outputs_get_their_own_positions(videos: Path) -> None:
     sample(
         videos / "sound.mp4",
         num_samples=8,
-        max_pixels=LIMIT,
+        limits=LIMITS,
         outputs=[(TRANSFORM, [7, 0, 0], some), (small, [1, 2], other)],
     )
     assert (some == every[[7, 0, 0]]).all()
@@ -131,3 +137,38 @@ def test_the_picture_is_the_video(videos: Path, tmp_path: Path) -> None:
     picture.save(tmp_path / "first.png")
     expected = TRANSFORM(np.asarray(Image.open(tmp_path / "first.png")))
     assert np.abs(frames_of(videos / "portrait.mp4")[0].astype(int) - expected).mean() < 3
+
+
+def test_more_frames_than_allowed_are_refused_from_the_header(videos: Path) -> None:
+    limits = replace(LIMITS, max_frames=39)
+    for name in ("sound.mp4", "mpeg4.avi", "whole.mkv"):  # the last says nothing of its frames
+        with pytest.raises(UnusableError, match=r"4?0 frames or more, the limit is 39 \(--max-frames\)") as caught:
+            sample(videos / name, num_samples=8, limits=limits, outputs=[])
+        assert caught.value.reason == Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ffconcat version 1.0\nfile 'sound.mp4'\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1.6,\nsound.mp4\n#EXT-X-ENDLIST\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1.6,\nsound.ts\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    ],
+)
+def test_a_playlist_opens_no_other_file(videos: Path, tmp_path: Path, content: str) -> None:
+    """FFmpeg knows it by its content, and would play what it names, from the disk or the network."""
+    shutil.copy(videos / "sound.mp4", tmp_path / "sound.mp4")
+    write_video(tmp_path / "sound.ts", scene(seed=1, restless=True, num_frames=40))
+    for name in ("list.mp4", "list.m3u8", "list.ts"):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UnusableError) as caught:
+            sample(tmp_path / name, num_samples=8, limits=LIMITS, outputs=[])
+        assert caught.value.reason == Reason.NOT_MEDIA
+
+
+@pytest.mark.parametrize("name", ["sound.mp4", "vp9.webm", "mpeg4.avi", "whole.mkv"])
+def test_the_header_knows_how_long_a_video_is(videos: Path, name: str) -> None:
+    headers: list[Header] = []
+    sample(videos / name, num_samples=2, limits=LIMITS, outputs=[], on_header=headers.append)
+    assert headers[0].duration_seconds == pytest.approx(headers[0].num_packets / 25, abs=0.05)

@@ -11,10 +11,13 @@ import pytest
 
 from extract import validate, with_decord
 from extract.decode import sample
+from extract.limits import Limits
 from extract.samples import write_video
 from extract.sampling import uniform
+from extract.settings import ExtractSettings
 from extract.transforms import FrameTransform
 
+LIMITS = Limits.of(ExtractSettings())
 NUM_FRAMES, NUM_SAMPLES, FPS = 200, 32, 25
 SIDE, NUM_BITS = 256, 8  # the side that TRANSFORM leaves as it is
 TRANSFORM = FrameTransform(size=SIDE, interpolation="bilinear")
@@ -70,11 +73,11 @@ def test_every_sampled_frame_is_the_one_asked_for(tmp_path: Path, name: str) -> 
         pytest.skip(f"this PyAV has no encoder {codec}")
     frames = [bar_code(number) for number in range(NUM_FRAMES)]
     path = write_video(tmp_path / name, frames, fps=FPS, codec=codec, options=options)
-    assert with_decord.is_exact(validate.read_header(path, max_pixels=1 << 25)) == decord_is_exact
+    assert with_decord.is_exact(validate.read_header(path, max_pixels=1 << 25, max_frames=1 << 20)) == decord_is_exact
 
     array = np.zeros((NUM_SAMPLES, SIDE, SIDE, 3), np.uint8)
     outputs = [(TRANSFORM, list(range(NUM_SAMPLES)), array)]
-    found = sample(path, num_samples=NUM_SAMPLES, max_pixels=1 << 25, outputs=outputs)
+    found = sample(path, num_samples=NUM_SAMPLES, limits=LIMITS, outputs=outputs)
     expected = uniform(NUM_FRAMES, NUM_SAMPLES)
     assert [number_of(frame) for frame in array] == expected
     assert found.num_frames == NUM_FRAMES

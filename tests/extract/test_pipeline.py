@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cache.reader import Cache, shard_paths
 from cache.verify import verify
 from extract import pipeline, resume
 from extract.backbones import Backbones, Running
-from extract.manifest import Manifest, read_manifest
+from extract.manifest import Entry, Manifest, read_manifest
 from extract.openclip import OpenClip
 from extract.pipeline import Extraction, InterruptedRunError
 from extract.settings import ExtractSettings
@@ -48,7 +49,9 @@ def manifest_of(data: Path, names: list[str], *, labels: list[int] | None = None
 @pytest.fixture
 def run(tmp_path: Path, tiny_settings: ExtractSettings) -> Callable[..., Extraction]:
     def run(manifest: Manifest, out: str = "cache", **changes: object) -> Extraction:
-        extra = {name: changes.pop(name) for name in ("retry", "on_video", "on_notice") if name in changes}
+        extra = {
+            name: changes.pop(name) for name in ("retry", "on_video", "on_notice", "on_interrupt") if name in changes
+        }
         settings = ExtractSettings(**{**vars(tiny_settings), **changes})
         return pipeline.extract(manifest, tmp_path / out, settings, producer="haechi test", **extra)  # type: ignore[arg-type]
 
@@ -223,27 +226,57 @@ def test_bad_features_are_failures_never_rows(
     assert "1e+06 does not fit float16; use --store float32" in Cache.open(done.cache).failures[0].message
 
 
-def test_ctrl_c_keeps_what_is_finished(data: Path, run: Callable[..., Extraction]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_what_is_begun(data: Path, run: Callable[..., Extraction], number: signal.Signals) -> None:
     names = [*SOUND, *UNSOUND]
-    seen = 0
+    seen: list[str] = []
+    told: list[int] = []
 
-    def interrupt(*_: object) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == 7:
-            raise KeyboardInterrupt
+    def interrupt(entry: Entry, reason: str | None) -> None:
+        seen.append(entry.id)
+        if len(seen) == 2:
+            os.kill(os.getpid(), number)
 
     manifest = manifest_of(data, names)
+    before = signal.getsignal(number)
     with pytest.raises(InterruptedRunError, match="run the same command again") as caught:
-        run(manifest, on_video=interrupt, workers=1)
+        run(manifest, on_video=interrupt, on_interrupt=lambda: told.append(len(seen)), workers=1, batch_windows=1)
+    assert signal.getsignal(number) == before
+    assert len(told) == 1
     num_kept = int(str(caught.value).split()[1])
-    assert 4 <= num_kept <= 7
+    assert 2 <= num_kept == len(seen) < 10
     done = run(manifest)
     assert done.num_new == 10 - num_kept
     assert Cache.open(done.cache).media["id"].tolist() == SOUND
     whole = run(manifest, "uninterrupted")
     assert (Cache.open(whole.cache).rows("clip", "features") == Cache.open(done.cache).rows("clip", "features")).all()
     assert not list(done.cache.glob(".partial-*"))
+
+
+def test_a_disk_that_vanishes_ends_the_run(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder of the network that is unmounted: not a thousand missing videos."""
+    names = [f"{i:02d}.mp4" for i in range(20)]
+    for name in names:
+        shutil.copy2(data / "one_frame.mp4", data / name)
+    manifest = manifest_of(data, [*names, "gone.mp4"])
+    honest = DecodePool.run
+
+    def unmount(self: DecodePool, *arguments: Any, **options: Any) -> Iterator:
+        for result in honest(self, *arguments, **options):
+            for name in names:
+                (data / name).unlink(missing_ok=True)
+            yield result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DecodePool, "run", unmount)
+        with pytest.raises(HaechiError, match="cannot be reached any more, nor can the 9 before it"):
+            run(manifest, workers=1, batch_windows=1)
+    for name in names:
+        shutil.copy2(data / "one_frame.mp4", data / name)
+    done = run(manifest)
+    assert (done.num_used, done.failures) == (20, {"missing": 1})
 
 
 def test_device_memory_that_does_not_last_makes_batches_smaller(
@@ -316,8 +349,8 @@ def test_a_failure_is_known_by_the_file_that_failed(
     shutil.copy2(data / "damaged.mp4", data / "copied.mp4")
     honest = DecodePool.run
 
-    def finish_copying(self: DecodePool, *arguments: Any) -> Iterator:
-        for result in honest(self, *arguments):
+    def finish_copying(self: DecodePool, *arguments: Any, **options: Any) -> Iterator:
+        for result in honest(self, *arguments, **options):
             shutil.copy2(data / "sound.mp4", data / "copied.mp4")
             yield result
 

@@ -11,6 +11,7 @@ from cache.reader import Cache, shard_paths
 from cache.schema import UNLABELLED
 from extract import shards as module
 from extract.manifest import Entry
+from extract.settings import ExtractSettings
 from extract.shards import Shards, next_number
 from tests import synthetic
 
@@ -21,8 +22,9 @@ def entry(i: int) -> Entry:
 
 @pytest.fixture
 def collect(tmp_path: Path) -> Callable[..., Shards]:
-    def collect(*, num_rows: int, shard_size: int = 4) -> Shards:
-        return Shards(tmp_path, 0, num_rows, shard_size, synthetic.provenance(), lambda entry, reason: None)
+    def collect(*, num_rows: int, **changes: float) -> Shards:
+        settings = ExtractSettings(**{"shard_size": 4, **changes})  # type: ignore[arg-type]
+        return Shards(tmp_path, 0, num_rows, settings, synthetic.provenance(), lambda entry, reason: None)
 
     return collect
 
@@ -31,6 +33,10 @@ def add(shards: Shards, i: int, *, fails: bool = False) -> None:
     name = entry(i).id
     row = synthetic.failure(name) if fails else synthetic.item(synthetic.media(name), seed=i)
     shards.add(i, entry(i), row)
+
+
+def held_if_any(folder: Path) -> list[list[str]]:
+    return held(folder) if shard_paths(folder) else []
 
 
 def held(folder: Path) -> list[list[str]]:
@@ -48,13 +54,42 @@ def test_shards_keep_the_manifests_order(collect: Callable[..., Shards], tmp_pat
     assert shards.seconds["write"] > 0
 
 
-def test_what_is_finished_is_written_up_to_the_first_gap(collect: Callable[..., Shards], tmp_path: Path) -> None:
+def test_at_the_end_all_that_is_finished_is_written(collect: Callable[..., Shards], tmp_path: Path) -> None:
     with collect(num_rows=10) as shards:
-        for i in (0, 1, 2, 3, 4, 6):
+        for i in (0, 1, 2, 3, 4, 7, 6):
             add(shards, i)
         shards.finish()
-    assert held(tmp_path) == [[f"{i:02d}.mp4" for i in range(4)], ["04.mp4"]]
-    assert shards.num_written == 5
+    assert held(tmp_path) == [[f"{i:02d}.mp4" for i in range(4)], ["04.mp4", "06.mp4", "07.mp4"]]
+    assert shards.num_written == 7
+
+
+def test_what_waited_long_is_written_and_overtakes_what_it_waits_for(
+    collect: Callable[..., Shards], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    with collect(num_rows=12, shard_size=4, shard_minutes=5) as shards:
+        for i in (0, 1, 3, 4):  # the third one hangs
+            add(shards, i)
+        now += 299
+        shards.write_if_due()
+        shards._wait()
+        assert held_if_any(tmp_path) == []
+        now += 2
+        shards.write_if_due()
+        add(shards, 6)
+        now += 400
+        add(shards, 5)
+        for i in (2, 7, 8, 9, 11, 10):
+            add(shards, i)
+        shards.finish()
+    assert held(tmp_path) == [
+        ["00.mp4", "01.mp4", "03.mp4", "04.mp4"],
+        ["05.mp4", "06.mp4"],
+        ["02.mp4", "07.mp4", "08.mp4", "09.mp4"],
+        ["10.mp4", "11.mp4"],
+    ]
+    assert shards.num_written == 12
 
 
 def test_rows_are_taken_while_a_shard_is_written(

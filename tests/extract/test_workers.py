@@ -2,15 +2,22 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from extract import workers
+from extract.limits import Limits
 from extract.reasons import Reason
+from extract.settings import ExtractSettings
 from extract.transforms import FrameTransform
 from extract.workers import Decoded, DecodePool, Output, Rejected
 from tests.extract import poison
@@ -18,13 +25,9 @@ from tests.extract import poison
 OUTPUT = Output(transform=FrameTransform(size=32, interpolation="bilinear"), positions=[0, 1, 2, 3])
 
 
-def pool(*, num_workers: int = 2, timeout_seconds: float = 60) -> DecodePool:
-    return DecodePool(
-        num_workers=num_workers,
-        num_samples=4,
-        max_pixels=1 << 25,
-        timeout_seconds=timeout_seconds,
-    )
+def pool(*, num_workers: int = 2, **changes: float) -> DecodePool:
+    limits = Limits.of(ExtractSettings(**{"timeout_seconds": 60, **changes}))  # type: ignore[arg-type]
+    return DecodePool(num_workers=num_workers, num_samples=4, limits=limits)
 
 
 def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
@@ -45,18 +48,86 @@ def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
     assert (frames[0] != frames[2]).any()
 
 
-def test_crashes_and_hangs_are_rows(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_sample_into_slot", poison.sample_into_slot)
-    names = ["sound.mp4", "abort.mp4", "sound.mp4", "hang.mp4", "segfault.mp4", "sound.mp4", "sound.mp4"]
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_whatever_a_decoder_does_is_a_row(videos: Path, tmp_path: Path) -> None:
+    names = ["sound.mp4", "abort.mp4", "sound.mp4", "hang.mp4", "segfault.mp4", "sound.mp4", "bloat.mp4", "sound.mp4"]
+    names += ["stop.mp4", "killed.mp4", "sound.mp4", "sound.mp4"]
     paths = [(videos if name == "sound.mp4" else tmp_path) / name for name in names]
-    with pool(timeout_seconds=8) as decoders:
+    with pool(timeout_seconds=8, worker_memory_gb=1) as decoders:
         results = dict(decoders.run(paths, [OUTPUT]))
-    rejected = {i: (r.reason, r.message) for i, r in results.items() if isinstance(r, Rejected)}
     assert sorted(results) == list(range(len(names)))
-    assert {i: reason for i, (reason, _) in rejected.items()} == {1: "crashed", 3: "timeout", 4: "crashed"}
-    assert "SIGABRT" in rejected[1][1]
-    assert "SIGSEGV" in rejected[4][1]
-    assert "8 s" in rejected[3][1]
+    rejected = {names[i]: r for i, r in results.items() if isinstance(r, Rejected)}
+    told = {name: (r.reason.value, r.message) for name, r in rejected.items()}
+    assert told == {
+        "abort.mp4": ("crashed", "the decoder died of it (SIGABRT)"),
+        "hang.mp4": ("timeout", "not decoded within 8 s, and as much for each minute of it (--timeout)"),
+        "segfault.mp4": ("crashed", "the decoder died of it (SIGSEGV)"),
+        "bloat.mp4": ("out_of_memory", "needs more than the 1 GB that a decoder may have (--worker-memory-gb)"),
+        "stop.mp4": ("timeout", "not decoded within 8 s, and as much for each minute of it (--timeout)"),
+        "killed.mp4": ("crashed", "the decoder died of it (SIGKILL)"),
+    }
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_a_video_whose_worker_is_ended_from_outside_gets_another(videos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "terminated_once.mp4"
+    shutil.copy(videos / "sound.mp4", path)
+    with pool(num_workers=1) as decoders:
+        ((_, result),) = decoders.run([path], [OUTPUT])
+    assert isinstance(result, Decoded)
+    assert path.with_suffix(".tried").exists()
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_when_asked_to_stop_it_begins_nothing_and_waits_a_little(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "GRACE_SECONDS", 2)
+    paths = [videos / "sound.mp4", tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 30
+    seen: list[int] = []
+    idle: list[float] = []
+    with pool() as decoders:
+        stopping, on_idle = lambda: len(seen) >= 4, lambda: idle.append(time.monotonic())
+        for index, result in decoders.run(paths, [OUTPUT], stopping=stopping, on_idle=on_idle):
+            assert isinstance(result, Decoded)
+            seen.append(index)
+    assert 4 <= len(seen) <= 4 + 5
+    assert 1 not in seen
+    assert len(idle) > 2
+
+
+def test_decoding_processes_die_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """Even if it has no time to tell them: nothing decodes on for nobody."""
+    program = f"""
+from pathlib import Path
+from extract import workers
+from tests.extract import poison, test_workers
+if __name__ == "__main__":
+    workers._sample_into_slot = poison.sample_into_slot
+    with test_workers.pool() as decoders:
+        list(decoders.run([Path({str(tmp_path / "hang-1.mp4")!r}), Path({str(tmp_path / "hang-2.mp4")!r})], []))
+"""
+    (tmp_path / "main.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen([sys.executable, tmp_path / "main.py"], env=environment) as process:
+        parent = psutil.Process(process.pid)
+        wait_until(lambda: sum("spawn_main" in " ".join(c.cmdline()) for c in parent.children()) >= 2)
+        children = parent.children(recursive=True)
+        process.kill()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+
+
+def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
 
 
 def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
@@ -76,8 +147,8 @@ def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
     assert sum(isinstance(result, Decoded) for result in results.values()) >= 8
 
 
-def test_a_defect_of_ours_is_raised_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_sample_into_slot", poison.sample_into_slot)
+@pytest.mark.usefixtures("poisoned")
+def test_a_defect_of_ours_is_raised_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), pool(num_workers=1) as decoders:
         list(decoders.run([tmp_path / "bug.mp4"], [OUTPUT]))
 
@@ -87,11 +158,11 @@ def test_nothing_to_do() -> None:
         assert list(decoders.run([], [OUTPUT])) == []
 
 
+@pytest.mark.usefixtures("poisoned")
 def test_only_so_many_videos_are_finished_ahead_of_one_that_hangs(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their features wait in memory for it."""
-    monkeypatch.setattr(workers, "_sample_into_slot", poison.sample_into_slot)
     monkeypatch.setattr(workers, "MAX_AHEAD", 5)
     paths = [videos / "sound.mp4"] * 2 + [tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 12
     with pool(timeout_seconds=6) as decoders:
