@@ -1,40 +1,28 @@
-"""The flow of stage 1: manifest to pool to backbones to shards."""
+"""Stage 1: what a manifest asks for beyond what the cache holds, into shards."""
 
 import contextlib
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from cache import schema
-from cache.errors import FeatureError, HaechiError, visible
+from cache.errors import HaechiError
 from cache.reader import Cache
-from cache.schema import Failure, Item, Media, Provenance, to_store
+from cache.schema import Provenance
 from cache.writer import remove_leftovers, rewrite_labels
 from extract import resume
-from extract.decode import Sampled
+from extract.flow import Flow, opened
 from extract.interrupt import Interrupt
-from extract.limits import Limits
 from extract.manifest import Entry, Manifest
-from extract.reasons import STAGE_OF, Reason
 from extract.settings import ExtractSettings
 from extract.shards import Shards, next_number
-from extract.steps import WAIT, Stopwatch
-from extract.workers import DecodePool, Rejected
-
-if TYPE_CHECKING:
-    from extract.backbones import Backbones, Finished, VideoFeatures
+from extract.steps import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
-
-
-# Videos in a row that were there and are gone: more likely their disk than they.
-MAX_VANISHED = 10
 
 
 class InterruptedRunError(HaechiError):
@@ -111,26 +99,15 @@ def extract(
         compute, watch, work_seconds = None, Stopwatch(), 0.0
         with contextlib.ExitStack() as stack:
             if todo.to_do:
-                from extract.device import Compute  # torch and the models: only where there is work for them
-
-                compute = Compute.choose(settings)
-                pool = DecodePool(
-                    num_workers=min(compute.workers, len(todo.to_do)),
-                    num_samples=settings.frames,
-                    limits=Limits.of(settings),
-                )
-                stack.enter_context(pool)  # its processes start while the models are loaded
-
-                from extract.backbones import Backbones
-
-                backbones = Backbones(settings, compute, on_notice=on_notice)
+                flow = stack.enter_context(opened(settings, len(todo.to_do), on_notice=on_notice))
+                compute = flow.compute
                 if existing is not None:
-                    resume.refuse_other_settings(backbones.settings, existing)
+                    resume.refuse_other_settings(flow.settings, existing)
             num_relabelled = _relabel(manifest, existing) if existing else 0
             if compute is not None:
                 on_start(len(todo.to_do), f"{compute.name}, {compute.precision}")
                 provenance = Provenance(
-                    settings=backbones.settings,
+                    settings=flow.settings,
                     clip_weights=settings.clip_weights,
                     slowfast_weights=settings.slowfast_weights,
                     device=compute.name,
@@ -141,8 +118,8 @@ def extract(
                 ready = time.monotonic()
                 number = next_number(existing)
                 shards = Shards(out, number, len(todo.to_do), settings, provenance, on_video)
-                with Interrupt() as interrupt, shards, compute.applied():
-                    _run(todo, pool, backbones, shards, watch, interrupt, on_interrupt, store=settings.store)
+                with Interrupt() as interrupt, shards:
+                    _run(flow, todo, shards, watch, interrupt, on_interrupt)
                 work_seconds = time.monotonic() - ready
         cache = Cache.open(out)
     reasons = {failure.id: failure.reason for failure in cache.failures}
@@ -169,21 +146,15 @@ def extract(
 
 
 def _run(
+    flow: Flow,
     todo: resume.Plan,
-    pool: DecodePool,
-    backbones: "Backbones",
     shards: Shards,
     watch: Stopwatch,
     interrupt: Interrupt,
     on_interrupt: Callable[[], None],
-    *,
-    store: str,
 ) -> None:
-    """Decode, run the backbones on batches of videos, hand every row to `shards`."""
-    entries = todo.to_do
-    queue = backbones.new_queue()
+    """Hand every row to `shards`."""
     stopping = False
-    vanished: list[tuple[int, Rejected]] = []  # not told as failures before it is clear that their disk is there
 
     def stop() -> bool:
         nonlocal stopping
@@ -192,40 +163,10 @@ def _run(
             on_interrupt()
         return stopping
 
-    def reject(rejected: Iterable[tuple[int, Rejected]]) -> None:
-        for index, result in rejected:
-            shards.add(index, entries[index], _failure(entries[index], result))
-
-    def take(finished: "Iterable[Finished]") -> None:
-        for index, sampled, features in finished:
-            watch.add(sampled.seconds)
-            shards.add(index, entries[index], _row(entries[index], sampled, features, store))
-
     try:
-        paths = [entry.path for entry in entries]
-        results = pool.run(paths, backbones.outputs, stopping=stop, on_idle=shards.write_if_due)
-        while True:
-            with watch.time(WAIT):
-                index, result = next(results, (-1, None))
-            if result is None:
-                break
-            if isinstance(result, Rejected) and _vanished(entries[index], result, todo):
-                vanished.append((index, result))
-                if len(vanished) == MAX_VANISHED:
-                    raise HaechiError(
-                        f"{entries[index].path}: cannot be reached any more, nor can the {len(vanished) - 1} before "
-                        f"it, which were there when this run began ({result.message}); did their disk or network "
-                        "folder go? What is finished is kept: run the same command again when they are back"
-                    )
-                continue
-            reject(vanished)
-            vanished.clear()
-            if isinstance(result, Rejected):
-                reject([(index, result)])
-            else:
-                take(queue.add(index, result))
-        reject(vanished)
-        take(queue.drain())
+        rows = flow.rows(todo.to_do, watch, readable=todo.readable, stopping=stop, on_idle=shards.write_if_due)
+        for index, row in rows:
+            shards.add(index, todo.to_do[index], row)
         shards.finish()
     except BaseException:
         with contextlib.suppress(OSError):  # a full disk is what ended the run, and is told of already
@@ -233,62 +174,10 @@ def _run(
         raise
     if stopping:
         raise InterruptedRunError(
-            f"interrupted: {shards.num_written} of {len(entries)} rows of this run are safe in the cache; "
+            f"interrupted: {shards.num_written} of {len(todo.to_do)} rows of this run are safe in the cache; "
             "run the same command again to go on"
         )
-    watch.add(queue.seconds)
     watch.add(shards.seconds)
-
-
-def _vanished(entry: Entry, rejected: Rejected, todo: resume.Plan) -> bool:
-    """Whether a file was there when the run began and cannot be reached now."""
-    return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in todo.readable
-
-
-def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) -> Item | Failure:
-    """An item, or a failure where the features are not fit to be stored."""
-    try:
-        clip = to_store(features.clip, store=store, what="CLIP features")
-        slowfast = to_store(features.slowfast, store=store, what="SlowFast features")
-        logits = to_store(features.slowfast_logits, store=store, what="SlowFast logits")
-    except FeatureError as error:
-        return _failure(entry, Rejected(reason=Reason.BAD_FEATURES, message=str(error), state=sampled.state))
-    media = Media(
-        id=entry.id,
-        kind="video",
-        sha256=sampled.sha256,
-        size_bytes=sampled.state.size_bytes,
-        mtime_ns=sampled.state.mtime_ns,
-        label=entry.label,
-        split=entry.split,
-        group=entry.group,
-        duration_seconds=sampled.duration_seconds,
-        fps=sampled.fps,
-        num_frames=sampled.num_frames,
-        width=sampled.width,
-        height=sampled.height,
-    )
-    return Item(
-        media=media,
-        clip_features=clip,
-        clip_time_seconds=sampled.start_seconds,
-        slowfast_features=slowfast,
-        slowfast_logits=logits,
-        slowfast_start_seconds=sampled.start_seconds[:1],
-        slowfast_end_seconds=sampled.end_seconds[-1:],
-    )
-
-
-def _failure(entry: Entry, rejected: Rejected) -> Failure:
-    text = visible(rejected.message)
-    return Failure(
-        id=entry.id,
-        stage=STAGE_OF[rejected.reason],
-        reason=rejected.reason.value,
-        message=text.encode()[: schema.MAX_MESSAGE_BYTES].decode(errors="ignore"),
-        size_bytes=rejected.state.size_bytes,
-        mtime_ns=rejected.state.mtime_ns,
-    )
 
 
 def _relabel(manifest: Manifest, cache: Cache) -> int:

@@ -1,0 +1,168 @@
+"""Videos to rows: decoders, backbones, and a row a video that says what it is or why it cannot be used."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cache import schema
+from cache.errors import FeatureError, HaechiError, visible
+from cache.schema import Failure, Item, Media, to_store
+from extract.decode import Sampled
+from extract.limits import Limits
+from extract.manifest import Entry
+from extract.reasons import STAGE_OF, Reason
+from extract.settings import ExtractSettings
+from extract.steps import WAIT, Stopwatch
+from extract.workers import Decoded, DecodePool, Rejected
+
+if TYPE_CHECKING:
+    from extract.backbones import Backbones, Finished, VideoFeatures
+    from extract.device import Compute
+
+# Videos in a row that were there and are gone: more likely their disk than they.
+MAX_VANISHED = 10
+
+
+@contextmanager
+def opened(
+    settings: ExtractSettings, num_videos: int, *, on_notice: Callable[[str], None] = lambda text: None
+) -> Iterator["Flow"]:
+    """Start the decoding processes and load the models; `on_notice` hears what a user should know.
+
+    Raises `SettingsError` for a device that is not there, `WeightsError` for weights that are not to be had.
+    """
+    from extract.device import Compute  # torch and the models: only where there is work for them
+
+    compute = Compute.choose(settings)
+    pool = DecodePool(
+        num_workers=min(compute.workers, num_videos), num_samples=settings.frames, limits=Limits.of(settings)
+    )
+    with pool:  # its processes start while the models are loaded
+        from extract.backbones import Backbones
+
+        backbones = Backbones(settings, compute, on_notice=on_notice)
+        with compute.applied():
+            yield Flow(pool, backbones, compute, store=settings.store)
+
+
+class Flow:
+    """Decoders and backbones, ready to work."""
+
+    def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", *, store: str) -> None:
+        self._pool, self._backbones, self._store = pool, backbones, store
+        self.compute = compute
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides a feature's value: what the fingerprint hashes."""
+        return self._backbones.settings
+
+    def rows(
+        self,
+        entries: Sequence[Entry],
+        watch: Stopwatch,
+        *,
+        readable: Collection[str] = frozenset(),
+        stopping: Callable[[], bool] = lambda: False,
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[int, Item | Failure]]:
+        """Yield (index into `entries`, row) of every entry once, in no order; `watch` adds up what each step takes.
+
+        Ends early, what is begun being finished, once `stopping` says so. `on_idle` is called now and then while
+        nothing finishes. Raises `HaechiError` where files of the ids in `readable` vanish one after another.
+        """
+        queue = self._backbones.new_queue()
+        vanished: list[tuple[int, Rejected]] = []  # no failures before it is clear that their disk is there
+
+        def computed(finished: "Iterable[Finished]") -> Iterator[tuple[int, Item | Failure]]:
+            for index, sampled, features in finished:
+                watch.add(sampled.seconds)
+                yield index, _row(entries[index], sampled, features, self._store)
+
+        def failed(rejected: Iterable[tuple[int, Rejected]]) -> Iterator[tuple[int, Failure]]:
+            for index, result in rejected:
+                yield index, _failure(entries[index], result)
+
+        for index, result in self._decoded(entries, watch, stopping, on_idle):
+            if isinstance(result, Rejected) and _vanished(entries[index], result, readable):
+                vanished.append((index, result))
+                if len(vanished) == MAX_VANISHED:
+                    raise HaechiError(
+                        f"{entries[index].path}: cannot be reached any more, nor can the {len(vanished) - 1} before "
+                        f"it, which were there when this run began ({result.message}); did their disk or network "
+                        "folder go? What is finished is kept: run the same command again when they are back"
+                    )
+                continue
+            yield from failed(vanished)
+            vanished.clear()
+            if isinstance(result, Rejected):
+                yield from failed([(index, result)])
+            else:
+                yield from computed(queue.add(index, result))
+        yield from failed(vanished)
+        yield from computed(queue.drain())
+        watch.add(queue.seconds)
+
+    def _decoded(
+        self, entries: Sequence[Entry], watch: Stopwatch, stopping: Callable[[], bool], on_idle: Callable[[], None]
+    ) -> Iterator[tuple[int, Decoded | Rejected]]:
+        """What the pool yields; `watch` adds up how long it kept the backbones waiting."""
+        paths = [entry.path for entry in entries]
+        results = self._pool.run(paths, self._backbones.outputs, stopping=stopping, on_idle=on_idle)
+        while True:
+            with watch.time(WAIT):
+                found = next(results, None)
+            if found is None:
+                return
+            yield found
+
+
+def _vanished(entry: Entry, rejected: Rejected, readable: Collection[str]) -> bool:
+    """Whether a file was there when the run began and cannot be reached now."""
+    return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in readable
+
+
+def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) -> Item | Failure:
+    """An item, or a failure where the features are not fit to be stored."""
+    try:
+        clip = to_store(features.clip, store=store, what="CLIP features")
+        slowfast = to_store(features.slowfast, store=store, what="SlowFast features")
+        logits = to_store(features.slowfast_logits, store=store, what="SlowFast logits")
+    except FeatureError as error:
+        return _failure(entry, Rejected(reason=Reason.BAD_FEATURES, message=str(error), state=sampled.state))
+    media = Media(
+        id=entry.id,
+        kind="video",
+        sha256=sampled.sha256,
+        size_bytes=sampled.state.size_bytes,
+        mtime_ns=sampled.state.mtime_ns,
+        label=entry.label,
+        split=entry.split,
+        group=entry.group,
+        duration_seconds=sampled.duration_seconds,
+        fps=sampled.fps,
+        num_frames=sampled.num_frames,
+        width=sampled.width,
+        height=sampled.height,
+    )
+    return Item(
+        media=media,
+        clip_features=clip,
+        clip_time_seconds=sampled.start_seconds,
+        slowfast_features=slowfast,
+        slowfast_logits=logits,
+        slowfast_start_seconds=sampled.start_seconds[:1],
+        slowfast_end_seconds=sampled.end_seconds[-1:],
+    )
+
+
+def _failure(entry: Entry, rejected: Rejected) -> Failure:
+    text = visible(rejected.message)
+    return Failure(
+        id=entry.id,
+        stage=STAGE_OF[rejected.reason],
+        reason=rejected.reason.value,
+        message=text.encode()[: schema.MAX_MESSAGE_BYTES].decode(errors="ignore"),
+        size_bytes=rejected.state.size_bytes,
+        mtime_ns=rejected.state.mtime_ns,
+    )
