@@ -66,7 +66,11 @@ def sample(
             timeline = _read(path, header, num_samples, outputs, watch)
         with watch.time(READ):
             sha256 = validate.sha256_of(path)
-    except OSError as error:  # it vanished meanwhile, or its disk or network fails
+    except UnusableError:
+        validate.check_file(path)  # a file that vanished meanwhile is missing, whatever a decoder made of that
+        raise
+    except OSError as error:  # its disk or network fails
+        validate.check_file(path)
         raise UnusableError(Reason.UNREADABLE, f"cannot be read ({error.strerror or error})") from error
     timeline.check()
     indices = uniform(timeline.num_frames, num_samples)

@@ -317,6 +317,8 @@ def _sample_into_slot(
             on_header=allow,
         )
     except UnusableError as error:
+        if error.reason is Reason.MISSING:
+            state = FileState.of(path)  # it may have been there when it was handed to us
         return Rejected(reason=error.reason, message=error.message, state=state)
     except MemoryError:
         message = f"needs more than the {limits.memory_bytes / 1e9:g} GB that a decoder may have (--worker-memory-gb)"
