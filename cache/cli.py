@@ -9,7 +9,11 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cache.verify import Problem, Report
+    from cache.check import Problem
+    from cache.repair import Repair, RepairedShard
+    from cache.verify import Report
+
+MAX_IDS_SHOWN = 20
 
 CACHE_ARGUMENT = click.argument("cache", type=click.Path(path_type=Path))
 
@@ -38,13 +42,31 @@ def inspect(*, cache: Path, video: str | None, as_json: bool) -> None:
 
 @click.command()
 @CACHE_ARGUMENT
+@click.option(
+    "--repair",
+    "with_repair",
+    is_flag=True,
+    help="Drop what is damaged, so that the next `haechi extract` does just that again. Shards that cannot be read are "
+    "put aside as *.damaged.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_context
-def verify(ctx: click.Context, *, cache: Path, as_json: bool) -> None:
+def verify(ctx: click.Context, *, cache: Path, with_repair: bool, as_json: bool) -> None:
     """Check every byte of the cache in the folder CACHE.
 
-    Exit status 0: all is well. 1: each problem is listed with its shard, dataset and video.
+    Exit status 0: all is well. 1: each problem is listed with its shard, dataset and video. With --repair: whether all
+    is well afterwards.
     """
+    if with_repair:
+        from cache.repair import repair
+
+        repaired = repair(cache)
+        if as_json:
+            click.echo(json.dumps(_repair_json(repaired), indent=2))
+        else:
+            _show_repair(repaired)
+        ctx.exit(0 if repaired.is_sound else 1)
+
     from cache.verify import verify as check
 
     report = check(cache)
@@ -72,14 +94,76 @@ def _report_json(report: "Report") -> dict[str, object]:
     }
 
 
-def _show_report(report: "Report") -> None:
-    from rich.filesize import decimal
+def _repair_json(repaired: "Repair") -> dict[str, object]:
+    """What `haechi verify --repair --json` prints: the report of the cache as it is now, and what was done."""
+    from dataclasses import asdict
+
+    return _report_json(repaired.left) | {
+        "ok": repaired.is_sound,
+        "found": [asdict(problem) for problem in repaired.found.problems],
+        "repaired": [asdict(shard) for shard in repaired.shards],
+        "to_redo": repaired.to_redo,
+        "are_ids_lost": repaired.are_ids_lost,
+    }
+
+
+def _show_repair(repaired: "Repair") -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     from cache.errors import visible
 
     console = _console()
+    if not repaired.found.problems:
+        _show_report(repaired.left)
+        console.print("nothing to repair")
+        return
+    console.print("[bold]found[/]")
+    _show_problems(repaired.found, console)
+    console.print("[bold]repaired[/]" if repaired.shards else "[bold]nothing that a repair can change[/]")
+    for shard in repaired.shards:
+        console.print("  " + escape(visible(_told(shard))), soft_wrap=True)
+    console.print("[bold]now[/]")
+    if repaired.left.num_shards:
+        _show_report(repaired.left)
+    else:
+        console.print("no shard is left: `haechi extract` makes the cache anew")
+    if repaired.to_redo or repaired.are_ids_lost:
+        number = _counted(len(repaired.to_redo), "video") if repaired.to_redo else ""
+        lost = "those whose ids are lost" if repaired.are_ids_lost else ""
+        exactly = " and ".join(filter(None, [number, lost]))
+        console.print(
+            f"Run the same `haechi extract` again: it redoes exactly these, {exactly}.", soft_wrap=True, style="bold"
+        )
+
+
+def _told(shard: "RepairedShard") -> str:
+    """What was done to a shard, on one line."""
+    if shard.put_aside:
+        parts = [f"put aside whole as {shard.put_aside}"]
+    elif shard.videos or shard.failures or shard.older or shard.num_nameless:
+        parts = [f"rewritten, {_counted(shard.kept, 'row')} kept"]
+    else:
+        parts = [f"rewritten and sealed anew, all {_counted(shard.kept, 'row')} kept"]
+    for ids, what in ((shard.videos, "video"), (shard.failures, "failure"), (shard.older, "older row")):
+        if ids:
+            more = f" and {len(ids) - MAX_IDS_SHOWN} more" if len(ids) > MAX_IDS_SHOWN else ""
+            parts.append(f"dropped {_counted(len(ids), what)}: {', '.join(ids[:MAX_IDS_SHOWN])}{more}")
+    if shard.num_nameless:
+        parts.append(f"dropped {_counted(shard.num_nameless, 'row')} without a readable id")
+    if shard.are_ids_lost:
+        parts.append("where an earlier shard has rows of ids that are lost here, those count again")
+    return f"{shard.shard}: " + "; ".join(parts)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _show_problems(report: "Report", console: "Console") -> None:
+    from rich.markup import escape
+
+    from cache.errors import visible
+
     shown = ""
     for (shard, dataset, what), videos in _grouped(report.problems).items():
         if shard != shown:
@@ -91,6 +175,17 @@ def _show_report(report: "Report") -> None:
             where += f"{videos[0]}{more}: "
         lines = [escape(visible(line)) for line in f"{where}{what}".split("\n")]
         console.print("  " + "\n  ".join(lines), soft_wrap=True)
+
+
+def _show_report(report: "Report") -> None:
+    from rich.filesize import decimal
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cache.errors import visible
+
+    console = _console()
+    _show_problems(report, console)
     summary = Table(box=None, show_header=False, pad_edge=False)
     summary.add_row("cache", escape(visible(str(report.path))))
     summary.add_row("checked", f"{report.num_shards} shards, {decimal(report.num_bytes)}")
@@ -99,7 +194,7 @@ def _show_report(report: "Report") -> None:
         summary.add_row("note", escape(visible(note)))
     if report.problems:
         num_bad = len({problem.shard for problem in report.problems})
-        number = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
+        number = _counted(len(report.problems), "problem")
         summary.add_row("result", f"[bold red]{number}, in {num_bad} of {report.num_shards} shards[/]")
     else:
         summary.add_row("result", "[green]every byte is as it was written[/]")

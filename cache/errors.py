@@ -11,6 +11,10 @@ class CacheError(HaechiError):
     """A cache or a shard that is missing, damaged, of another version, or made with other settings."""
 
 
+class VersionError(CacheError):
+    """A shard of another format version: not damage, and not ours to change."""
+
+
 class FeatureError(HaechiError):
     """Features that must not be stored: NaN, infinity, all-zero rows, or too large for the storage type."""
 

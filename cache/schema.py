@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheError, FeatureError
+from cache.errors import CacheError, FeatureError, VersionError
 
 FORMAT = "haechi-cache"
 FORMAT_VERSION = 1
@@ -26,6 +26,7 @@ STORE_TYPES = ("float16", "float32")
 
 MAX_ID_BYTES = 4096  # PATH_MAX on Linux: an id is a path
 MAX_MESSAGE_BYTES = 1000
+MAX_SECONDS = 10**9  # 31 years, before or after 0; some containers begin below 0
 
 # Rows of 512 float16 values make chunks of 1 MiB; smaller shards get one chunk a dataset.
 CHUNK_BYTES = 1 << 20
@@ -232,7 +233,8 @@ class Seal:
         if name != FORMAT.encode():
             raise CacheError(f"{where}: not a Haechi shard (its first line is not '{FORMAT} {FORMAT_VERSION}')")
         if version != str(FORMAT_VERSION).encode():
-            raise CacheError(
+            kind = VersionError if version.isdigit() else CacheError
+            raise kind(
                 f"{where}: format version {version[:20].decode('ascii', errors='backslashreplace')!r}, "
                 f"this Haechi reads version {FORMAT_VERSION}; "
                 "use the Haechi that wrote it, or extract again into a new folder"

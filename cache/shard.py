@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from cache import schema
-from cache.errors import CacheError, bullet_list
+from cache.errors import CacheError, VersionError, bullet_list
 from cache.schema import Provenance, Seal
 
 MAX_ATTRIBUTE_BYTES = 60_000
@@ -112,7 +112,7 @@ def read_seal(path: Path) -> Seal:
     if size != schema.USER_BLOCK_BYTES + seal.num_bytes:
         raise CacheError(
             f"{path}: {size} bytes long, sealed as {schema.USER_BLOCK_BYTES + seal.num_bytes}: "
-            "cut off or appended to; delete it and run extract again"
+            "cut off or appended to; see `haechi verify --repair`"
         )
     return seal
 
@@ -277,7 +277,8 @@ def read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str, 
             f"{bullet_list(problems)}"
         )
     if text["format"] != schema.FORMAT or version != schema.FORMAT_VERSION:
-        raise CacheError(
+        kind = CacheError if version is None else VersionError
+        raise kind(
             f"{path}: format {text['format']!r} version {version}, "
             f"this Haechi reads {schema.FORMAT!r} version {schema.FORMAT_VERSION}"
         )

@@ -8,9 +8,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from cache.errors import HaechiError
+from cache.lock import locked
 from cache.reader import Cache
 from cache.schema import Provenance
 from cache.writer import remove_leftovers, rewrite_labels
@@ -86,11 +85,7 @@ def extract(
     """
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(out / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise HaechiError(f"{out}: another run is writing to this cache; wait for it, or name another --out") from error
-    with lock:
+    with locked(out):
         remove_leftovers(out)
         existing = resume.open_existing(out)
         if existing is not None:

@@ -4,11 +4,14 @@ import copy
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from cache import schema
 from cache.errors import HaechiError, bullet_list
 from cache.reader import Cache, shard_paths
+from cache.repair import DAMAGED_SUFFIX
 from cache.schema import differing_fields, fingerprint_of
 from extract.manifest import Entry, Manifest
 from extract.settings import ExtractSettings
@@ -50,7 +53,8 @@ def open_existing(out: Path) -> Cache | None:
         return None
     if shard_paths(out):
         return Cache.open(out)
-    if strangers := sorted(path.name for path in out.iterdir() if not path.name.startswith(".")):
+    ours = (".*", schema.SHARD_PATTERN + DAMAGED_SUFFIX + "*")  # what `haechi verify --repair` put aside
+    if strangers := sorted(p.name for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in ours)):
         raise HaechiError(
             f"{out}: not empty and holds no shards, but {', '.join(strangers[:5])}; name a new folder with --out"
         )

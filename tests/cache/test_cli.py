@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from filelock import FileLock
 
 from cache.writer import shard_path, write_shard
 from haechi import main
@@ -95,6 +96,58 @@ def test_verify_notes_leftovers(cache: Path) -> None:
     (cache / ".partial-shard-00007.h5").write_bytes(b"")
     result = _run("verify", cache)
     assert (result.exit_code, ".partial-shard-00007.h5" in result.stdout) == (0, True)
+
+
+def test_repair_says_what_it_drops(cache: Path) -> None:
+    forge(shard_path(cache, 0), lambda file: change(file, "media/split", 2, b"\x1b[2J[red]"))
+    forge(shard_path(cache, 0), lambda file: change(file, "media/id", 3, b"\x1b[2J[red]"))
+    forge(shard_path(cache, 1), lambda file: file.__delitem__("media/fps"))
+    shard_path(cache, 2).write_bytes(b"")
+    result = _run("verify", cache, "--repair")
+    assert result.exit_code == 0
+    for text in (
+        "'\\x1b[2J[red]' is not one of",
+        "shard-00000.h5: rewritten, 8 rows kept; dropped 2 videos: ",
+        ", \\x1b[2J[red]",
+        "shard-00001.h5: put aside whole as shard-00001.h5.damaged; dropped 8 videos: video-",
+        "shard-00002.h5: put aside whole as shard-00002.h5.damaged; where an earlier shard",
+        "every byte is as it was written",
+        "Run the same `haechi extract` again: it redoes exactly these, 10 videos and those whose ids are lost.",
+    ):
+        assert text in result.stdout
+    assert "\x1b" not in result.stdout
+    again = _run("verify", cache, "--repair")
+    assert (again.exit_code, "nothing to repair" in again.stdout) == (0, True)
+
+
+def test_repair_prints_json(cache: Path) -> None:
+    forge(shard_path(cache, 0), lambda file: change(file, "media/split", 2, b"valid"))
+    shard_path(cache, 1).write_bytes(b"haechi-cache 7\n")
+    result = _run("verify", cache, "--repair", "--json")
+    printed = json.loads(result.stdout)
+    assert (result.exit_code, printed["ok"], printed["are_ids_lost"]) == (1, False, False)
+    assert [problem["shard"] for problem in printed["found"]] == ["shard-00000.h5", "shard-00001.h5"]
+    assert [problem["shard"] for problem in printed["problems"]] == ["shard-00001.h5"]
+    (repaired,) = printed["repaired"]
+    assert (repaired["shard"], repaired["kept"], repaired["put_aside"]) == ("shard-00000.h5", 9, "")
+    assert printed["to_redo"] == repaired["videos"]
+    assert len(printed["to_redo"]) == 1
+
+
+def test_repair_names_twenty_ids(tmp_path: Path) -> None:
+    cache = synthetic.write_cache(tmp_path / "c", num_harmful=15, num_safe=10, shard_size=30)
+    forge(shard_path(cache, 0), lambda file: file.__delitem__("media/fps"))
+    result = _run("verify", cache, "--repair")
+    assert (result.exit_code, "and 5 more" in result.stdout) == (1, True)
+    assert "no shard is left" in result.stdout
+    assert result.stdout.count("video-00") == 20
+
+
+def test_repair_of_a_cache_in_use_is_one_error(cache: Path) -> None:
+    with FileLock(cache / ".lock"):
+        result = _run("verify", cache, "--repair")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "another run is writing" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])

@@ -87,6 +87,8 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"`{schema.FORMAT}`",
         f"at most {schema.MAX_ID_BYTES} bytes long",
         f"at most {schema.MAX_MESSAGE_BYTES} bytes",
+        f"within {schema.MAX_SECONDS} s of 0",
+        f"longer than {schema.MAX_SECONDS} s",
         f"The first {schema.USER_BLOCK_BYTES} bytes",
         f"tail -c +{schema.USER_BLOCK_BYTES + 1} ",
         f"MUST be named `{schema.SHARD_PATTERN}`",

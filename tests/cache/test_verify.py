@@ -89,6 +89,10 @@ MEANING = {
     "zero window": (_zero_row("slowfast/features", 0), "/slowfast/features", "a.mp4", "all zero"),
     "time nan": (_set("clip/time_seconds", 1, np.nan), "/clip/time_seconds", "a.mp4", "NaN or infinite times"),
     "time falls": (_set("clip/time_seconds", 3, 5.0), "/clip/time_seconds", "b.mp4", "go backwards"),
+    "time far": (_set("clip/time_seconds", 1, 2e9), "/clip/time_seconds", "a.mp4", "more than 1,000,000,000 s from 0"),
+    "window far": (_set("slowfast/start_seconds", 1, -2e9), "/slowfast/start_seconds", "b.mp4", "from 0"),
+    "duration far": (_set("media/duration_seconds", 0, 2e9), "/media/duration_seconds", "a.mp4", "is not a duration"),
+    "duration below 0": (_set("media/duration_seconds", 0, -1.0), "/media/duration_seconds", "a.mp4", "-1.0 is not a"),
     "window ends": (_set("slowfast/end_seconds", 1, -1.0), "/slowfast/end_seconds", "b.mp4", "end before they start"),
 }
 
@@ -107,6 +111,12 @@ def test_times_may_start_again_with_the_next_video(path: Path) -> None:
     """Each video's times begin at 0, below the last time of the one before it: that is no fall."""
     with h5py.File(path) as file:
         assert (np.diff(file["clip/time_seconds"][:]) < 0).sum() == 2
+    assert verify(path.parent).problems == []
+
+
+def test_times_may_begin_below_zero(path: Path) -> None:
+    """As some containers do."""
+    forge(path, lambda file: change(file, "clip/time_seconds", 0, -0.5))
     assert verify(path.parent).problems == []
 
 
@@ -177,6 +187,39 @@ def test_an_altered_chunk_names_its_rows_and_videos(tmp_path: Path) -> None:
         what="damaged: the checksum of rows 2:4 does not match",
     )
     assert rest == [damaged, replace(damaged, video="3.mp4")]
+
+
+@pytest.mark.parametrize(("stream", "name"), [("clip", "features"), ("slowfast", "features"), ("slowfast", "logits")])
+def test_a_flipped_byte_of_features_names_shard_dataset_and_videos(path: Path, stream: str, name: str) -> None:
+    data = path.read_bytes()
+    with h5py.File(path) as file:
+        features = file[f"{stream}/{name}"][:].tobytes()
+    start = data.index(features)
+    for position in range(start, start + len(features), 7):
+        damaged = bytearray(data)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        altered, *rest = verify(path.parent).problems
+        assert (altered.shard, altered.dataset, altered.video) == (path.name, "", "")
+        found = [(problem.shard, problem.dataset, problem.video) for problem in rest]
+        assert found == [(path.name, f"/{stream}/{name}", id) for id in IDS]  # the shard is small: one chunk
+
+
+def test_a_broken_seal_hides_nothing(path: Path) -> None:
+    forge(path, lambda file: change(file, "media/label", 0, 5))
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    found = [(problem.dataset, problem.video) for problem in verify(path.parent).problems]
+    assert found == [("", ""), ("/media/label", "a.mp4")]
+
+
+def test_the_odd_shard_is_the_one_with_other_settings(tmp_path: Path) -> None:
+    synthetic.write_cache(tmp_path, shard_size=8)
+    write_shard(shard_path(tmp_path, 0), [], [], synthetic.provenance(clip_width=9))
+    (problem,) = verify(tmp_path).problems
+    assert (problem.shard, "shard-00001.h5: clip.widths.features 8 against 9" in problem.what) == (
+        "shard-00000.h5",
+        True,
+    )
 
 
 def test_every_flipped_byte_is_found(path: Path) -> None:

@@ -1,0 +1,24 @@
+"""One writer at a time: the lock of a cache."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cache.errors import CacheError
+
+LOCK_NAME = ".lock"
+
+
+@contextlib.contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """Hold the lock of the cache in an existing folder. Raises `CacheError` at once where another process holds it."""
+    try:
+        lock = FileLock(cache / LOCK_NAME).acquire(timeout=0)
+    except Timeout as error:
+        raise CacheError(
+            f"{cache}: another run is writing to this cache; wait for it, or work in another folder"
+        ) from error
+    with lock:
+        yield

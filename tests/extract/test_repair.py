@@ -1,0 +1,66 @@
+"""Damage, repair, the same extraction again: only what was dropped is done, and the cache is as it was."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from click.testing import CliRunner
+
+from cache.reader import Cache
+from cache.schema import STREAMS
+from cache.verify import verify
+from cache.writer import shard_path
+from extract import pipeline
+from extract.manifest import read_manifest
+from extract.settings import ExtractSettings
+from haechi import main
+from tests.cache.forge import change, forge
+
+NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "portrait.mp4", "odd.mp4", "text.mp4", "one_frame.mp4", "mpeg4.avi"]
+
+
+def _rows(cache: Cache) -> dict[str, list[object]]:
+    """All that a cache holds of each id, whatever shard it is in."""
+    rows: dict[str, list[object]] = {failure.id: [failure] for failure in cache.failures}
+    for i, id in enumerate(cache.media["id"].tolist()):
+        rows[id] = [column[i] for column in cache.media.values()]
+        for stream, names in STREAMS.items():
+            start, end = cache.offset(stream)[i : i + 2]
+            rows[id] += [cache.rows(stream, name)[start:end].tobytes() for name in names]
+    return rows
+
+
+def test_only_what_was_dropped_is_done_again(videos: Path, tmp_path: Path, tiny_settings: ExtractSettings) -> None:
+    data, out = tmp_path / "data", tmp_path / "cache"
+    data.mkdir()
+    for name in NAMES:
+        shutil.copy2(videos / name, data / name)
+    (data / "labels.csv").write_text("\n".join(["path,label", *(f"{name},{i % 2}" for i, name in enumerate(NAMES))]))
+    manifest = read_manifest(data / "labels.csv")
+    # Each batch holds one video, so that a feature's last bit does not hang on its neighbours.
+    settings = ExtractSettings(
+        **{**vars(tiny_settings), "shard_size": 2, "batch_frames": tiny_settings.frames, "batch_windows": 1}
+    )
+    pipeline.extract(manifest, out, settings, producer="haechi test")
+    before = _rows(Cache.open(out))
+    assert set(before) == set(NAMES)
+
+    forge(shard_path(out, 0), lambda file: change(file, "clip/features", 3, np.zeros_like(file["clip/features"][3])))
+    forge(shard_path(out, 1), lambda file: change(file, "failure/stage", 0, b""))
+    damaged = shard_path(out, 2).read_bytes()[:-100]
+    shard_path(out, 2).write_bytes(damaged)
+    shard_path(out, 3).write_bytes(b"h" + b"X" + shard_path(out, 3).read_bytes()[2:])
+    dropped = {"sound.mp4", "empty.mp4", "odd.mp4", "text.mp4"}
+
+    repaired = CliRunner().invoke(main, ["verify", str(out), "--repair"])
+    assert repaired.exit_code == 0, repaired.output
+    assert set(_rows(Cache.open(out))) == set(NAMES) - dropped
+
+    done_again: list[str] = []
+    pipeline.extract(
+        manifest, out, settings, producer="haechi test", on_video=lambda entry, reason: done_again.append(entry.id)
+    )
+    assert set(done_again) == dropped
+    assert verify(out).problems == []
+    assert _rows(Cache.open(out)) == before
+    assert (out / "shard-00002.h5.damaged").read_bytes() == damaged
