@@ -8,6 +8,7 @@ import joblib
 
 from cache.errors import HaechiError
 from cache.schema import LABEL_NAMES
+from cache.spreadsheet import harmless
 from extract.decode import Sampled
 from extract.limits import Limits
 from extract.manifest import Manifest
@@ -56,19 +57,14 @@ def write_csv(path: Path, manifest: Manifest, results: Sequence[Sampled | Reject
             writer = csv.writer(file)
             writer.writerow([*COLUMNS, *KNOWN])
             for entry, result in zip(manifest.entries, results, strict=True):
-                head = [_cell(entry.id), LABEL_NAMES[entry.label]]
+                head = [harmless(entry.id), LABEL_NAMES[entry.label]]
                 if isinstance(result, Rejected):
                     reason = result.reason
                     writer.writerow(
-                        [*head, 0, STAGE_OF[reason], reason.value, _cell(result.message)] + [""] * len(KNOWN)
+                        [*head, 0, STAGE_OF[reason], reason.value, harmless(result.message)] + [""] * len(KNOWN)
                     )
                 else:
                     writer.writerow([*head, 1, "", "", "", *(getattr(result, name) for name in KNOWN)])
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

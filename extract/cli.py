@@ -22,6 +22,11 @@ def option(name: str, help: str, **extra: Any) -> Callable[[Any], Any]:
 def manifest_options(command: Any) -> Any:
     """The flags that say how DATA is read."""
     for decorator in (
+        click.option(
+            "--follow-symlinks",
+            is_flag=True,
+            help="In a folder: take what symbolic links lead to, out of the folder too. [default: only files inside]",
+        ),
         click.option("--positive", metavar="NAME", help="In a folder of class folders: the harmful one."),
         click.option(
             "--root",
@@ -34,10 +39,31 @@ def manifest_options(command: Any) -> Any:
     return command
 
 
-def decoding_options(command: Any) -> Any:
-    """The flags of sampling and decoding, shared by both commands."""
+def validation_options(command: Any) -> Any:
+    """The flags of sampling, and of what becomes of files that cannot be used."""
     for decorator in (
         option("--frames", "Frames sampled from each video, evenly spaced.", type=click.IntRange(min=1)),
+        click.option("--strict", is_flag=True, help="Exit with 1 if any video cannot be used."),
+    ):
+        command = decorator(command)
+    return command
+
+
+def compute_options(command: Any) -> Any:
+    """The flags that say where the backbones run, and how."""
+    for decorator in (
+        option("--batch-windows", "Windows a SlowFast batch; 0 chooses by the device.", type=click.IntRange(min=0)),
+        option("--batch-frames", "Frames a CLIP batch; 0 chooses by the device.", type=click.IntRange(min=0)),
+        option("--precision", "Arithmetic of the backbones; fp32 is the reference.", type=click.Choice(PRECISIONS)),
+        option("--device", "auto, cpu, cuda or cuda:N."),
+    ):
+        command = decorator(command)
+    return command
+
+
+def decoding_options(command: Any) -> Any:
+    """The flags of decoding: processes and limits."""
+    for decorator in (
         option("--workers", "Decoding processes; 0 chooses by the machine.", type=click.IntRange(min=0)),
         option(
             "--timeout",
@@ -48,7 +74,6 @@ def decoding_options(command: Any) -> Any:
         option("--worker-memory-gb", "Memory of each decoding process.", type=float),
         option("--max-pixels", "Largest width x height accepted.", type=click.IntRange(min=1)),
         option("--max-frames", "Most frames of a video accepted.", type=click.IntRange(min=1)),
-        click.option("--strict", is_flag=True, help="Exit with 1 if any video cannot be used."),
     ):
         command = decorator(command)
     return command
@@ -64,11 +89,9 @@ def decoding_options(command: Any) -> Any:
 @option("--store", "Storage type of the features.", type=click.Choice(STORE_TYPES))
 @option("--shard-size", "Rows of the manifest a shard, at most.", type=click.IntRange(min=1))
 @option("--shard-minutes", "Write a shard that is not full after so long.", type=float)
-@option("--device", "auto, cpu, cuda or cuda:N.")
-@option("--precision", "Arithmetic of the backbones; fp32 is the reference.", type=click.Choice(PRECISIONS))
-@option("--batch-frames", "Frames a CLIP batch; 0 chooses by the device.", type=click.IntRange(min=0))
-@option("--batch-windows", "Windows a SlowFast batch; 0 chooses by the device.", type=click.IntRange(min=0))
+@compute_options
 @decoding_options
+@validation_options
 @click.option(
     "--retry", metavar="REASONS", default="", help="Try failures of these reasons again, such as timeout,crashed."
 )
@@ -78,6 +101,7 @@ def extract(
     data: Path,
     root: Path | None,
     positive: str | None,
+    follow_symlinks: bool,
     out: Path,
     strict: bool,
     retry: str,
@@ -105,7 +129,7 @@ def extract(
     if unknown := sorted(retried - set(Reason)):
         raise click.BadParameter(f"no such reason: {', '.join(unknown)}; there are: {', '.join(Reason)}")
     console = Console(stderr=True, highlight=False, emoji=False)
-    manifest = read_manifest(data, root=root, positive=positive)
+    manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
     show_notices(console, manifest)
     with progress_bar(console) as bar:
         done = pipeline.extract(
@@ -136,6 +160,7 @@ def extract(
 @click.command()
 @manifest_options
 @decoding_options
+@validation_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -147,6 +172,7 @@ def validate(
     data: Path,
     root: Path | None,
     positive: str | None,
+    follow_symlinks: bool,
     strict: bool,
     out: Path,
     **flags: Any,
@@ -167,7 +193,7 @@ def validate(
     settings = ExtractSettings(**flags)
     console = Console(stderr=True, highlight=False, emoji=False)
     check.refuse_other_file(out)
-    manifest = read_manifest(data, root=root, positive=positive)
+    manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
     show_notices(console, manifest)
     with progress_bar(console) as bar:
         bar.start(len(manifest.entries), "validate")

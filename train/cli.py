@@ -18,7 +18,9 @@ from train.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cache.reader import Cache
     from train.grid import Trial
+    from train.labels import NewLabels
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -132,6 +134,12 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     help="Stream features from the cache where they would take more; the results are the same.",
 )
 @click.option(
+    "--labels",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A manifest (CSV or JSON Lines with id or path, and label, split, group as far as they change) whose columns "
+    "replace the cache's for this run; videos that it does not name are left out.",
+)
+@click.option(
     "--media-root",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder that the videos' ids are relative to: the page then shows the worst mistakes.",
@@ -143,6 +151,7 @@ def train(
     seeds: int,
     grid: tuple[str, ...],
     memory_gb: float | None,
+    labels: Path | None,
     media_root: Path | None,
     **flags: Any,
 ) -> None:
@@ -158,17 +167,39 @@ def train(
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
     told = {"command": click.get_current_context().find_root().obj or "", "media_root": media_root}
     if grid or seeds > 1:
-        _train_many(cache, out, trials, memory_bytes, told)
+        _train_many(cache, out, trials, labels, memory_bytes, told)
     else:
-        _train_one(cache, out, trials[0].settings, memory_bytes, told)
+        _train_one(cache, out, trials[0].settings, labels, memory_bytes, told)
 
 
-def _train_one(cache: Path, out: Path, settings: TrainSettings, memory_bytes: int | None, told: dict[str, Any]) -> None:
+def _open(cache: Path, labels: Path | None) -> "tuple[Cache, NewLabels | None]":
+    """The cache, and what a file says in place of it, of which the user is told."""
+    from rich.console import Console
+
+    from cache.reader import Cache
+    from train.labels import NewLabels
+    from train.screen import show_notices
+
+    opened = Cache.open(cache)
+    if labels is None:
+        return opened, None
+    new_labels = NewLabels.of(opened, labels)
+    show_notices(Console(stderr=True, highlight=False, emoji=False), new_labels.notices)
+    return opened, new_labels
+
+
+def _train_one(
+    cache: Path,
+    out: Path,
+    settings: TrainSettings,
+    labels: Path | None,
+    memory_bytes: int | None,
+    told: dict[str, Any],
+) -> None:
     """A run in `out`, every epoch or fold on the terminal."""
     from rich.console import Console
     from rich.markup import escape
 
-    from cache.reader import Cache
     from train import screen
     from train.dataset import load_dataset
     from train.device import find_device
@@ -180,9 +211,9 @@ def _train_one(cache: Path, out: Path, settings: TrainSettings, memory_bytes: in
 
     console = Console(highlight=False, emoji=False)
     find_device(settings)  # before the cache is read
-    opened = Cache.open(cache)
+    opened, new_labels = _open(cache, labels)
     with run_folder(out) as partial:
-        dataset = load_dataset(opened, settings, memory_bytes=memory_bytes)
+        dataset = load_dataset(opened, settings, new_labels=new_labels, memory_bytes=memory_bytes)
         plan = make_plan(dataset, Grouping.of(dataset, settings), settings)
         screen.show_start(console, plan)
         with screen.progress_bar(console) as progress:
@@ -201,12 +232,18 @@ def _train_one(cache: Path, out: Path, settings: TrainSettings, memory_bytes: in
     console.print(screen.artefacts_table())
 
 
-def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int | None, told: dict[str, Any]) -> None:
+def _train_many(
+    cache: Path,
+    out: Path,
+    trials: "list[Trial]",
+    labels: Path | None,
+    memory_bytes: int | None,
+    told: dict[str, Any],
+) -> None:
     """A run for each trial under `out`, a line each on the terminal, and a table at the end."""
     from rich.console import Console
     from rich.markup import escape
 
-    from cache.reader import Cache
     from train import screen
     from train.dataset import load_dataset, stream_names
     from train.device import find_device
@@ -222,12 +259,12 @@ def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int
     console = Console(highlight=False, emoji=False)
     for trial in trials:
         find_device(trial.settings)
-    opened = Cache.open(cache)
+    opened, new_labels = _open(cache, labels)
     dataset, groupings, warned, outcomes = None, dict[bool, Grouping](), set[str](), list[Outcome]()
     with experiments_folder(out, [trial.folder for trial in trials]):
         for number, trial in enumerate(trials, start=1):
             if dataset is None or list(dataset.streams) != stream_names(trial.settings):
-                dataset = load_dataset(opened, trial.settings, memory_bytes=memory_bytes)
+                dataset = load_dataset(opened, trial.settings, new_labels=new_labels, memory_bytes=memory_bytes)
             if trial.settings.scenes not in groupings:
                 groupings[trial.settings.scenes] = Grouping.of(dataset, trial.settings)
             plan = make_plan(dataset, groupings[trial.settings.scenes], trial.settings)
@@ -245,7 +282,13 @@ def _train_many(cache: Path, out: Path, trials: "list[Trial]", memory_bytes: int
                 outcomes.append(Outcome.of(trial, result))
                 with run_folder(out / trial.folder) as partial:
                     save(partial, result, name=trial.folder, **told)
-            write_summary(out, outcomes, fingerprint=opened.fingerprint, untrained=opened.untrained)
+            write_summary(
+                out,
+                outcomes,
+                fingerprint=opened.fingerprint,
+                untrained=opened.untrained,
+                new_labels=new_labels.record() if new_labels else None,
+            )
             console.print(screen.outcome_line(outcomes[-1]), soft_wrap=True)
     if all(outcome.error for outcome in outcomes):
         raise TrainError(f"all {len(outcomes)} experiments diverged; try a lower learning rate (--lr)")

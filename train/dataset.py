@@ -9,6 +9,7 @@ from cache.schema import UNLABELLED
 from train.device import features_limit, find_device
 from train.errors import TrainError
 from train.features import FRAME_STREAM, Features
+from train.labels import NewLabels
 from train.settings import TrainSettings
 from train.stream import Stream
 
@@ -25,7 +26,7 @@ class Dataset:
     labels: np.ndarray
     """(N,) int8: 1 harmful, 0 safe."""
     splits: np.ndarray
-    """(N,) str as the manifest gave them: train, val, test, or empty."""
+    """(N,) str as the manifest, or the file of new labels, gave them: train, val, test, or empty."""
     groups: np.ndarray
     """(N,) str; empty: no group."""
     sha256: np.ndarray
@@ -40,7 +41,9 @@ class Dataset:
     streams: dict[str, int]
     """Arrays of the cache that the head sees, and their widths, in the order in which they are joined."""
     num_unlabelled: int
-    """Videos of the cache that were left out."""
+    """Videos that were left out because nothing labels them."""
+    new_labels: NewLabels | None
+    """The file whose labels, splits and groups stand here in place of the cache's, if any."""
 
 
 def stream_names(settings: TrainSettings) -> list[str]:
@@ -49,29 +52,42 @@ def stream_names(settings: TrainSettings) -> list[str]:
     return names + ([WINDOW_STREAMS[settings.slowfast]] if settings.slowfast != "none" else [])
 
 
-def load_dataset(cache: Cache, settings: TrainSettings, *, memory_bytes: int | None = None) -> Dataset:
-    """Read the labelled videos of a cache.
+def open_features(cache: Cache, videos: np.ndarray, settings: TrainSettings) -> tuple[Stream, dict[str, int]]:
+    """What these settings see of `videos`, (N,) ascending int64 indices into the cache's media, and `Dataset.streams`.
 
-    Features that would take more than `memory_bytes` (None: `features_limit`) are streamed from the cache while the
-    head trains; the results are the same to the last bit.
-
-    Raises `TrainError` where no video is labelled, or where a video lacks what the settings ask for.
+    Reads no features yet.
     """
-    media = cache.media
-    labelled = media["label"] != UNLABELLED
-    if not labelled.any():
-        raise TrainError(
-            f"{cache.path}: none of its {len(labelled)} videos is labelled; give the manifest a `label` column and run "
-            "extract again on the same cache (features are kept)"
-        )
-    videos, ids = np.flatnonzero(labelled), media["id"][labelled]
     widths, lengths = {}, {}
     for name in stream_names(settings):
         stream, _, array = name.partition("/")
         widths[name] = int(cache.settings[stream]["widths"][array])
         lengths[name] = np.diff(cache.offset(stream))[videos]
     row_width, *constant_width = widths.values()
+    ids = cache.media["id"][videos]
     features = Stream(cache=cache, ids=ids, videos=videos, lengths=lengths, widths=(row_width, sum(constant_width)))
+    return features, widths
+
+
+def load_dataset(
+    cache: Cache, settings: TrainSettings, *, new_labels: NewLabels | None = None, memory_bytes: int | None = None
+) -> Dataset:
+    """Read the labelled videos of a cache, labelled by the cache itself or by `new_labels`.
+
+    Features that would take more than `memory_bytes` (None: `features_limit`) are streamed from the cache while the
+    head trains; the results are the same to the last bit.
+
+    Raises `TrainError` where no video is labelled, or where a video lacks what the settings ask for.
+    """
+    media = cache.media if new_labels is None else cache.media | new_labels.media
+    known = np.ones(len(media["id"]), dtype=bool) if new_labels is None else new_labels.is_named
+    labelled = media["label"] != UNLABELLED
+    if not labelled.any():
+        raise TrainError(
+            f"{cache.path}: none of its {len(labelled)} videos is labelled; give the manifest a `label` column and run "
+            "extract again on the same cache (features are kept), or say --labels FILE"
+        )
+    videos, ids = np.flatnonzero(labelled), media["id"][labelled]
+    features, widths = open_features(cache, videos, settings)
     limit = features_limit(find_device(settings)) if memory_bytes is None else memory_bytes
     return Dataset(
         cache=cache,
@@ -85,5 +101,6 @@ def load_dataset(cache: Cache, settings: TrainSettings, *, memory_bytes: int | N
         videos=videos,
         features=features if features.num_bytes > limit else features.load(),
         streams=widths,
-        num_unlabelled=int((~labelled).sum()),
+        num_unlabelled=int((known & ~labelled).sum()),
+        new_labels=new_labels,
     )

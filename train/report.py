@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.spreadsheet import harmless
 from train import run
 from train.calibration import reliability
 from train.fit import Epoch
@@ -33,6 +34,7 @@ def metrics_record(result: Result) -> dict[str, Any]:
         "untrained": dataset.cache.untrained,
         "settings": result.settings.to_dict(),
         "streams": dataset.streams,
+        "new_labels": dataset.new_labels.record() if dataset.new_labels else None,
         "mode": "folds" if plan.is_folds else "holdout",
         "counts": result.split.counts(result.labels),
         "num_unlabelled": dataset.num_unlabelled,
@@ -111,11 +113,7 @@ def write_predictions(path: Path, result: Result) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(PREDICTION_COLUMNS)
         for row in zip(*(column.tolist() for column in columns), strict=True):
-            writer.writerow([_harmless(value) if isinstance(value, str) else value for value in row])
-
-
-def _harmless(text: str) -> str:
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+            writer.writerow([harmless(value) if isinstance(value, str) else value for value in row])
 
 
 def _failures(result: Result) -> dict[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.spreadsheet import harmless
 from train import run
 from train.grid import Trial
 from train.metrics import Figures
@@ -96,13 +97,25 @@ def best_point(outcomes: list[Outcome]) -> str | None:
     return max(scored, key=scored.__getitem__) if scored else None
 
 
-def write_summary(out: Path, outcomes: list[Outcome], *, fingerprint: str, untrained: list[str]) -> None:
-    """Write experiments.json and experiments.csv of the outcomes so far, each whole or not at all."""
+def write_summary(
+    out: Path,
+    outcomes: list[Outcome],
+    *,
+    fingerprint: str,
+    untrained: list[str],
+    new_labels: dict[str, Any] | None = None,
+) -> None:
+    """Write experiments.json and experiments.csv of the outcomes so far, each whole or not at all.
+
+    `new_labels` says what file has labelled the videos in place of the cache (`NewLabels.record`). Texts in the CSV
+    are those of `cache.spreadsheet.harmless`.
+    """
     data = {
         "format": run.EXPERIMENTS_FORMAT,
         "format_version": run.FORMAT_VERSION,
         "fingerprint": fingerprint,
         "untrained": untrained,
+        "new_labels": new_labels,
         "best_point": best_point(outcomes),
         "experiments": [
             {
@@ -140,5 +153,8 @@ def _csv(records: list[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for record in records for name in record))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(
+        {name: harmless(value) if isinstance(value, str) else value for name, value in record.items()}
+        for record in records
+    )
     return text.getvalue()

@@ -1,8 +1,16 @@
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from extract.manifest import ManifestError, read_manifest
+import haechi
+from extract.decode import sample
+from extract.limits import Limits
+from extract.manifest import Manifest, ManifestError, read_manifest
+from extract.reasons import Reason, UnusableError
+from extract.settings import ExtractSettings
 
 
 @pytest.fixture
@@ -158,11 +166,160 @@ def test_other_class_names(folders: Path) -> None:
         read_manifest(folders, positive="war")
 
 
-def test_links_to_folders_are_told(folders: Path) -> None:
-    (folders / "safe" / "more").symlink_to(folders / "harmful")
+def ids(manifest: Manifest) -> list[str]:
+    return [entry.id for entry in manifest.entries]
+
+
+def test_links_to_files_inside_are_files(folders: Path) -> None:
+    (folders / "safe" / "again.mp4").symlink_to("../harmful/b.mp4")
+    (folders / "safe" / "notes.md").symlink_to("notes.txt")
     manifest = read_manifest(folders)
-    assert len(manifest.entries) == 4
-    assert "folders passed over because they are symbolic links: 1" in manifest.notices[1]
+    assert ids(manifest) == ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/again.mp4", "safe/c.webm", "top.mp4"]
+    assert manifest.entries[2].path == folders / "safe" / "again.mp4"
+    assert manifest.notices == ("files passed over because their ending is no video's: 3",)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """Beside the folder: a folder of a video, of a link back to the folder and of one to itself."""
+    outside = tmp_path / "folders outside"  # begins with the folder's own name
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "x.mp4").write_bytes(b"x")
+    (outside / "back").symlink_to(tmp_path / "folders")
+    (outside / "deep" / "self").symlink_to(outside)
+    return outside
+
+
+def test_links_that_lead_out_are_followed_only_when_told_to(folders: Path, outside: Path) -> None:
+    (folders / "safe" / "all").symlink_to(outside)
+    (folders / "safe" / "below").symlink_to(outside / "deep")
+    (folders / "safe" / "one.mp4").symlink_to(outside / "deep" / "x.mp4")
+    (folders / "safe" / "one.txt").symlink_to(outside / "deep" / "x.mp4")
+    (folders / "safe" / "zero.mp4").symlink_to("/dev/zero")
+    own = ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/c.webm", "top.mp4"]
+    manifest = read_manifest(folders)
+    assert ids(manifest) == own
+    others, links = manifest.notices
+    assert others.endswith(": 3")
+    assert links.startswith("symbolic links passed over: 4\n")
+    for name, target in {"all": outside, "below": outside / "deep", "one.mp4": outside / "deep/x.mp4"}.items():
+        assert f"'safe/{name}': leads out of the folder, to '{str(target)[:80]}' (--follow-symlinks)" in links
+
+    manifest = read_manifest(folders, follow_symlinks=True)
+    assert ids(manifest) == sorted([*own, "safe/all/deep/x.mp4", "safe/one.mp4", "safe/zero.mp4"])
+    assert "symbolic links passed over: 3\n" in manifest.notices[1]
+    for name in ("all/back", "all/deep/self", "below"):
+        assert f"'safe/{name}': its folder is searched in another place" in manifest.notices[1]
+
+
+@pytest.mark.parametrize("follow_symlinks", [False, True])
+def test_a_folder_inside_is_searched_once_in_its_own_place(folders: Path, follow_symlinks: bool) -> None:
+    (folders / "harmful" / "a").symlink_to(folders / "safe")
+    (folders / "safe" / "up").symlink_to("..")
+    manifest = read_manifest(folders, follow_symlinks=follow_symlinks)
+    assert ids(manifest) == ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/c.webm", "top.mp4"]
+    assert "'harmful/a': its folder is searched in another place\n  - 'safe/up': its" in manifest.notices[1]
+
+
+def test_links_to_hidden_folders_inside(folders: Path) -> None:
+    (folders / "safe" / "notes.txt").unlink()
+    (folders / "safe" / ".hidden.mp4").unlink()
+    (folders / "safe").rename(folders / ".store")
+    (folders / "safe").symlink_to(".store")
+    assert "'safe': leads to a hidden folder (--follow-symlinks)" in read_manifest(folders).notices[0]
+    assert "safe/c.webm" in ids(read_manifest(folders, follow_symlinks=True))
+
+
+@pytest.mark.parametrize("follow_symlinks", [False, True])
+def test_broken_links_are_told_and_those_of_videos_are_missing_files(folders: Path, follow_symlinks: bool) -> None:
+    (folders / "safe" / "gone.mp4").symlink_to("/nowhere/gone.mp4")
+    (folders / "safe" / "disk").symlink_to("/nowhere")
+    (folders / "safe" / "loop.mp4").symlink_to("loop.mp4")
+    manifest = read_manifest(folders, follow_symlinks=follow_symlinks)
+    assert ids(manifest)[2:5] == ["safe/c.webm", "safe/gone.mp4", "safe/loop.mp4"]
+    for text in (
+        "broken symbolic links: 3\n",
+        "'safe/disk': leads to '/nowhere' (No such file",
+        "'safe/gone.mp4': leads to '/nowhere/gone.mp4'",
+        "(Too many levels of symbolic links)",
+    ):
+        assert text in manifest.notices[-1]
+
+
+def test_the_folder_itself_may_be_a_link(folders: Path, tmp_path: Path) -> None:
+    (folders / "safe" / "again.mp4").symlink_to(folders / "harmful" / "b.mp4")
+    (tmp_path / "link").symlink_to(folders)
+    assert ids(read_manifest(tmp_path / "link")) == ids(read_manifest(folders))
+    assert read_manifest(tmp_path / "link").entries[0].path == tmp_path / "link" / "harmful" / "b.mp4"
+
+
+def test_class_folders_that_are_links_are_named_where_nothing_is_found(tmp_path: Path, outside: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "harmful").symlink_to(outside / "deep")
+    with pytest.raises(ManifestError, match=r"no videos in this folder(.|\n)*'harmful': leads out of the folder"):
+        read_manifest(tmp_path / "data")
+    with pytest.raises(ManifestError, match=r"no class folder 'harmful' with videos(.|\n)*--follow-symlinks"):
+        read_manifest(tmp_path / "data", positive="harmful")
+    (entry,) = read_manifest(tmp_path / "data", follow_symlinks=True).entries
+    assert (entry.id, entry.label) == ("harmful/x.mp4", 1)
+
+
+def test_validate_follows_links_when_told_to(tmp_path: Path, videos: Path) -> None:
+    (tmp_path / "data" / "safe").mkdir(parents=True)
+    (tmp_path / "data" / "harmful").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    for folder in ("elsewhere", "data/safe"):
+        shutil.copy(videos / "sound.mp4", tmp_path / folder / "a.mp4")
+
+    def validate(*flags: str) -> str:
+        arguments = ["validate", str(tmp_path / "data"), "--out", str(tmp_path / "v.csv"), "--frames", "2", *flags]
+        done = CliRunner().invoke(haechi.main, arguments)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "'harmful': leads out of the folder" in validate()
+    assert "1 in the manifest = 1 used" in validate()
+    assert "2 in the manifest = 2 used" in validate("--follow-symlinks")
+
+
+def test_links_in_a_file_are_the_users_word(data: Path, outside: Path) -> None:
+    (data / "link.mp4").symlink_to(outside / "deep" / "x.mp4")
+    manifest = write(data, "path\nlink.mp4\n../" + data.name + "/a.mp4\n")
+    assert [entry.path.name for entry in read_manifest(manifest).entries] == ["link.mp4", "a.mp4"]
+    with pytest.raises(ManifestError, match="--follow-symlinks goes with a folder"):
+        read_manifest(manifest, follow_symlinks=True)
+
+
+HOSTILE_PATHS = {
+    "http://example.org/a.mp4": Reason.MISSING,
+    "concat:a.mp4|b.mp4": Reason.MISSING,
+    "pipe:0": Reason.MISSING,
+    "data:video/mp4;base64,AAAA": Reason.MISSING,
+    "-i": Reason.MISSING,
+    "/dev/zero": Reason.UNREADABLE,
+    "pipe.mp4": Reason.UNREADABLE,
+    "sub": Reason.UNREADABLE,
+    "file:sound.mp4": Reason.MISSING,
+}
+
+
+def test_no_path_is_a_protocol_or_a_device_to_the_decoder(data: Path, videos: Path) -> None:
+    os.mkfifo(data / "pipe.mp4")
+    shutil.copy(videos / "sound.mp4", data / "subfile,,start,0,end,9,,:sound.mp4")
+    text = "path\n" + "\n".join(f'"{path}"' for path in HOSTILE_PATHS) + '\n"subfile,,start,0,end,9,,:sound.mp4"\n'
+    *hostile, file = read_manifest(write(data, text)).entries
+    for entry, reason in zip(hostile, HOSTILE_PATHS.values(), strict=True):
+        with pytest.raises(UnusableError) as caught:
+            sample(entry.path, num_samples=2, limits=Limits.of(ExtractSettings()), outputs=[])
+        assert caught.value.reason == reason, entry
+    assert sample(file.path, num_samples=2, limits=Limits.of(ExtractSettings()), outputs=[]).num_frames == 40
+
+
+def test_a_manifest_that_is_a_pipe_or_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "labels.csv")
+    for file in (tmp_path / "labels.csv", Path("/dev/zero")):
+        with pytest.raises(ManifestError, match="not a regular file"):
+            read_manifest(file)
 
 
 def test_names_too_long_for_the_file_system_are_missing_files(data: Path) -> None:

@@ -213,6 +213,16 @@ def metrics_of(
             for p, mine in parts.items()
         },
         "num_unlabelled": 2,
+        "new_labels": {
+            "file": HOSTILE,
+            "sha256": "5a" * 32,
+            "replaced": ["label", "split"],
+            "named": 300,
+            "removed": {"count": 1, "ids": [HOSTILE]},
+            "unused": {"count": 0, "ids": [], "failures": {}},
+        }
+        if hostile
+        else None,
         "failures": {"damaged": 3, "missing": 1} | dict.fromkeys(odd, 1),
         "mode": "folds" if num_folds else "holdout",
         "split_notes": ["split at random, stratified by label, seed 3", *odd],

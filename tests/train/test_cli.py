@@ -52,7 +52,7 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_a_flag_that_leaves_the_default_to_the_preset(tmp_path: Path) -> None:
-    others = {"cache", "out", "seeds", "grid", "memory_gb", "media_root"}
+    others = {"cache", "out", "seeds", "grid", "memory_gb", "media_root", "labels"}
     flags = {option.name: option.default for option in command.params if option.name not in others}
     assert flags == dict.fromkeys(TrainSettings().to_dict()) | {"preset": DEFAULT_PRESET}
     assert all(getattr(option, "help", "") for option in command.params if option.name != "cache")
