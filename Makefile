@@ -11,7 +11,7 @@ CACHE ?= out/cache
 RUN ?= out/run
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train compare inspect verify validate parity bench test lint format clean
+.PHONY: help install demo features train compare inspect verify validate parity bench test torture lint format clean
 
 help: ## Show this list
 	@printf 'Usage: make TARGET [DATA=…] [CACHE=…] [RUN=…] [ARGS="flags of the command"]\n\n'
@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed; say make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[extract,train,bench,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[extract,train,export,bench,dev]'
 	touch $@
 
 demo: $(INSTALLED) ## From nothing to a trained head on generated videos, without a network (untrained weights)
@@ -41,6 +41,10 @@ features: $(INSTALLED) ## Stage 1: extract DATA (a manifest or a folder) to CACH
 
 train: $(INSTALLED) ## Stage 2: train a head on CACHE, leave it in RUN
 	$(HAECHI) train '$(CACHE)' --out '$(RUN)' $(ARGS)
+
+predict: $(INSTALLED) ## Judge MEDIA="file folder …" with the head in RUN
+	$(if $(MEDIA),,$(error say what to judge: make predict RUN=out/run MEDIA="one.mp4 folder"))
+	$(HAECHI) predict '$(RUN)' $(MEDIA) $(ARGS)
 
 compare: $(INSTALLED) ## Show the runs RUNS="one two …" side by side
 	$(if $(RUNS),,$(error say which runs: make compare RUNS="out/one out/two"))
@@ -64,6 +68,9 @@ bench: $(INSTALLED) ## Measure everything that README says of speed, write it to
 
 test: $(INSTALLED) ## Run the whole suite
 	$(BIN)/python -m pytest $(ARGS)
+
+torture: $(INSTALLED) ## Try to lose a video or to let damage in, for half an hour; exit with 1 if anything is lost
+	$(BIN)/python -m tests.torture $(ARGS)
 
 lint: $(INSTALLED) ## Check style and types
 	$(BIN)/ruff check $(ARGS)

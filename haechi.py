@@ -18,6 +18,8 @@ COMMANDS = {
     "inspect": ("cache.cli", "Show on one screen what the cache in the folder CACHE holds."),
     "verify": ("cache.cli", "Check every byte of the cache in the folder CACHE."),
     "train": ("train.cli", "Stage 2: a feature cache to a trained head, its threshold and a page of figures."),
+    "predict": ("predict.cli", "Judge files with a trained head."),
+    "export": ("predict.cli", "Write a trained head as ONNX."),
     "compare": ("train.cli", "Show runs side by side, and whether they differ by more than chance."),
 }
 
@@ -52,11 +54,11 @@ class LazyGroup(click.Group):
         except HaechiError as error:
             raise click.ClickException("\n".join(map(visible, str(error).split("\n")))) from error
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] in {"cache", "extract", "train", "haechi"}:
+            if (error.name or "").partition(".")[0] in {"cache", "extract", "train", "predict", "haechi"}:
                 raise
             raise click.ClickException(
                 f"the package {error.name!r} is not installed; stage 1 needs `pip install 'haechi[extract]'`, "
-                "stage 2 `pip install 'haechi[train]'`"
+                "stage 2 `pip install 'haechi[train]'`, export `pip install 'haechi[export]'`"
             ) from error
         except OSError as error:
             if error.errno is None:

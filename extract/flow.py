@@ -25,9 +25,15 @@ MAX_VANISHED = 10
 
 @contextmanager
 def opened(
-    settings: ExtractSettings, num_videos: int, *, on_notice: Callable[[str], None] = lambda text: None
+    settings: ExtractSettings,
+    num_videos: int,
+    *,
+    backbones: "Backbones | None" = None,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> Iterator["Flow"]:
-    """Start the decoding processes and load the models; `on_notice` hears what a user should know.
+    """Start the decoding processes and load the models, unless they are given, loaded before with the same settings.
+
+    `on_notice` hears what a user should know.
 
     Raises `SettingsError` for a device that is not there, `WeightsError` for weights that are not to be had.
     """
@@ -40,7 +46,7 @@ def opened(
     with pool:  # its processes start while the models are loaded
         from extract.backbones import Backbones
 
-        backbones = Backbones(settings, compute, on_notice=on_notice)
+        backbones = backbones or Backbones(settings, compute, on_notice=on_notice)
         with compute.applied():
             yield Flow(pool, backbones, compute, store=settings.store)
 
@@ -49,13 +55,13 @@ class Flow:
     """Decoders and backbones, ready to work."""
 
     def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", *, store: str) -> None:
-        self._pool, self._backbones, self._store = pool, backbones, store
-        self.compute = compute
+        self._pool, self._store = pool, store
+        self.backbones, self.compute = backbones, compute
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that decides a feature's value: what the fingerprint hashes."""
-        return self._backbones.settings
+        return self.backbones.settings
 
     def rows(
         self,
@@ -71,7 +77,7 @@ class Flow:
         Ends early, what is begun being finished, once `stopping` says so. `on_idle` is called now and then while
         nothing finishes. Raises `HaechiError` where files of the ids in `readable` vanish one after another.
         """
-        queue = self._backbones.new_queue()
+        queue = self.backbones.new_queue()
         vanished: list[tuple[int, Rejected]] = []  # no failures before it is clear that their disk is there
 
         def computed(finished: "Iterable[Finished]") -> Iterator[tuple[int, Item | Failure]]:
@@ -108,7 +114,7 @@ class Flow:
     ) -> Iterator[tuple[int, Decoded | Rejected]]:
         """What the pool yields; `watch` adds up how long it kept the backbones waiting."""
         paths = [entry.path for entry in entries]
-        results = self._pool.run(paths, self._backbones.outputs, stopping=stopping, on_idle=on_idle)
+        results = self._pool.run(paths, self.backbones.outputs, stopping=stopping, on_idle=on_idle)
         while True:
             with watch.time(WAIT):
                 found = next(results, None)

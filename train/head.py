@@ -91,8 +91,11 @@ class Projection(nn.Module):
 
     def forward(self, rows: Tensor, constant: Tensor, mask: Tensor, spread: Tensor) -> Tensor:
         """Rows (B, T, F), constant (B, V), mask (B, T) and spread (B, F) to (B, T, width)."""
-        scaled = torch.zeros_like(rows)
-        scaled[mask] = self.row_scale(rows[mask])  # padding is no part of the mean and deviation
+        if self.training:
+            scaled = torch.zeros_like(rows)
+            scaled[mask] = self.row_scale(rows[mask])  # padding is no part of the mean and deviation
+        else:
+            scaled = self.row_scale(rows.flatten(0, 1)).view_as(rows)
         once = self.spread(self.spread_scale(spread))  # (B, width)
         if self.constant is not None:
             once = once + self.constant(constant)

@@ -1,0 +1,111 @@
+"""`haechi predict`: media in, decisions out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from extract.cli import compute_options, decoding_options
+
+# Some files could not be judged: neither success nor an error of the call.
+SOME_NOT_JUDGED = 3
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.argument("media", nargs=-1)
+@click.option("--cache", type=click.Path(path_type=Path), help="Judge the videos of a cache, touching no media.")
+@click.option("--follow-symlinks", is_flag=True, help="In folders, follow symbolic links that lead out of them.")
+@click.option("--clip-model", help="As for haechi extract, where the run's own is not to be had: local-dir:PATH.")
+@click.option("--clip-weights", help="Where the run's CLIP weights lie now.")
+@click.option("--slowfast-weights", help="Where the run's SlowFast weights lie now.")
+@compute_options
+@decoding_options
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a file, each on a line.")
+@click.pass_context
+def predict(
+    ctx: click.Context,
+    /,
+    *,
+    run: Path,
+    media: tuple[str, ...],
+    cache: Path | None,
+    follow_symlinks: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Judge MEDIA with the head of RUN, a folder that `haechi train` left.
+
+    MEDIA are files, folders, manifests, or - for paths on standard input. What the run was trained on says how they are
+    sampled and which weights they need; weights that have moved are named by the flags.
+
+    Exit status 0: all are judged. 3: some could not be, each with its reason.
+    """
+    import sys
+
+    from rich.console import Console
+
+    from cache.reader import Cache
+    from extract.show import progress_bar, show_notice
+    from predict.classifier import Classifier
+    from predict.media import gather, lines
+    from predict.show import Table, json_line
+    from train.screen import untrained_warning
+
+    if bool(media) == bool(cache):
+        raise click.UsageError("say what to judge: MEDIA, or --cache CACHE")
+    console = Console(stderr=True, highlight=False, emoji=False)
+    classifier = Classifier.load(run, **{name: value for name, value in flags.items() if value is not None})
+    if classifier.untrained:
+        console.print(untrained_warning(classifier.untrained))
+    table = Table()
+    num_failed = 0
+    with progress_bar(console) as bar:
+        if cache is not None:
+            predictions = iter(classifier.predict_cache(Cache.open(cache)))
+        else:
+            names = [name for each in media for name in (lines(sys.stdin) if each == "-" else [each])]
+            entries, notices = gather(names, follow_symlinks=follow_symlinks)
+            for notice in notices:
+                show_notice(console, notice)
+            predictions = classifier.judge(
+                entries,
+                on_start=lambda where: bar.start(len(entries), f"judge on {where}"),
+                on_notice=lambda text: show_notice(console, text),
+            )
+        for prediction in predictions:
+            num_failed += bool(prediction.reason)
+            if cache is None:
+                bar.advance(failed=bool(prediction.reason))
+            if as_json:
+                click.echo(json_line(prediction))
+            else:
+                table.add(prediction)
+    if not as_json:
+        table.show(Console(highlight=False, emoji=False))
+    if num_failed:
+        ctx.exit(SOME_NOT_JUDGED)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.option("--onnx", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
+def export(*, run: Path, onnx: Path) -> None:
+    """Write the head of RUN for programs without torch, its threshold in the file's metadata."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from predict.classifier import load_checkpoint
+    from predict.export import export_onnx, inputs_of
+    from train.screen import untrained_warning
+
+    checkpoint = load_checkpoint(run)
+    export_onnx(checkpoint, onnx)
+    console = Console(highlight=False, emoji=False)
+    console.print(
+        f"{escape(str(onnx))}: inputs {', '.join(inputs_of(checkpoint))}; harmful: score at least "
+        f"{checkpoint.best_threshold:.6f}",
+        soft_wrap=True,
+    )
+    if checkpoint.untrained:
+        console.print(untrained_warning(checkpoint.untrained))

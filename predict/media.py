@@ -1,0 +1,64 @@
+"""What is to be judged: files, folders, manifests, and paths on standard input, to a list of entries."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cache import labels, schema
+from cache.errors import HaechiError, bullet_list
+from extract.folder import find_videos
+from extract.manifest import Entry, read_manifest
+
+
+def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list[Entry], list[str]]:
+    """The entries that `media` name, each file once, and what a user should know of them.
+
+    A folder stands for every video in it, a file that ends like a manifest (.csv, .jsonl) for its rows, anything else
+    for itself, be it there or not. Ids are the paths as given, below a folder joined to it; a manifest's own.
+
+    Raises `HaechiError` that lists every name that is unfit, and where there is nothing to judge.
+    """
+    found: dict[str, Entry] = {}
+    notices: list[str] = []
+    problems: list[str] = []
+    for name in media:
+        path = Path(name)
+        if path.suffix.lower() in labels.SUFFIXES and path.is_file():
+            manifest = read_manifest(path)
+            notices += manifest.notices
+            entries = list(manifest.entries)
+        elif path.is_dir():
+            inside = find_videos(path, follow_symlinks=follow_symlinks)
+            notices += inside.notices
+            problems += inside.problems
+            entries = [_entry(str(path / id), file) for id, file in inside.videos]
+        elif flaw := schema.id_problem(name):
+            problems.append(f"{labels.shown(name)}: its name {flaw}")
+            continue
+        else:
+            entries = [_entry(name, path)]
+        found |= {entry.id: replace(entry, line=0) for entry in entries if entry.id not in found}
+    if problems:
+        raise HaechiError(f"wrong in {len(problems)} places:\n{bullet_list(problems, limit=100)}")
+    if not found:
+        raise HaechiError("\n".join(["nothing to judge: no videos there", *notices]))
+    return list(found.values()), notices
+
+
+def lines(source: Iterable[str]) -> Iterator[str]:
+    """The paths on standard input, one a line; blank lines are none."""
+    for line in source:
+        if path := line.rstrip("\r\n"):
+            yield path
+
+
+def _entry(id: str, path: Path) -> Entry:
+    return Entry(
+        id=id,
+        path=Path(os.path.abspath(path)),  # noqa: PTH100 (resolve() would follow links)
+        label=schema.UNLABELLED,
+        split="",
+        group="",
+        line=0,
+    )

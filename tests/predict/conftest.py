@@ -1,0 +1,48 @@
+"""A run on real videos, with networks in miniature."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import haechi
+from bench import networks
+from extract import slowfast
+from extract.samples import write_sample_set
+
+# One split, so that the scores that are left behind are those of the head that is kept.
+QUICK = ["--epochs", "2", "--device", "cpu", "--folds", "0", "--test-fraction", "0", "--val-fraction", "0.5"]
+
+
+def call(*arguments: object, input: str | None = None) -> Result:
+    done = CliRunner().invoke(haechi.main, [str(argument) for argument in arguments], input=input)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`videos`, eight sound and one cut off; `cache`; `run`; and `clip`, the CLIP in miniature that they need."""
+    folder = tmp_path_factory.mktemp("predict")
+    assert len(list(write_sample_set(folder / "videos", num_harmful=4, num_safe=4))) == 9
+    networks.write_clip_config(folder / "clip")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+        done = call("extract", folder / "videos", "--out", folder / "cache", *flags(folder), *WEIGHTS, "--frames", 8)
+    assert done.exit_code == 0, done.output
+    done = call("train", folder / "cache", "--out", folder / "run", *QUICK)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+WEIGHTS = ["--clip-weights", "random:0", "--slowfast-weights", "random:0"]
+
+
+def flags(folder: Path) -> list[str]:
+    """What the checkpoint cannot know: where the CLIP in miniature lies, and where to compute."""
+    return ["--clip-model", f"local-dir:{folder / 'clip'}", "--device", "cpu", "--precision", "fp32", "--workers", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _small_slowfast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)

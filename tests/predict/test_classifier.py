@@ -1,0 +1,104 @@
+"""The scores of new media are those of the run."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from cache.errors import HaechiError
+from cache.reader import Cache
+from extract.settings import SettingsError
+from predict.classifier import Classifier, MismatchError, Prediction
+from tests.predict.conftest import call, flags
+from train.errors import TrainError
+
+
+@pytest.fixture
+def classifier(folder: Path) -> Classifier:
+    return Classifier.load(folder / "run", clip_model=f"local-dir:{folder / 'clip'}", device="cpu", precision="fp32")
+
+
+def of_run(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "run" / "predictions.csv").open(encoding="utf-8") as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def test_scores_are_those_of_extraction_and_training(folder: Path, classifier: Classifier) -> None:
+    predictions = classifier.predict([folder / "videos"])
+    judged = {Path(p.id).relative_to(folder / "videos").as_posix(): p for p in predictions}
+    assert list(judged) == sorted(judged)
+    failed = judged.pop("safe/cut-off.mp4")
+    assert (failed.reason, failed.score, failed.is_harmful, failed.windows) == ("not_media", None, None, ())
+    expected = of_run(folder)
+    assert judged.keys() == expected.keys()
+    for id, prediction in judged.items():
+        row = expected[id]
+        assert prediction.score == pytest.approx(float(row["score"]), abs=1e-4)
+        assert prediction.calibrated == pytest.approx(float(row["calibrated"]), abs=1e-4)
+        assert prediction.threshold == pytest.approx(float(row["threshold"]))
+        assert prediction.is_harmful == (row["prediction"] == "harmful" or row["prediction"] == "1")
+        (window,) = prediction.windows
+        assert (window.start_seconds, window.score) == (0.0, prediction.score)
+        assert window.end_seconds == pytest.approx(prediction.duration_seconds)
+
+
+def test_a_cache_gives_the_same(folder: Path, classifier: Classifier) -> None:
+    from_cache = {p.id: p for p in classifier.predict_cache(Cache.open(folder / "cache"))}
+    expected = of_run(folder)
+    assert from_cache.keys() == expected.keys() | {"safe/cut-off.mp4"}
+    for id, row in expected.items():
+        assert from_cache[id].score == pytest.approx(float(row["score"]), abs=1e-6)
+    assert from_cache["safe/cut-off.mp4"].reason == "not_media"
+
+
+def test_a_second_call_loads_nothing_anew(folder: Path, classifier: Classifier) -> None:
+    path = folder / "videos" / "safe" / "safe-00.mp4"
+    (first,) = classifier.predict([path])
+    backbones = classifier._backbones
+    (second,) = classifier.predict([str(path)])
+    assert second == first
+    assert classifier._backbones is backbones
+
+
+def test_other_weights_are_refused_by_name(folder: Path) -> None:
+    other = Classifier.load(
+        folder / "run", clip_model=f"local-dir:{folder / 'clip'}", clip_weights="random:1", frames=4, device="cpu"
+    )
+    with pytest.raises(MismatchError) as caught:
+        other.predict([folder / "videos"])
+    assert "clip.weights_sha256: " in str(caught.value)
+    assert "sampling.frames: 8 in the run, 4 here" in str(caught.value)
+
+
+def test_a_cache_of_other_features_is_refused(folder: Path, classifier: Classifier, tmp_path: Path) -> None:
+    videos = folder / "videos" / "safe"
+    weights = ["--clip-weights", "random:0", "--slowfast-weights", "random:0"]
+    assert call("extract", videos, "--out", tmp_path / "c", *flags(folder), *weights, "--frames", 4).exit_code == 0
+    with pytest.raises(MismatchError, match=r"sampling\.frames: 8 in the run, 4 here"):
+        classifier.predict_cache(Cache.open(tmp_path / "c"))
+
+
+def test_a_clip_of_ones_own_must_be_shown(folder: Path) -> None:
+    with pytest.raises(MismatchError, match="--clip-model local-dir:PATH"):
+        Classifier.load(folder / "run")
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(TrainError, match="no such file"):
+        Classifier.load(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"no model")
+    with pytest.raises(TrainError, match=r"not a model\.pt"):
+        Classifier.load(tmp_path / "model.pt")
+    with pytest.raises(SettingsError, match="precision is 'fp8'"):
+        Classifier.load(folder / "run", clip_model=f"local-dir:{folder / 'clip'}", precision="fp8")
+
+
+def test_nothing_to_judge(tmp_path: Path, classifier: Classifier) -> None:
+    with pytest.raises(HaechiError, match="nothing to judge"):
+        classifier.predict([tmp_path])
+
+
+def test_a_prediction_is_a_score_or_a_reason(folder: Path, classifier: Classifier) -> None:
+    missing: Prediction
+    (missing,) = classifier.predict([folder / "nowhere.mp4"])
+    assert (missing.reason, missing.score) == ("missing", None)

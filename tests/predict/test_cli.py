@@ -1,0 +1,70 @@
+"""`haechi predict` as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.predict.conftest import call, flags
+
+
+def test_a_table_and_what_could_not_be_judged(folder: Path) -> None:
+    done = call("predict", folder / "run", folder / "videos", *flags(folder))
+    assert done.exit_code == 3
+    assert "UNTRAINED" in done.stderr
+    text = " ".join(done.stdout.split())
+    assert "9 files: " in text
+    assert "1 not judged" in text
+    assert "not_media" in text
+    assert "harmful-00.mp4" in text
+
+
+def test_all_judged_is_success(folder: Path) -> None:
+    done = call("predict", folder / "run", folder / "videos" / "harmful", *flags(folder))
+    assert done.exit_code == 0, done.output
+
+
+def test_json_has_a_line_a_file_in_the_order_given(folder: Path) -> None:
+    names = [folder / "videos" / "safe" / name for name in ("safe-01.mp4", "cut-off.mp4", "safe-00.mp4")]
+    listed = "\n".join(map(str, names[1:])) + "\n\n"
+    done = call("predict", folder / "run", names[0], "-", *flags(folder), "--json", input=listed)
+    assert done.exit_code == 3
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["id"] for record in records] == list(map(str, names))
+    assert [record["decision"] == "not judged" for record in records] == [False, True, False]
+    assert records[1]["reason"] == "not_media"
+    assert set(records[0]) == {
+        *("id", "score", "calibrated", "threshold", "is_harmful", "decision"),
+        *("duration_seconds", "windows", "reason", "message"),
+    }
+    assert records[0]["windows"] == [
+        {"start_seconds": 0.0, "end_seconds": pytest.approx(2.0), "score": records[0]["score"]}
+    ]
+
+
+def test_a_manifest_keeps_its_ids(folder: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"id,path\none,{folder / 'videos' / 'safe' / 'safe-00.mp4'}\n")
+    done = call("predict", folder / "run", manifest, *flags(folder), "--json")
+    assert json.loads(done.stdout)["id"] == "one"
+
+
+def test_a_cache_touches_no_media(folder: Path) -> None:
+    done = call("predict", folder / "run", "--cache", folder / "cache", *flags(folder), "--json")
+    assert done.exit_code == 3
+    assert len(done.stdout.splitlines()) == 9
+
+
+@pytest.mark.parametrize("media", [[], ["a.mp4", "--cache", "c"]])
+def test_media_or_a_cache(folder: Path, media: list[str]) -> None:
+    done = call("predict", folder / "run", *media, *flags(folder))
+    assert done.exit_code == 2
+    assert "MEDIA, or --cache CACHE" in done.output
+
+
+def test_names_are_shown_harmless(folder: Path, tmp_path: Path) -> None:
+    done = call("predict", folder / "run", "[red]x.mp4", "a\x1b[31m.mp4", *flags(folder))
+    assert done.exit_code == 1
+    assert r"a\x1b[31m.mp4" in done.output
+    done = call("predict", folder / "run", "[red]x.mp4", *flags(folder))
+    assert "[red]x.mp4" in done.stdout

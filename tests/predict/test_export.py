@@ -1,0 +1,94 @@
+"""The head in ONNX gives the head's logits."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from cache.reader import Cache
+from predict.classifier import load_checkpoint
+from predict.export import FORMAT, OUTPUTS, export_onnx
+from tests import synthetic
+from tests.predict.conftest import QUICK, call
+from train.checkpoint import Checkpoint
+from train.dataset import open_features
+from train.fit import logits_of, scores_of
+from train.head import mean_of_rows
+
+VARIANTS = {
+    "fast": [],
+    "model4": ["--preset", "model4"],
+    "windows alone": ["--no-clip", "--slowfast", "pooled"],
+    "frames alone": ["--slowfast", "none"],
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic.write_cache(tmp_path_factory.mktemp("export") / "cache")
+
+
+def trained(cache: Path, out: Path, flags: list[str]) -> Checkpoint:
+    done = call("train", cache, "--out", out, *QUICK, *flags)
+    assert done.exit_code == 0, done.output
+    return load_checkpoint(out)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_logits_are_the_heads(cache: Path, tmp_path: Path, name: str) -> None:
+    checkpoint = trained(cache, tmp_path / "run", VARIANTS[name])
+    done = call("export", tmp_path / "run", "--onnx", tmp_path / "head.onnx")
+    assert done.exit_code == 0, done.output
+    session = onnxruntime.InferenceSession(tmp_path / "head.onnx")
+
+    opened = Cache.open(cache)
+    videos = np.arange(len(opened.media["id"]))
+    stream, _ = open_features(opened, videos, checkpoint.settings)
+    logits = logits_of(checkpoint.head, stream, torch.from_numpy(videos))
+    inputs = {}
+    for name in checkpoint.streams:
+        rows, offset = opened.rows(*name.split("/")), opened.offset(name.partition("/")[0])
+        lengths = np.diff(offset)
+        mask = np.arange(lengths.max() + 2) < lengths[:, None]  # (N, rows), longer than any
+        padded = np.full((*mask.shape, rows.shape[1]), 7.0, np.float32)
+        padded[mask] = rows
+        inputs[name.replace("/", "_")], inputs[name.replace("/", "_") + "_mask"] = padded, mask
+    found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), inputs), strict=True))
+    np.testing.assert_allclose(found["logits"], logits.numpy(), atol=1e-4)
+    scores = scores_of(logits)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-5)
+    np.testing.assert_allclose(found["calibrated"], checkpoint.calibration.apply(scores), atol=1e-5)
+
+    said = session.get_modelmeta().custom_metadata_map
+    assert said["format"] == FORMAT
+    assert float(said["threshold"]) == checkpoint.best_threshold
+    assert json.loads(said["inputs"]).keys() == inputs.keys()
+    assert said["fingerprint"] == opened.fingerprint
+    assert "score at least" in done.output
+
+
+def test_videos_of_different_lengths(cache: Path, tmp_path: Path) -> None:
+    """Numbers of videos and rows are free, and padding changes nothing."""
+    checkpoint = trained(cache, tmp_path / "run", [])
+    export_onnx(checkpoint, tmp_path / "head.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "head.onnx")
+    generator = torch.Generator().manual_seed(0)
+    clip, slowfast = (torch.randn(5, 9, width, generator=generator) for width in checkpoint.streams.values())
+    mask = torch.arange(9) < torch.tensor([9, 1, 4, 8, 2])[:, None]
+    with torch.no_grad():
+        expected = checkpoint.head(clip * mask.unsqueeze(2), mean_of_rows(slowfast, mask), mask)
+    names = [put.name for put in session.get_inputs()]
+    arrays = (clip, mask, slowfast, mask)
+    (logits,) = session.run(["logits"], {name: array.numpy() for name, array in zip(names, arrays, strict=True)})
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+
+
+def test_where_nothing_can_be_written(cache: Path, tmp_path: Path) -> None:
+    trained(cache, tmp_path / "run", [])
+    done = call("export", tmp_path / "run", "--onnx", tmp_path / "no" / "head.onnx")
+    assert done.exit_code == 1
+    assert "No such file or directory" in done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
