@@ -18,8 +18,8 @@ COMMANDS = {
     "inspect": ("cache.cli", "Show on one screen what the cache in the folder CACHE holds."),
     "verify": ("cache.cli", "Check every byte of the cache in the folder CACHE."),
     "train": ("train.cli", "Stage 2: a feature cache to a trained head, its threshold and a page of figures."),
-    "predict": ("predict.cli", "Judge files with a trained head."),
-    "export": ("predict.cli", "Write a trained head as ONNX."),
+    "predict": ("predict.cli", "Judge MEDIA with the head of RUN, a folder that `haechi train` left."),
+    "export": ("predict.cli", "Write the head of RUN for programs without torch, its threshold in the file's metadata."),
     "compare": ("train.cli", "Show runs side by side, and whether they differ by more than chance."),
 }
 

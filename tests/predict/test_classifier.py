@@ -1,6 +1,10 @@
 """The scores of new media are those of the run."""
 
+import contextlib
 import csv
+import io
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,8 @@ from extract.settings import SettingsError
 from predict.classifier import Classifier, MismatchError, Prediction
 from tests.predict.conftest import call, flags
 from train.errors import TrainError
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -102,3 +108,25 @@ def test_a_prediction_is_a_score_or_a_reason(folder: Path, classifier: Classifie
     missing: Prediction
     (missing,) = classifier.predict([folder / "nowhere.mp4"])
     assert (missing.reason, missing.score) == ("missing", None)
+
+
+def test_the_example_of_the_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Word for word, but for the CLIP in miniature."""
+    code = re.search(r"<!-- api.*?```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run").symlink_to(folder / "run")
+    shutil.copy(folder / "videos" / "safe" / "cut-off.mp4", tmp_path / "upload.mp4")
+    shutil.copytree(folder / "videos" / "harmful", tmp_path / "inbox")
+    honest = Classifier.load
+    monkeypatch.setattr(
+        Classifier, "load", lambda run: honest(run, clip_model=f"local-dir:{folder / 'clip'}", device="cpu")
+    )
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code[1], {})
+    lines = printed.getvalue().splitlines()
+    assert lines[0] == "upload.mp4 None None not_media"
+    assert [line.split()[0] for line in lines[1:]] == [f"inbox/harmful-0{i}.mp4" for i in range(4)]
+    assert all(0 <= float(line.split()[1]) <= 1 for line in lines[1:])
