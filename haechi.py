@@ -19,7 +19,7 @@ COMMANDS = {
     "verify": ("cache.cli", "Check every byte of the cache in the folder CACHE."),
     "train": ("train.cli", "Stage 2: a feature cache to a trained head, its threshold and a page of figures."),
     "predict": ("predict.cli", "Judge MEDIA with the head of RUN, a folder that `haechi train` left."),
-    "export": ("predict.cli", "Write the head of RUN for programs without torch, its threshold in the file's metadata."),
+    "export": ("predict.cli", "Write the head of RUN as ONNX, its threshold in the metadata."),
     "compare": ("train.cli", "Show runs side by side, and whether they differ by more than chance."),
 }
 

@@ -18,7 +18,7 @@ from extract.flow import Flow, opened
 from extract.interrupt import Interrupt
 from extract.manifest import Entry, Manifest
 from extract.settings import ExtractSettings
-from extract.shards import Shards, next_number
+from extract.shards import Shards, WriteError, next_number
 from extract.steps import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
@@ -164,7 +164,7 @@ def _run(
             shards.add(index, todo.to_do[index], row)
         shards.finish()
     except BaseException:
-        with contextlib.suppress(OSError):  # a full disk is what ended the run, and is told of already
+        with contextlib.suppress(WriteError):  # what ended the run is told of already
             shards.finish()
         raise
     if stopping:

@@ -15,6 +15,10 @@ from extract.settings import ExtractSettings
 from extract.steps import WRITE, Stopwatch
 
 
+class WriteError(HaechiError):
+    """A disk that is full, failing, gone or not ours."""
+
+
 class Shards:
     """Collects finished rows; writes a shard when enough are in, or when they have waited long. A context manager.
 
@@ -59,7 +63,7 @@ class Shards:
         return {WRITE: self._watch.seconds[WRITE]}
 
     def add(self, index: int, entry: Entry, row: Item | Failure) -> None:
-        """Take a finished row. Raises `OSError` where an earlier shard could not be written."""
+        """Take a finished row. Raises `WriteError` where an earlier shard could not be written."""
         self._ahead[index] = row
         self._on_video(entry, row.reason if isinstance(row, Failure) else None)
         while self._next in self._ahead or self._next in self._overtook:
@@ -79,7 +83,7 @@ class Shards:
     def finish(self) -> None:
         """Write all that is finished; return when it is on disk.
 
-        Raises `OSError` where a shard could not be written; no later one is.
+        Raises `WriteError` where a shard could not be written; no later one is.
         """
         self._write_all()
         self._wait()
@@ -107,7 +111,13 @@ class Shards:
         with self._watch.time(WRITE):
             items = [row for row in rows if isinstance(row, Item)]
             failures = [row for row in rows if isinstance(row, Failure)]
-            write_shard(path, items, failures, self._provenance)
+            try:
+                write_shard(path, items, failures, self._provenance)
+            except OSError as error:
+                raise WriteError(
+                    f"{path}: cannot be written ({error.strerror or error}); {self.num_written} of {self._num_rows} "
+                    "rows of this run are safe in the cache; run the same command again once that is mended"
+                ) from error
         self.num_written += len(rows)
 
 

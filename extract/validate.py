@@ -77,16 +77,17 @@ def check_file(path: Path) -> None:
         raise UnusableError(Reason.EMPTY_FILE, "0 bytes long")
 
 
-def open_container(path: Path) -> Any:
-    """PyAV's container of a file, which opens no other file. Raises `av.error.FFmpegError`."""
-    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+def open_container(path: Path, **options: str) -> Any:
+    """PyAV's container of a file, which opens no other file; `options` are FFmpeg's. Raises `av.error.FFmpegError`."""
+    options |= {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     return av.open(str(path), metadata_errors="replace", container_options=options)
 
 
 def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
     """Open the container with PyAV and walk through its packets; decode nothing.
 
-    Raises `UnusableError`: not_media, no_video_stream (cover art does not count), no_frames, too_large.
+    Raises `UnusableError`: not_media, no_video_stream (cover art does not count), no_frames, too_large, damaged (an
+    MP4 that lacks some of the frames that it lists).
     """
     av.logging.set_level(None)
     try:
@@ -98,6 +99,8 @@ def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
             _check_length(stream.frames, max_frames=max_frames)
             codec = stream.codec_context.name
             num_packets, has_closed_gops = _walk_packets(container, stream, max_frames=max_frames)
+            if num_packets < stream.frames and "mp4" in container.format.name.split(","):
+                _check_samples(path, stream.frames)
             return Header(
                 codec=codec,
                 width=stream.width,
@@ -139,6 +142,18 @@ def _check_size(width: int, height: int, *, max_pixels: int) -> None:
 def _check_length(num_frames: int, *, max_frames: int) -> None:
     if num_frames > max_frames:
         raise UnusableError(Reason.TOO_LARGE, f"{num_frames} frames or more, the limit is {max_frames} (--max-frames)")
+
+
+def _check_samples(path: Path, num_declared: int) -> None:
+    """Raise `UnusableError` where an MP4 holds fewer samples than its index lists: it was cut off.
+
+    An edit list may leave out samples that are there, so they are counted without it.
+    """
+    with open_container(path, ignore_editlist="1") as container:
+        stream = video_stream(container)
+        num_found = sum(packet.size > 0 or packet.pts is not None for packet in container.demux(stream))
+    if num_found < num_declared:
+        raise UnusableError(Reason.DAMAGED, f"its index lists {num_declared} frames, {num_found} are there: cut off")
 
 
 def _duration_seconds(container: Any, stream: Any) -> float:

@@ -42,6 +42,7 @@ def _read_expecting(
     num_corrupt = 0
     size = (0, 0)
     av.logging.set_level(av.logging.INFO)
+    av.logging.set_skip_repeated(False)  # it compares with the last line of any file: the file before would decide
     try:
         with av.logging.Capture() as log:
             for index, (frame, fps) in enumerate(_frames(path)):

@@ -1,7 +1,6 @@
 """Decoding processes that may crash or hang without harming the run. pebble keeps them; frames come back in memory."""
 
 import mmap
-import multiprocessing
 import os
 import signal
 import time
@@ -12,8 +11,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
@@ -81,6 +82,19 @@ class Rejected:
     """Of the file before it was tried: tells on a later run whether it changed since."""
 
 
+class _LockKeeper(SpawnContext):
+    """pebble lets go of its locks before it stops its workers; one that is just starting would miss them, loudly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: list[object] = []
+
+    def RLock(self) -> Any:  # noqa: N802 (its own name)
+        lock = super().RLock()
+        self._kept.append(lock)
+        return lock
+
+
 class DecodePool:
     """Decoding processes, from entering this context manager until leaving it.
 
@@ -99,6 +113,7 @@ class DecodePool:
 
     def _start_pool(self) -> ProcessPool:
         """A new pool whose workers never see Ctrl-C: that is the main process's to handle."""
+        self._context = _LockKeeper()
         resource_tracker.ensure_running()  # where it starts later, it lifts the mask
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -107,7 +122,7 @@ class DecodePool:
                 max_tasks=VIDEOS_PER_WORKER,
                 initializer=_ready,  # loads this module, and so the decoders, before the first video comes
                 initargs=(os.getpid(), self._limits.memory_bytes),
-                context=multiprocessing.get_context("spawn"),
+                context=self._context,
             )
             assert pool.active  # starts its threads; they pass the mask on to the workers
         finally:

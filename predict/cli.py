@@ -91,7 +91,10 @@ def predict(
 @click.argument("run", type=click.Path(path_type=Path, exists=True))
 @click.option("--onnx", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
 def export(*, run: Path, onnx: Path) -> None:
-    """Write the head of RUN for programs without torch, its threshold in the file's metadata."""
+    """Write the head of RUN as ONNX, its threshold in the metadata.
+
+    For programs without torch: the inputs are rows of a cache.
+    """
     from rich.console import Console
     from rich.markup import escape
 

@@ -172,3 +172,56 @@ def test_the_header_knows_how_long_a_video_is(videos: Path, name: str) -> None:
     headers: list[Header] = []
     sample(videos / name, num_samples=2, limits=LIMITS, outputs=[], on_header=headers.append)
     assert headers[0].duration_seconds == pytest.approx(headers[0].num_packets / 25, abs=0.05)
+
+
+def test_a_file_is_judged_alike_whatever_came_before_it(videos: Path, tmp_path: Path) -> None:
+    """PyAV leaves out a log line that repeats the last one, of whichever file."""
+    content = (videos / "vp9.webm").read_bytes()
+    (tmp_path / "cut.webm").write_bytes(content[: len(content) * 3 // 4])
+
+    def verdict() -> str:
+        try:
+            sample(tmp_path / "cut.webm", num_samples=4, limits=LIMITS, outputs=[])
+        except UnusableError as error:
+            return str(error.message)
+        return "used"
+
+    first = verdict()
+    assert first != "used"
+    assert [verdict() for _ in range(3)] == [first] * 3
+    sample(videos / "vp9.webm", num_samples=4, limits=LIMITS, outputs=[])
+
+
+def test_an_mp4_that_lacks_frames_of_its_index_is_damaged(videos: Path, tmp_path: Path) -> None:
+    """Cut off behind an index that comes first, as of a download that broke."""
+    whole = tmp_path / "whole.mp4"
+    with (
+        av.open(str(videos / "sound.mp4")) as source,
+        av.open(str(whole), "w", options={"movflags": "faststart"}) as to,
+    ):
+        stream = to.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                to.mux(packet)
+    sample(whole, num_samples=4, limits=LIMITS, outputs=[])
+    content = whole.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 3 // 4])
+    with pytest.raises(UnusableError, match=r"its index lists 40 frames, \d\d are there: cut off") as caught:
+        sample(tmp_path / "cut.mp4", num_samples=4, limits=LIMITS, outputs=[])
+    assert caught.value.reason == Reason.DAMAGED
+
+
+def test_an_edit_list_that_leaves_frames_out_is_no_damage(tmp_path: Path) -> None:
+    """As of a video trimmed on a phone: the file holds more than it shows."""
+    frames = scene(seed=1, restless=True, num_frames=150)
+    content = write_video(tmp_path / "whole.mp4", frames, options={"g": "20"}).read_bytes()
+    at = content.index(b"elst") + 4
+    assert content[at : at + 8] == bytes(7) + b"\x01"  # version 0, one entry
+    ticks_a_second = int.from_bytes(content[content.index(b"mvhd") + 16 :][:4])
+    (tmp_path / "trimmed.mp4").write_bytes(content[: at + 8] + (2 * ticks_a_second).to_bytes(4) + content[at + 12 :])
+    with av.open(str(tmp_path / "trimmed.mp4")) as container:
+        stream = container.streams.video[0]
+        assert sum(packet.size > 0 for packet in container.demux(stream)) < stream.frames == 150
+    found = sample(tmp_path / "trimmed.mp4", num_samples=4, limits=LIMITS, outputs=[])
+    assert 2 <= found.duration_seconds < 3

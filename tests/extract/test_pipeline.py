@@ -22,6 +22,7 @@ from extract.manifest import Entry, Manifest, read_manifest
 from extract.openclip import OpenClip
 from extract.pipeline import Extraction, InterruptedRunError
 from extract.settings import ExtractSettings
+from extract.shards import WriteError
 from extract.workers import DecodePool
 
 SOUND = ["sound.mp4", "vfr.mp4", "portrait.mp4", "odd.mp4", "one_frame.mp4", "mpeg4.avi"]
@@ -315,7 +316,9 @@ def test_a_full_disk_leaves_no_half_shard(
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(h5py.Group, "create_dataset", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        WriteError, match=r"shard-00001\.h5: cannot be written \(No space left on device\); 4 of 6 rows"
+    ):
         run(manifest)
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.suffix == ".h5"] == ["shard-00000.h5"]

@@ -12,7 +12,7 @@ from cache.schema import UNLABELLED
 from extract import shards as module
 from extract.manifest import Entry
 from extract.settings import ExtractSettings
-from extract.shards import Shards, next_number
+from extract.shards import Shards, WriteError, next_number
 from tests import synthetic
 
 
@@ -128,9 +128,9 @@ def test_after_a_shard_that_could_not_be_written_comes_no_other(
     with collect(num_rows=12) as shards:
         for i in range(7):
             add(shards, i)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(WriteError, match=r"cannot be written \(No space left on device\); 0 of 12 rows"):
             add(shards, 7)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(WriteError, match=r"cannot be written \(No space left on device\); 0 of 12 rows"):
             shards.finish()
     assert shard_paths(tmp_path) == []
     assert shards.num_written == 0
