@@ -1,0 +1,106 @@
+"""All runs, or some: `python -m tests.torture`."""
+
+import importlib
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+# Name -> its function, its size in full and in the quick version: how often, or for how many seconds.
+RUNS: dict[str, tuple[str, int, int]] = {
+    "flip": ("flip", 500, 40),
+    "kill": ("kill", 200, 8),
+    "mutate": ("mutate", 1000, 60),
+    "writers": ("write_twice", 30, 3),
+    "disk": ("fill", 12, 2),
+    "bombs": ("bombs", 5, 1),
+    "fuzz": ("fuzz", 60, 5),
+}
+KEEPING = ("mutate", "fuzz")
+
+# All that the runs import, once: they are forked from this process, which starts no thread.
+IMPORTS = ("haechi", "open_clip", "extract.backbones", "extract.device", "extract.cli", "train.dataset")
+
+RUN_SECONDS = 1800.0
+MAX_LOSSES_SHOWN = 20
+
+
+@click.command()
+@click.option("--only", type=click.Choice(list(RUNS)), multiple=True, help="This run; may be given several times.")
+@click.option("--quick", is_flag=True, help="Small sizes, as in `make test`.")
+@click.option("--seed", default=0, help="Of everything that is drawn at random.")
+@click.option("--out", type=click.Path(path_type=Path), help="The JSON to write. [default: docs/torture.json, in full]")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the files of what was found in this folder.")
+def main(*, only: tuple[str, ...], quick: bool, seed: int, out: Path | None, keep: Path | None) -> None:
+    """Try to lose a video, or to let damage in, in many ways. Exit status 1 if anything was lost."""
+    for module in IMPORTS:
+        importlib.import_module(module)
+    from tests.torture.apart import apart
+    from tests.torture.record import Record
+    from tests.torture.table import RESULT, fill_readme
+
+    console = Console(highlight=False, emoji=False)
+    records: dict[str, Record] = {}
+    for name in only or RUNS:
+        console.print(f"{name} …")
+        outcome = apart(_work(name, quick=quick, seed=seed, keep=keep), seconds=RUN_SECONDS)
+        failed = Record(what=name, tried=1, survived=0, losses=[outcome.died], note="the run itself failed")
+        records[name] = failed if outcome.died else outcome.value
+        for loss in records[name].losses[:MAX_LOSSES_SHOWN]:
+            console.print(f"  [red]{escape(loss)}[/]")
+    _show(console, list(records.values()))
+    whole = not only and not quick
+    if out is None and whole:
+        out = RESULT
+    if out is not None:
+        _write(out, records)
+    if whole and out == RESULT:
+        fill_readme()
+    sys.exit(any(record.losses for record in records.values()))
+
+
+def _work(name: str, *, quick: bool, seed: int, keep: Path | None) -> Callable[[], Any]:
+    function_name, in_full, in_quick = RUNS[name]
+    function = getattr(importlib.import_module(f"tests.torture.{name}"), function_name)
+    extra: dict[str, object] = {"seed": seed} if name not in ("disk", "bombs") else {}
+    if name in KEEPING:
+        extra["keep"] = keep
+    return partial(function, in_quick if quick else in_full, **extra)
+
+
+def _show(console: Console, records: list[Any]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "tried", "lost", "seconds", "note"):
+        table.add_column(column, justify="left" if column in ("", "note") else "right")
+    for record in records:
+        lost = f"[red]{len(record.losses)}[/]" if record.losses else "0"
+        seconds = f"{record.seconds:.0f}"
+        table.add_row(escape(record.what), f"{record.tried:,}", lost, seconds, escape(record.note))
+    console.print(table)
+
+
+def _write(path: Path, records: dict[str, Any]) -> None:
+    from bench.measure import PACKAGES, machine
+
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+        "untrained": True,
+        "runs": [{"name": name} | record.to_dict() for name, record in records.items()],
+    }
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

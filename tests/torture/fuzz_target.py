@@ -1,0 +1,137 @@
+"""Hostile bytes for one reader, in its own process: `python -m tests.torture.fuzz_target NAME FOLDER SECONDS SEED`.
+
+The folder receives a file `told.json`, and for each exception that no user should see the input and the traceback.
+"""
+
+import contextlib
+import hashlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+try:
+    import atheris
+except ModuleNotFoundError:
+    atheris = None
+
+with atheris.instrument_imports(include=["cache", "extract"]) if atheris else contextlib.nullcontext():
+    from cache.errors import HaechiError
+    from cache.reader import Cache
+    from cache.schema import STREAMS, USER_BLOCK_BYTES, Seal
+    from cache.verify import verify
+    from extract.manifest import read_manifest
+
+from tests import synthetic
+from tests.torture.hdf5_sums import mend
+
+TIMEOUT_SECONDS, MEMORY_MEGABYTES = 30, 2000
+
+CSV = 'path,label,split,group,id\na/b.mp4,1,train,g,x\n"c,d.mp4",safe,,,\n../e.mp4,,test,h,\n'
+JSON = '{"path": "a.mp4", "label": 1}\n{"path": "b.mp4", "label": "safe", "split": "val", "group": "g", "id": "ü"}\n'
+
+
+def read_cache(data: bytes, folder: Path) -> None:
+    """Read all of a cache of one shard with these bytes, well sealed; all of HDF5's records with right checksums."""
+    body = mend(data[USER_BLOCK_BYTES:])
+    seal = Seal(sha256=hashlib.sha256(body).hexdigest(), num_bytes=len(body))
+    (folder / "shard-00000.h5").write_bytes(seal.encode() + body)
+    with contextlib.suppress(HaechiError):
+        verify(folder)
+    with contextlib.suppress(HaechiError):
+        cache = Cache.open(folder)
+        assert len(cache.media["id"]) + len(cache.failures) == len(cache.places)
+        for stream, names in STREAMS.items():
+            for name in names:
+                assert len(cache.rows(stream, name)) == cache.offset(stream)[-1]
+
+
+def read_list(data: bytes, folder: Path) -> None:
+    """Read a manifest with these bytes: JSON Lines where they begin as such."""
+    path = folder / ("labels.jsonl" if data[:1] == b"{" else "labels.csv")
+    path.write_bytes(data)
+    with contextlib.suppress(HaechiError):
+        read_manifest(path)
+
+
+def seeds_of(name: str, folder: Path) -> list[bytes]:
+    if name == "manifest":
+        return [CSV.encode(), JSON.encode(), b"\xef\xbb\xbf" + CSV.encode()]
+    found = []
+    for num_failures in (0, 2):
+        cache = synthetic.write_cache(
+            folder / f"sound-{num_failures}", num_harmful=2, num_safe=1, num_failures=num_failures
+        )
+        found.append((cache / "shard-00000.h5").read_bytes())
+    return found
+
+
+TARGETS: dict[str, Callable[[bytes, Path], None]] = {"cache": read_cache, "manifest": read_list}
+
+
+class Fuzzing:
+    """One target, how often it was called, and the exceptions it must not raise."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._target, self._folder = TARGETS[name], folder
+        self._work = folder / "work"
+        self._work.mkdir()
+        self._seen: set[str] = set()
+        self.number = 0
+
+    def __call__(self, data: bytes) -> None:
+        self.number += 1
+        try:
+            self._target(data, self._work)
+        except Exception as error:  # noqa: BLE001 (each is a finding)
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            key = f"{type(error).__name__}-{Path(place.filename).stem}-{place.lineno}"
+            if key not in self._seen:
+                self._seen.add(key)
+                (self._folder / f"raised-{key}.input").write_bytes(data)
+                (self._folder / f"raised-{key}.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        if self.number % 100 == 1:
+            self.tell()
+
+    def tell(self) -> None:
+        (self._folder / "told.json").write_text(json.dumps({"number": self.number, "guided": atheris is not None}))
+
+
+def main(name: str, folder: Path, seconds: int, seed: int) -> None:
+    seeds = seeds_of(name, folder)
+    fuzzing = Fuzzing(name, folder)
+    for data in seeds:
+        fuzzing(data)
+    if atheris is None:
+        _at_random(fuzzing, seeds, seconds, seed)
+        return
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for i, data in enumerate(seeds):
+        (corpus / str(i)).write_bytes(data)
+    flags = [
+        *(f"-max_total_time={seconds}", f"-timeout={TIMEOUT_SECONDS}", f"-rss_limit_mb={MEMORY_MEGABYTES}"),
+        *(f"-artifact_prefix={folder}/died-", f"-max_len={2 * max(map(len, seeds))}", "-verbosity=0"),
+        f"-seed={seed + 1}",  # 0 would mean: by the clock
+    ]
+    atheris.Setup([sys.argv[0], *flags, str(corpus)], fuzzing)
+    atheris.Fuzz()  # ends this process
+
+
+def _at_random(fuzzing: Fuzzing, seeds: list[bytes], seconds: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        data = bytearray(seeds[int(rng.integers(len(seeds)))])
+        for _ in range(int(rng.integers(1, 8))):
+            data[int(rng.integers(len(data)))] = int(rng.integers(256))
+        fuzzing(bytes(data))
+    fuzzing.tell()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

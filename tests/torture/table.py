@@ -1,0 +1,31 @@
+"""README's table from docs/torture.json, between `<!-- torture -->` and `<!-- /torture -->`."""
+
+import json
+import re
+from pathlib import Path
+
+from bench.figures import measured_on
+from bench.measure import ROOT
+
+RESULT = ROOT / "docs" / "torture.json"
+README = ROOT / "README.md"
+BLOCK = re.compile(r"(?P<head><!-- torture -->\n).*?(?P<foot><!-- /torture -->)", re.DOTALL)
+
+
+def filled(text: str, result: Path = RESULT) -> str:
+    """`text` with the table as the JSON has it."""
+    return BLOCK.sub(lambda found: found["head"] + table(result) + found["foot"], text)
+
+
+def table(path: Path) -> str:
+    """A line a run, and what it was done on."""
+    if not path.exists():
+        return "Not run yet.\n"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| | tried | lost | |", "|---|---|---|---|"]
+    lines += [f"| {run['what']} | {run['tried']:,} | {run['lost']} | {run['note']} |" for run in result["runs"]]
+    return "\n".join(lines) + f"\n\n{measured_on(result)}.\n"
+
+
+def fill_readme() -> None:
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
