@@ -8,15 +8,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Listens from entering this context manager until leaving it; outside the main thread it hears nothing."""
+    """Hears both from `listen` until this context manager is left; outside the main thread it hears nothing."""
 
     def __init__(self) -> None:
         self.is_asked = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -24,6 +22,10 @@ class Interrupt:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.is_asked = True

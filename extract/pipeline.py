@@ -93,6 +93,7 @@ def extract(
         todo = resume.plan(manifest, existing, retry=retry)
         compute, watch, work_seconds = None, Stopwatch(), 0.0
         with contextlib.ExitStack() as stack:
+            interrupt = stack.enter_context(Interrupt())  # left last: while processes are stopped, it still listens
             if todo.to_do:
                 flow = stack.enter_context(opened(settings, len(todo.to_do), on_notice=on_notice))
                 compute = flow.compute
@@ -113,7 +114,8 @@ def extract(
                 ready = time.monotonic()
                 number = next_number(existing)
                 shards = Shards(out, number, len(todo.to_do), settings, provenance, on_video)
-                with Interrupt() as interrupt, shards:
+                interrupt.listen()
+                with shards:
                     _run(flow, todo, shards, watch, interrupt, on_interrupt)
                 work_seconds = time.monotonic() - ready
         cache = Cache.open(out)

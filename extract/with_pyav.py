@@ -78,6 +78,8 @@ def _frames(path: Path) -> Iterator[tuple[Any, float]]:
     with open_container(path) as container:
         stream = video_stream(container)
         stream.codec_context.thread_count = 1  # several workers keep all cores busy; logs stay in this thread
+        if stream.codec_context.name == "vp8":  # with slices alone it sees that a frame's data end too soon
+            stream.codec_context.thread_count, stream.codec_context.thread_type = 2, "SLICE"
         fps = float(stream.average_rate or stream.guessed_rate or 25)
         for frame in container.decode(stream):
             yield frame, fps
