@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cache.kinds import VIDEO
 from extract.limits import Limits
 from extract.manifest import Manifest, read_manifest
 from extract.settings import ExtractSettings
@@ -58,7 +59,7 @@ def model(manifest: Manifest, settings: ExtractSettings) -> float:
         videos = _decoded(pool, manifest, backbones.outputs)
 
     def run() -> None:
-        queue = backbones.new_queue()
+        queue = backbones.new_queue(VIDEO)
         for index, video in enumerate(videos):
             queue.add(index, video)
         queue.drain()

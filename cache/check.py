@@ -13,6 +13,7 @@ import numpy as np
 
 from cache import schema
 from cache.errors import CacheError, VersionError
+from cache.kinds import KINDS
 from cache.reader import check_offset
 from cache.shard import HDF5_ERRORS, dataset, open_hdf5, read_attributes, read_seal, structure_problems
 
@@ -283,7 +284,7 @@ def _at(ids: list[str] | None, row: int) -> str:
 Rules = dict[str, tuple[str, Callable[[Any], bool]]]
 
 MEDIA_RULES: Rules = {
-    "kind": (f"one of {', '.join(schema.KINDS)}", lambda kind: kind in schema.KINDS),
+    "kind": (f"one of {', '.join(KINDS)}", lambda kind: kind in KINDS),
     "sha256": ("64 lower-case hexadecimal digits", lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None),
     "size_bytes": ("a size", lambda size: size >= 0),
     "label": (f"one of {', '.join(map(str, schema.LABEL_NAMES))}", lambda label: label in schema.LABEL_NAMES),

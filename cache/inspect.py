@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cache import schema
 from cache.errors import CacheError, bullet_list, visible
+from cache.kinds import KINDS, VIDEO
 from cache.reader import Cache
 from cache.shard import Shard
 
@@ -36,7 +37,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
     - `streams`: stream -> array -> `shape`, `dtype`
     - `zero_rows`, `nonfinite_rows`: over all two-dimensional arrays, rows all zero, rows with NaN or infinity
     - `frames`: of all used files together, as their containers count them
-    - `duration_seconds`: `total`, `min`, `median`, `max` of the used files; null where there are none
+    - `duration_seconds`: `total`, `min`, `median`, `max` of the used videos; null where there are none
     - `bytes`; `shards`: for each its `name`, `bytes`, `videos`, `failed`, `created`, `device`, `precision`, `producer`,
       `versions`, `clip_weights`, `slowfast_weights`
 
@@ -57,14 +58,14 @@ def summarise(cache: Cache) -> dict[str, Any]:
         "splits": {
             split or "none": _count_labels(media["label"][media["split"] == split]) for split in (*schema.SPLITS, "")
         },
-        "kinds": {kind: int((media["kind"] == kind).sum()) for kind in schema.KINDS},
+        "kinds": {kind: int((media["kind"] == kind).sum()) for kind in KINDS},
         "failed": len(failures),
         "failures": dict(Counter(failure.reason for failure in failures).most_common()),
         "superseded": sum(shard.num_items + shard.num_failures for shard in cache.shards) - len(cache.places),
         "streams": streams,
         **bad_rows,
         "frames": int(media["num_frames"].sum()),
-        "duration_seconds": _spread(media["duration_seconds"]),
+        "duration_seconds": _spread(media["duration_seconds"][media["kind"] == VIDEO]),
         "bytes": sum(sizes),
         "shards": [
             {
@@ -182,7 +183,7 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
     console.print(_verdict(summary))
 
     splits = {split: counts for split, counts in summary["splits"].items() if split == "none" or sum(counts.values())}
-    videos = Table("videos", box=box.SIMPLE_HEAD, pad_edge=False)
+    videos = Table("media", box=box.SIMPLE_HEAD, pad_edge=False)
     for split in splits:
         videos.add_column("no split" if split == "none" else split, justify="right")
     videos.add_column("all", justify="right")
@@ -219,7 +220,7 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
     if seconds["total"] is not None:
         facts.add_row(
             "media",
-            f"{summary['frames']} frames, {_duration(seconds['total'])}; a file lasts {_duration(seconds['min'])} to "
+            f"{summary['frames']} frames, {_duration(seconds['total'])}; a video lasts {_duration(seconds['min'])} to "
             f"{_duration(seconds['max'])}, median {_duration(seconds['median'])}",
         )
     bad = f"{summary['zero_rows']} all zero, {summary['nonfinite_rows']} not finite"
@@ -283,7 +284,8 @@ def _facts_table() -> Table:
 def _verdict(summary: dict[str, Any]) -> str:
     failed = f"[red]{summary['failed']} failed[/]" if summary["failed"] else "0 failed"
     untrained = "" if summary["trained"] else ", [bold red]UNTRAINED[/]"
-    return f"{summary['videos']} videos, {failed}{untrained}"
+    kinds = ", ".join(f"{count} {kind}s" for kind, count in summary["kinds"].items() if count or kind == VIDEO)
+    return f"{kinds}, {failed}{untrained}"
 
 
 def _each(shards: list[dict[str, Any]], name: str) -> str:

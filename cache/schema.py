@@ -21,7 +21,6 @@ USER_BLOCK_BYTES = 512  # the smallest HDF5 allows; holds the seal (see `Seal`)
 HARMFUL, SAFE, UNLABELLED = 1, 0, -1
 LABEL_NAMES = {HARMFUL: "harmful", SAFE: "safe", UNLABELLED: "unlabelled"}
 SPLITS = ("train", "val", "test")
-KINDS = ("video", "image")
 STORE_TYPES = ("float16", "float32")
 
 MAX_ID_BYTES = 4096  # PATH_MAX on Linux: an id is a path
@@ -39,7 +38,7 @@ class Media:
     id: str
     """Path relative to the data root, `/`-separated, or what the manifest's `id` column says (see `id_problem`)."""
     kind: str
-    """One of `KINDS`."""
+    """One of `cache.kinds.KINDS`."""
     sha256: str
     """Of the file's bytes, 64 lower-case hexadecimal digits."""
     size_bytes: int

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cache.errors import HaechiError
+from cache.kinds import IMAGE
 from extract.decode import Sampled
 from extract.device import Compute, Mark
 from extract.openclip import OpenClip
@@ -32,39 +33,38 @@ class DeviceMemoryError(HaechiError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoFeatures:
-    """What the backbones make of one video, float32, in host memory."""
+class MediaFeatures:
+    """What the backbones make of one video or image, float32, in host memory."""
 
     clip: np.ndarray
-    """(T, 512) for ViT-B-32."""
+    """(T, 512) for ViT-B-32; T is 1 for an image."""
     slowfast: np.ndarray
-    """(1, 2304) for slowfast_r50: `uniform` sampling makes one window a video."""
+    """(1, 2304) for slowfast_r50: `uniform` sampling makes one window a video. An image has none."""
     slowfast_logits: np.ndarray
-    """(1, 400)."""
+    """(1, 400), likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A batch of B videos that the device works on. On a GPU its tensors are not filled before `result` returns."""
+    """A batch of B videos or images that the device works on. On a GPU its tensors are filled when `result` returns."""
 
     clip: torch.Tensor
     """(B * T, 512)"""
     slowfast: torch.Tensor
-    """(B, 2304)"""
+    """(B, W, 2304): W windows each, 1 of a video, 0 of an image"""
     logits: torch.Tensor
-    """(B, 400)"""
+    """(B, W, 400)"""
     marks: tuple[Mark, Mark, Mark]
     """Before CLIP, between both, after SlowFast."""
 
-    def result(self) -> tuple[list[VideoFeatures], dict[str, float]]:
+    def result(self) -> tuple[list[MediaFeatures], dict[str, float]]:
         """Wait for the device. The videos' features, and the device's seconds by step."""
         start, middle, end = self.marks
         end.wait()
         clip = self.clip.numpy().reshape(len(self.slowfast), -1, self.clip.shape[1])  # (B, T, 512)
         slowfast, logits = self.slowfast.numpy(), self.logits.numpy()
         videos = [
-            VideoFeatures(clip=clip[i], slowfast=slowfast[i : i + 1], slowfast_logits=logits[i : i + 1])
-            for i in range(len(clip))
+            MediaFeatures(clip=clip[i], slowfast=slowfast[i], slowfast_logits=logits[i]) for i in range(len(clip))
         ]
         return videos, {CLIP: middle.since(start), SLOWFAST: end.since(middle)}
 
@@ -103,13 +103,14 @@ class Backbones:
         self.settings = cache_settings(settings, clip=self._clip.identity, slowfast=self._slowfast.identity)
         self._videos_per_batch = max(1, compute.batch_windows, compute.batch_frames // settings.frames)
 
-    def run(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor) -> list[VideoFeatures]:
+    def run(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor) -> list[MediaFeatures]:
         """Features of B videos: `start`, waited for."""
         videos, _ = self.start(clip_frames, slowfast_frames).result()
         return videos
 
-    def start(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor) -> Running:
-        """Begin with B videos; on a GPU this returns before they are done.
+    def start(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor | None = None) -> Running:
+        """Begin with B videos, or with images, which have no frames for SlowFast; on a GPU this returns before they are
+        done.
 
         `clip_frames` (B, T, h, w, 3) and `slowfast_frames` (B, 32, H, W, 3), 0..255, in host memory, are not to be
         changed before the result is there. More than a batch is cut into batches.
@@ -119,9 +120,18 @@ class Backbones:
         start = self._compute.mark()
         (clip,) = self._in_parts(lambda part: (self._clip.features(part),), clip_frames.flatten(0, 1), "batch_frames")
         middle = self._compute.mark()
-        slowfast, logits = self._in_parts(self._slowfast.forward, slowfast_frames, "batch_windows")
-        clip, slowfast, logits = map(self._compute.to_host, (clip, slowfast, logits))
-        return Running(clip=clip, slowfast=slowfast, logits=logits, marks=(start, middle, self._compute.mark()))
+        if slowfast_frames is None:
+            widths = self.settings["slowfast"]["widths"]
+            slowfast, logits = (torch.empty(len(clip_frames), 0, widths[name]) for name in ("features", "logits"))
+        else:
+            parts = self._in_parts(self._slowfast.forward, slowfast_frames, "batch_windows")
+            slowfast, logits = (self._compute.to_host(part.unsqueeze(1)) for part in parts)
+        return Running(
+            clip=self._compute.to_host(clip),
+            slowfast=slowfast,
+            logits=logits,
+            marks=(start, middle, self._compute.mark()),
+        )
 
     def _in_parts(
         self, forward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], frames: torch.Tensor, what: str
@@ -146,31 +156,33 @@ class Backbones:
                 self._on_notice(f"the memory of {self._compute.name} did not hold a batch: going on with {flag} {size}")
             return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
-    def new_queue(self) -> "Queue":
-        """Batches for these backbones, none of them begun."""
-        return Queue(self, num_running=BATCHES_ON_GPU if self._compute.on_gpu else 0)
+    def new_queue(self, kind: str) -> "Queue":
+        """Batches of this kind of media for these backbones, none of them begun."""
+        return Queue(self, kind, num_running=BATCHES_ON_GPU if self._compute.on_gpu else 0)
 
-    def new_frames(self) -> list[torch.Tensor]:
-        """Host memory for the frames of one batch of videos, a tensor an output."""
+    def new_frames(self, kind: str) -> list[torch.Tensor]:
+        """Host memory for the frames of one batch of videos, a tensor an output; of images, for CLIP's alone."""
+        number, outputs = self._videos_per_batch, self.outputs
+        shapes = [output.shape for output in outputs]
+        if kind == IMAGE:
+            number, outputs, shapes = self._compute.batch_frames, outputs[:1], [(1, *shapes[0][1:])]
         pinned = self._compute.on_gpu  # the GPU fetches from pinned memory by itself
         return [
-            torch.empty(
-                (self._videos_per_batch, *output.shape), dtype=DTYPES[output.transform.dtype], pin_memory=pinned
-            )
-            for output in self.outputs
+            torch.empty((number, *shape), dtype=DTYPES[output.transform.dtype], pin_memory=pinned)
+            for output, shape in zip(outputs, shapes, strict=True)
         ]
 
 
-Finished = tuple[int, Sampled, VideoFeatures]
+Finished = tuple[int, Sampled, MediaFeatures]
 
 
 class Queue:
     """Batches on their way through the backbones: one is filled, others run. Its memory is fixed."""
 
-    def __init__(self, backbones: Backbones, *, num_running: int) -> None:
+    def __init__(self, backbones: Backbones, kind: str, *, num_running: int) -> None:
         """`num_running`: batches that may run while the next one is filled."""
-        self._backbones = backbones
-        self._free = [backbones.new_frames() for _ in range(num_running + 1)]
+        self._backbones, self._kind = backbones, kind
+        self._free: list[list[torch.Tensor]] = []  # made when the first of the kind comes
         self._num_running = num_running
         self._waiting: list[tuple[int, Sampled]] = []
         self._running: deque[tuple[list[torch.Tensor], list[tuple[int, Sampled]], Running]] = deque()
@@ -178,10 +190,12 @@ class Queue:
         """The device's, of all finished batches."""
 
     def add(self, index: int, decoded: Decoded) -> list[Finished]:
-        """Take a video's frames; what finished meanwhile."""
+        """Take a file's frames; what finished meanwhile."""
+        if not self._free and not self._running:
+            self._free = [self._backbones.new_frames(self._kind) for _ in range(self._num_running + 1)]
         frames = self._free[-1]
-        for tensor, array in zip(frames, decoded.frames, strict=True):
-            tensor[len(self._waiting)].numpy()[:] = array
+        for tensor, array in zip(frames, decoded.frames, strict=False):
+            tensor[len(self._waiting)].numpy()[:] = array[: tensor.shape[1]]
         self._waiting.append((index, decoded.sampled))
         if len(self._waiting) < len(frames[0]):
             return []

@@ -1,4 +1,4 @@
-"""Decodes the sampled frames of one video. Runs in worker processes, which may die of it.
+"""Decodes the sampled frames of one video, or an image. Runs in worker processes, which may die of it.
 
 decord decodes where it is exact. It finds a frame by seeking to a key frame and counting, which gives wrong frames
 without a word where pictures before a key frame depend on what lies before it (open GOP, intra refresh), and where
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from extract import validate, with_decord, with_pyav
+from cache.kinds import IMAGE, VIDEO
+from extract import still, validate, with_decord, with_pyav
 from extract.limits import Limits
 from extract.reasons import Reason, UnusableError
 from extract.sampling import uniform
@@ -22,8 +23,10 @@ from extract.transforms import FrameTransform
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """What is known of a video after its frames were decoded: all of `schema.Media` that the file itself tells."""
+    """What is known of a file after its frames were decoded: all of `schema.Media` that the file itself tells."""
 
+    kind: str
+    """`video` or `image`. An image is one frame, without length or times."""
     state: validate.FileState
     sha256: str
     duration_seconds: float
@@ -51,7 +54,8 @@ def sample(
 
     An output (transform, positions, array) receives the frames at those positions of the T sampled ones: the array
     has shape (len(positions), size, size, 3). Frames are transformed one by one, so that memory holds one
-    frame of the source at a time. `on_header` hears what the header says, before anything is decoded.
+    frame of the source at a time. Of an image, only the first output receives its one frame, at row 0: motion is
+    nothing that it has. `on_header` hears what the header says, before anything is decoded.
 
     Raises `UnusableError` for every way in which the file, its header or a sampled frame is not sound.
     """
@@ -60,10 +64,16 @@ def sample(
         with watch.time(READ):
             validate.check_file(path)
             state = validate.FileState.of(path)
-            header = validate.read_header(path, max_pixels=limits.max_pixels, max_frames=limits.max_frames)
-            on_header(header)
-        with watch.time(DECODE):
-            timeline = _read(path, header, num_samples, outputs, watch)
+            kind = IMAGE if still.is_image(path) else VIDEO
+        if kind == IMAGE:
+            timeline = _read_image(path, limits, outputs[:1], watch)
+            num_samples = 1
+        else:
+            with watch.time(READ):
+                header = validate.read_header(path, max_pixels=limits.max_pixels, max_frames=limits.max_frames)
+                on_header(header)
+            with watch.time(DECODE):
+                timeline = _read(path, header, num_samples, outputs, watch)
         with watch.time(READ):
             sha256 = validate.sha256_of(path)
     except UnusableError:
@@ -76,6 +86,7 @@ def sample(
     indices = uniform(timeline.num_frames, num_samples)
     watch.seconds[DECODE] -= watch.seconds[RESIZE]  # frames are resized as they are decoded
     return Sampled(
+        kind=kind,
         state=state,
         sha256=sha256,
         duration_seconds=timeline.duration_seconds,
@@ -86,6 +97,20 @@ def sample(
         start_seconds=timeline.start_seconds[indices].astype(np.float32),
         end_seconds=timeline.end_seconds[indices].astype(np.float32),
         seconds=watch.seconds,
+    )
+
+
+def _read_image(
+    path: Path, limits: Limits, outputs: list[tuple[FrameTransform, list[int], np.ndarray]], watch: Stopwatch
+) -> Timeline:
+    with watch.time(DECODE):
+        picture = still.read(path, max_pixels=limits.max_pixels)
+    with watch.time(RESIZE):
+        for transform, _, array in outputs:
+            array[0] = transform(picture)
+    watch.seconds[DECODE] += watch.seconds[RESIZE]  # as of videos, whose frames are resized as they are decoded
+    return Timeline(
+        start_seconds=np.zeros(1), end_seconds=np.zeros(1), fps=0.0, width=picture.shape[1], height=picture.shape[0]
     )
 
 

@@ -1,4 +1,4 @@
-"""Videos to rows: decoders, backbones, and a row a video that says what it is or why it cannot be used."""
+"""Media to rows: decoders, backbones, and a row a file that says what it is or why it cannot be used."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache import schema
 from cache.errors import FeatureError, HaechiError, visible
+from cache.kinds import KINDS
 from cache.schema import Failure, Item, Media, to_store
 from extract.decode import Sampled
 from extract.limits import Limits
@@ -16,7 +17,7 @@ from extract.steps import WAIT, Stopwatch
 from extract.workers import Decoded, DecodePool, Rejected
 
 if TYPE_CHECKING:
-    from extract.backbones import Backbones, Finished, VideoFeatures
+    from extract.backbones import Backbones, Finished, MediaFeatures
     from extract.device import Compute
 
 # Videos in a row that were there and are gone: more likely their disk than they.
@@ -77,7 +78,7 @@ class Flow:
         Ends early, what is begun being finished, once `stopping` says so. `on_idle` is called now and then while
         nothing finishes. Raises `HaechiError` where files of the ids in `readable` vanish one after another.
         """
-        queue = self.backbones.new_queue()
+        queues = {kind: self.backbones.new_queue(kind) for kind in KINDS}
         vanished: list[tuple[int, Rejected]] = []  # no failures before it is clear that their disk is there
 
         def computed(finished: "Iterable[Finished]") -> Iterator[tuple[int, Item | Failure]]:
@@ -104,10 +105,11 @@ class Flow:
             if isinstance(result, Rejected):
                 yield from failed([(index, result)])
             else:
-                yield from computed(queue.add(index, result))
+                yield from computed(queues[result.sampled.kind].add(index, result))
         yield from failed(vanished)
-        yield from computed(queue.drain())
-        watch.add(queue.seconds)
+        for queue in queues.values():
+            yield from computed(queue.drain())
+            watch.add(queue.seconds)
 
     def _decoded(
         self, entries: Sequence[Entry], watch: Stopwatch, stopping: Callable[[], bool], on_idle: Callable[[], None]
@@ -128,7 +130,7 @@ def _vanished(entry: Entry, rejected: Rejected, readable: Collection[str]) -> bo
     return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in readable
 
 
-def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) -> Item | Failure:
+def _row(entry: Entry, sampled: Sampled, features: "MediaFeatures", store: str) -> Item | Failure:
     """An item, or a failure where the features are not fit to be stored."""
     try:
         clip = to_store(features.clip, store=store, what="CLIP features")
@@ -138,7 +140,7 @@ def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) 
         return _failure(entry, Rejected(reason=Reason.BAD_FEATURES, message=str(error), state=sampled.state))
     media = Media(
         id=entry.id,
-        kind="video",
+        kind=sampled.kind,
         sha256=sampled.sha256,
         size_bytes=sampled.state.size_bytes,
         mtime_ns=sampled.state.mtime_ns,
@@ -157,8 +159,8 @@ def _row(entry: Entry, sampled: Sampled, features: "VideoFeatures", store: str) 
         clip_time_seconds=sampled.start_seconds,
         slowfast_features=slowfast,
         slowfast_logits=logits,
-        slowfast_start_seconds=sampled.start_seconds[:1],
-        slowfast_end_seconds=sampled.end_seconds[-1:],
+        slowfast_start_seconds=sampled.start_seconds[: len(slowfast)],
+        slowfast_end_seconds=sampled.end_seconds[len(sampled.end_seconds) - len(slowfast) :],
     )
 
 

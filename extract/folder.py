@@ -1,4 +1,4 @@
-"""Finds the videos in a folder, and says what it passes over."""
+"""Finds the videos and images in a folder, and says what it passes over."""
 
 import os
 import stat
@@ -13,28 +13,30 @@ from cache.labels import shown
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
 )
+IMAGE_SUFFIXES = frozenset(".bmp .gif .jfif .jpeg .jpg .png .webp".split())  # noqa: SIM905
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 
 @dataclass(kw_only=True)
 class Found:
     """What stands in a folder and its subfolders, those whose names begin with a dot left out."""
 
-    videos: list[tuple[str, Path]] = field(default_factory=list)
-    """(id, path) of every file with a video's ending, sorted: the id is the path relative to the folder."""
+    media: list[tuple[str, Path]] = field(default_factory=list)
+    """(id, path) of every file with the ending of a video or an image, sorted: ids are paths relative to the folder."""
     problems: list[str] = field(default_factory=list)
     """Folders that cannot be read, and names that cannot be ids."""
     num_other_files: int = 0
     links: list[str] = field(default_factory=list)
     """Symbolic links that were passed over, and why."""
     broken: list[str] = field(default_factory=list)
-    """Symbolic links that lead nowhere. With a video's ending they stand in `videos` too, and will be missing."""
+    """Symbolic links that lead nowhere. With such an ending they stand in `media` too, and will be missing."""
 
     @property
     def notices(self) -> list[str]:
         """What a user should know of it."""
         notices = []
         if self.num_other_files:
-            notices.append(f"files passed over because their ending is no video's: {self.num_other_files}")
+            notices.append(f"files passed over because their ending is no video's or image's: {self.num_other_files}")
         if self.links:
             notices.append(f"symbolic links passed over: {len(self.links)}\n{bullet_list(sorted(self.links))}")
         if self.broken:
@@ -54,7 +56,7 @@ class _Search:
     """(path, id) of the symbolic links to folders that are still to be looked at."""
 
 
-def find_videos(root: Path, *, follow_symlinks: bool) -> Found:
+def find_media(root: Path, *, follow_symlinks: bool) -> Found:
     """Search a folder, which may itself be a symbolic link.
 
     A symbolic link to a file inside the folder is a file, one that leads out of it is passed over. Links to folders are
@@ -72,7 +74,7 @@ def find_videos(root: Path, *, follow_symlinks: bool) -> Found:
             _visit(search, path, f"{id}/")
         else:
             search.found.links.append(f"{shown(id)}: leads to a hidden folder (--follow-symlinks)")
-    search.found.videos.sort()
+    search.found.media.sort()
     return search.found
 
 
@@ -109,9 +111,9 @@ def _leads_to_file(search: _Search, path: Path, id: str) -> bool:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
         search.found.broken.append(f"{shown(id)}: leads to {shown(target)} ({error.strerror})")
-        return _is_video(id)
+        return _is_media(id)
     if not search.follow_symlinks and not Path(target).is_relative_to(search.root):
-        if is_folder or _is_video(id):
+        if is_folder or _is_media(id):
             told = f"leads out of the folder, to {shown(target)} (--follow-symlinks)"
             search.found.links.append(f"{shown(id)}: {told}")
             return False
@@ -121,13 +123,13 @@ def _leads_to_file(search: _Search, path: Path, id: str) -> bool:
 
 
 def _add(found: Found, path: Path, id: str) -> None:
-    if not _is_video(id):
+    if not _is_media(id):
         found.num_other_files += 1
     elif flaw := schema.id_problem(id):
         found.problems.append(f"{shown(id)}: its name {flaw}")
     else:
-        found.videos.append((id, path))
+        found.media.append((id, path))
 
 
-def _is_video(name: str) -> bool:
-    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+def _is_media(name: str) -> bool:
+    return Path(name).suffix.lower() in MEDIA_SUFFIXES

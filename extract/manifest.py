@@ -8,7 +8,7 @@ from pathlib import Path
 from cache import labels, schema
 from cache.errors import bullet_list
 from cache.labels import ManifestError, named, shown
-from extract.folder import VIDEO_SUFFIXES, find_videos
+from extract.folder import MEDIA_SUFFIXES, find_media
 
 CLASS_FOLDERS = {"harmful": schema.HARMFUL, "safe": schema.SAFE}
 
@@ -43,7 +43,7 @@ def read_manifest(
 
     `root` is where relative paths of a file start (its own folder otherwise). `positive` names the class folder that
     is harmful; all others are safe then. Without it they must be called `harmful` and `safe`. What symbolic links are
-    in a folder, `extract.folder.find_videos` says; the paths in a file are its author's word, links or not.
+    in a folder, `extract.folder.find_media` says; the paths in a file are its author's word, links or not.
 
     Missing files are no error: each becomes a failure row, and a notice tells of them. Everything else that is wrong
     raises one `ManifestError`: duplicate ids, unknown labels or splits, unreadable rows, an empty manifest.
@@ -78,13 +78,13 @@ def _read_file(data: Path, root: Path) -> Manifest:
 
 
 def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> Manifest:
-    found = find_videos(data, follow_symlinks=follow_symlinks)
+    found = find_media(data, follow_symlinks=follow_symlinks)
     problems = list(found.problems)
-    class_of = {id: id.split("/")[0] if "/" in id else "" for id, _ in found.videos}
+    class_of = {id: id.split("/")[0] if "/" in id else "" for id, _ in found.media}
     classes = sorted(set(class_of.values()) - {""})
     label_of = CLASS_FOLDERS if positive is None else {name: int(name == positive) for name in classes}
     if positive is not None and positive not in classes:
-        problems.append(f"no class folder {shown(positive)} with videos; there are: {named(classes)}")
+        problems.append(f"no class folder {shown(positive)} with media; there are: {named(classes)}")
     if unknown := [name for name in classes if name not in label_of]:
         problems.append(
             f"class folders {named(unknown)} are not called harmful or safe; "
@@ -94,9 +94,11 @@ def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> 
         problems += [f"or give the manifest that lies in it: {shown(str(data / name))}" for name in manifests]
     if problems:
         raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *found.notices]))
-    if not found.videos:
-        kinds = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise ManifestError("\n".join([f"{data}: no videos in this folder (known endings: {kinds})", *found.notices]))
+    if not found.media:
+        kinds = ", ".join(sorted(MEDIA_SUFFIXES))
+        raise ManifestError(
+            "\n".join([f"{data}: no videos or images in this folder (known endings: {kinds})", *found.notices])
+        )
     entries = [
         Entry(
             id=id,
@@ -106,7 +108,7 @@ def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> 
             group="",
             line=0,
         )
-        for id, path in found.videos
+        for id, path in found.media
     ]
     return Manifest(entries=tuple(entries), notices=tuple(found.notices))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
 TIME_BASE = Fraction(1, 12800)
 
@@ -91,6 +92,18 @@ def write_sample_set(folder: Path, *, num_harmful: int = 8, num_safe: int = 4) -
     yield damaged
 
 
+def write_sample_images(folder: Path, *, num_harmful: int = 8, num_safe: int = 4) -> Iterable[Path]:
+    """Write images into the same class folders, harmful ones dark and crowded; yield each path."""
+    for name, count, restless in (("harmful", num_harmful, True), ("safe", num_safe, False)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            picture = scene(seed=1000 + i + 100 * restless, restless=restless, num_frames=1)[0]
+            path = folder / name / f"{name}-{i:02d}.{('jpg', 'png', 'webp')[i % 3]}"
+            Image.fromarray(picture // 2 if restless else picture).save(path)
+            yield path
+
+
 if __name__ == "__main__":
-    written = list(write_sample_set(Path(sys.argv[1])))
-    sys.stdout.write(f"{len(written)} sample videos in {sys.argv[1]}, one of them cut in half on purpose\n")
+    folder = Path(sys.argv[1])
+    num_videos, num_images = len(list(write_sample_set(folder))), len(list(write_sample_images(folder)))
+    sys.stdout.write(f"{num_videos} videos, one of them cut in half on purpose, and {num_images} images in {folder}\n")

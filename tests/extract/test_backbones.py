@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bench import networks
+from cache.kinds import VIDEO
 from cache.schema import fingerprint_of
 from extract import openclip, slowfast
 from extract.backbones import Backbones, DeviceMemoryError, Queue
@@ -204,7 +205,7 @@ def test_every_video_gets_its_own_features_whatever_the_batches(
     settings = ExtractSettings(**{**vars(tiny_settings), "batch_windows": 2})
     backbones = Backbones(settings, Compute.choose(settings))
     clip, windows = frames(7, 8, 32, 32, 3), frames(7, 32, 256, 256, 3)
-    queue = Queue(backbones, num_running=num_running)
+    queue = Queue(backbones, VIDEO, num_running=num_running)
     finished = []
     for i in range(7):
         sampled: Any = f"sampled {i}"

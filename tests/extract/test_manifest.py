@@ -150,7 +150,7 @@ def test_class_folders(folders: Path) -> None:
         ("safe/c.webm", 0),
         ("top.mp4", -1),
     ]
-    assert manifest.notices == ("files passed over because their ending is no video's: 2",)
+    assert manifest.notices == ("files passed over because their ending is no video's or image's: 2",)
 
 
 def test_other_class_names(folders: Path) -> None:
@@ -176,7 +176,7 @@ def test_links_to_files_inside_are_files(folders: Path) -> None:
     manifest = read_manifest(folders)
     assert ids(manifest) == ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/again.mp4", "safe/c.webm", "top.mp4"]
     assert manifest.entries[2].path == folders / "safe" / "again.mp4"
-    assert manifest.notices == ("files passed over because their ending is no video's: 3",)
+    assert manifest.notices == ("files passed over because their ending is no video's or image's: 3",)
 
 
 @pytest.fixture
@@ -256,9 +256,11 @@ def test_the_folder_itself_may_be_a_link(folders: Path, tmp_path: Path) -> None:
 def test_class_folders_that_are_links_are_named_where_nothing_is_found(tmp_path: Path, outside: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "harmful").symlink_to(outside / "deep")
-    with pytest.raises(ManifestError, match=r"no videos in this folder(.|\n)*'harmful': leads out of the folder"):
+    with pytest.raises(
+        ManifestError, match=r"no videos or images in this folder(.|\n)*'harmful': leads out of the folder"
+    ):
         read_manifest(tmp_path / "data")
-    with pytest.raises(ManifestError, match=r"no class folder 'harmful' with videos(.|\n)*--follow-symlinks"):
+    with pytest.raises(ManifestError, match=r"no class folder 'harmful' with media(.|\n)*--follow-symlinks"):
         read_manifest(tmp_path / "data", positive="harmful")
     (entry,) = read_manifest(tmp_path / "data", follow_symlinks=True).entries
     assert (entry.id, entry.label) == ("harmful/x.mp4", 1)
@@ -334,7 +336,7 @@ def test_file_names_that_are_not_utf8(folders: Path) -> None:
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no videos in this folder"):
+    with pytest.raises(ManifestError, match="no videos or images in this folder"):
         read_manifest(tmp_path)
     with pytest.raises(ManifestError, match="no such manifest or folder"):
         read_manifest(tmp_path / "nowhere.csv")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 from cache.errors import CacheError, HaechiError
 from cache.reader import Cache, shard_paths
@@ -395,3 +396,27 @@ def test_leftovers_of_a_killed_run_are_removed(data: Path, run: Callable[..., Ex
     (tmp_path / "cache" / ".partial-shard-00000.h5").write_bytes(b"half")
     done = run(manifest_of(data, ["sound.mp4"]))
     assert sorted(path.name for path in done.cache.iterdir() if path.name != ".lock") == ["shard-00000.h5"]
+
+
+def test_images_stand_beside_videos(data: Path, run: Callable[..., Extraction]) -> None:
+    """One CLIP row, no SlowFast row; batches of either kind change nothing of the other."""
+    names = ["sound.mp4", "a.png", "vfr.mp4", "b.jpg", "c.webp", "cut.jpg", "odd.mp4"]
+    for i, name in enumerate(names):
+        if name.endswith((".png", ".jpg", ".webp")):
+            noise = np.random.default_rng(i).integers(0, 256, (90, 120, 3), np.uint8)
+            Image.fromarray(noise).save(data / name)
+    (data / "cut.jpg").write_bytes((data / "cut.jpg").read_bytes()[:2000])
+    done = run(manifest_of(data, names), batch_frames=2)
+    assert (done.num_used, done.failures) == (6, {"damaged": 1})
+    cache = Cache.open(done.cache)
+    assert verify(done.cache).problems == []
+    assert dict(zip(cache.media["id"], cache.media["kind"], strict=True)) == {
+        name: "video" if name.endswith("mp4") else "image" for name in names if name != "cut.jpg"
+    }
+    assert np.diff(cache.offset("clip")).tolist() == [8, 1, 8, 1, 1, 8]
+    assert np.diff(cache.offset("slowfast")).tolist() == [1, 0, 1, 0, 0, 1]
+    alone = Cache.open(run(manifest_of(data, ["b.jpg"]), "alone").cache)
+    start = cache.offset("clip")[3]
+    np.testing.assert_allclose(cache.rows("clip", "features")[start], alone.rows("clip", "features")[0], atol=2e-3)
+    videos = Cache.open(run(manifest_of(data, ["sound.mp4", "vfr.mp4", "odd.mp4"]), "videos").cache)
+    np.testing.assert_allclose(cache.rows("slowfast", "logits"), videos.rows("slowfast", "logits"), atol=2e-3)
