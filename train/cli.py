@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cache.kinds import KINDS, VIDEO
 from train.settings import (
-    DEFAULT_PRESET,
+    DEFAULT_PRESETS,
     LOSS_CHOICES,
     PRECISION_CHOICES,
     PRESETS,
@@ -42,8 +43,17 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
-    default=DEFAULT_PRESET,
-    help="Where the flags below have their defaults from: the report's Model 4, or a narrower head and larger batches.",
+    default=None,
+    show_default=", ".join(f"{preset} for {kind}s" for kind, preset in DEFAULT_PRESETS.items()),
+    help="Where the flags below have their defaults from: the report's Model 4, a narrower head and larger batches, or "
+    "the report's MLP for images.",
+)
+@click.option(
+    "--media",
+    type=click.Choice(KINDS),
+    default=None,
+    show_default="what the preset is for, or video",
+    help="What to train on: a head is for one kind.",
 )
 @_setting("--clip/--no-clip", field="clip", show_default="clip", help="Use the CLIP embedding of each frame.")
 @_setting(
@@ -147,7 +157,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
 def train(
     cache: Path,
     out: Path,
-    preset: str,
+    preset: str | None,
     seeds: int,
     grid: tuple[str, ...],
     memory_gb: float | None,
@@ -163,6 +173,7 @@ def train(
     """
     from train.grid import plan_trials
 
+    preset = preset or DEFAULT_PRESETS[flags["media"] or VIDEO]
     trials = plan_trials(preset, flags, grid=grid, num_seeds=seeds)
     memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
     told = {"command": click.get_current_context().find_root().obj or "", "media_root": media_root}

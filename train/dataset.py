@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cache.kinds import KINDS
 from cache.reader import Cache
 from cache.schema import UNLABELLED
 from train.device import features_limit, find_device
@@ -18,7 +19,7 @@ WINDOW_STREAMS = {"pooled": "slowfast/features", "logits": "slowfast/logits"}
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The N labelled videos of a cache."""
+    """The N labelled videos of a cache, or its N labelled images."""
 
     cache: Cache
     ids: np.ndarray
@@ -42,6 +43,8 @@ class Dataset:
     """Arrays of the cache that the head sees, and their widths, in the order in which they are joined."""
     num_unlabelled: int
     """Videos that were left out because nothing labels them."""
+    num_other_kind: int
+    """Labelled media that were left out because they are of the other kind."""
     new_labels: NewLabels | None
     """The file whose labels, splits and groups stand here in place of the cache's, if any."""
 
@@ -71,20 +74,23 @@ def open_features(cache: Cache, videos: np.ndarray, settings: TrainSettings) -> 
 def load_dataset(
     cache: Cache, settings: TrainSettings, *, new_labels: NewLabels | None = None, memory_bytes: int | None = None
 ) -> Dataset:
-    """Read the labelled videos of a cache, labelled by the cache itself or by `new_labels`.
+    """Read a cache's labelled media of the kind that the settings say, labelled by the cache itself or by `new_labels`.
 
     Features that would take more than `memory_bytes` (None: `features_limit`) are streamed from the cache while the
     head trains; the results are the same to the last bit.
 
-    Raises `TrainError` where no video is labelled, or where a video lacks what the settings ask for.
+    Raises `TrainError` where none is labelled, or where one lacks what the settings ask for.
     """
     media = cache.media if new_labels is None else cache.media | new_labels.media
     known = np.ones(len(media["id"]), dtype=bool) if new_labels is None else new_labels.is_named
-    labelled = media["label"] != UNLABELLED
+    of_kind = media["kind"] == settings.media
+    has_label = media["label"] != UNLABELLED
+    labelled = of_kind & has_label
     if not labelled.any():
+        other = f" (--media trains on one of {', '.join(KINDS)})" if has_label.any() else ""
         raise TrainError(
-            f"{cache.path}: none of its {len(labelled)} videos is labelled; give the manifest a `label` column and run "
-            "extract again on the same cache (features are kept), or say --labels FILE"
+            f"{cache.path}: none of its {int(of_kind.sum())} {settings.media}s is labelled{other}; give the manifest a "
+            "`label` column and run extract again on the same cache (features are kept), or say --labels FILE"
         )
     videos, ids = np.flatnonzero(labelled), media["id"][labelled]
     features, widths = open_features(cache, videos, settings)
@@ -101,6 +107,7 @@ def load_dataset(
         videos=videos,
         features=features if features.num_bytes > limit else features.load(),
         streams=widths,
-        num_unlabelled=int((known & ~labelled).sum()),
+        num_unlabelled=int((known & of_kind & ~has_label).sum()),
+        num_other_kind=int((has_label & ~of_kind).sum()),
         new_labels=new_labels,
     )

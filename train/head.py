@@ -1,17 +1,17 @@
-"""The classifier on top of the frozen backbones: the report's Model 4, or a narrower one behind a projection."""
+"""The classifier on top of the frozen backbones: the report's Model 4, a narrower one, or its MLP for images."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from cache.kinds import IMAGE, VIDEO
 from train.settings import TrainSettings
 
 MAX_HEADS = 16  # the report's plan for Model 5: the largest divisor of the width up to this
 
-# The report's Model 4: 256-128-1, dropout 0.5 and 0.4 behind the two hidden layers.
-MLP_WIDTHS = (256, 128)
-MLP_DROPOUTS = (0.5, 0.4)
+# Widths and dropouts of the MLP's hidden layers: the report's Model 4, and its model of images.
+MLPS = {VIDEO: ((256, 128), (0.5, 0.4)), IMAGE: ((256, 128, 64), (0.5, 0.5, 0.3))}
 
 
 def num_heads(width: int) -> int:
@@ -109,7 +109,7 @@ def _standardise(width: int) -> nn.BatchNorm1d:
 
 
 class Head(nn.Module):
-    """Transformer encoder over a video's rows, mean over the real ones, MLP to one logit.
+    """Transformer encoder over a video's rows (none with `num_layers` 0), mean over the real ones, MLP to one logit.
 
     There is no position encoding, as in the report: to the encoder, the order of the rows does not matter.
 
@@ -125,16 +125,18 @@ class Head(nn.Module):
         if settings.projection:
             width = settings.projection
             self.projection = Projection(row_width, constant_width + row_width * settings.regression, width)
-        layer = nn.TransformerEncoderLayer(
-            d_model=width,
-            nhead=num_heads(width),
-            dim_feedforward=settings.feedforward,
-            dropout=settings.dropout,
-            batch_first=True,
-        )
-        self.encoder = nn.TransformerEncoder(layer, settings.num_layers, enable_nested_tensor=False)
+        self.encoder: nn.TransformerEncoder | None = None
+        if settings.num_layers:
+            layer = nn.TransformerEncoderLayer(
+                d_model=width,
+                nhead=num_heads(width),
+                dim_feedforward=settings.feedforward,
+                dropout=settings.dropout,
+                batch_first=True,
+            )
+            self.encoder = nn.TransformerEncoder(layer, settings.num_layers, enable_nested_tensor=False)
         layers: list[nn.Module] = []
-        for hidden, dropout in zip(MLP_WIDTHS, MLP_DROPOUTS, strict=True):
+        for hidden, dropout in zip(*MLPS[settings.media], strict=True):
             layers += [nn.Linear(width, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(dropout)]
             width = hidden
         last = nn.Linear(width, 1)
@@ -157,7 +159,8 @@ class Head(nn.Module):
             pooled = pool(rows, mask)
             once = constant if self.regression is None else torch.cat([constant, pooled.step], dim=1)  # (B, V or V + F)
             x = self.projection(rows, once, mask, pooled.spread)  # (B, T, D)
-        x = self.encoder(x, src_key_padding_mask=~mask)  # (B, T, D)
+        if self.encoder is not None:
+            x = self.encoder(x, src_key_padding_mask=~mask)  # (B, T, D)
         logits: Tensor = self.mlp(mean_of_rows(x, mask)).squeeze(1)  # (B, 1) -> (B,)
         if self.regression is not None:
             logits = logits + self.regression(pooled or pool(rows, mask), constant)

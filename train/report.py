@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.kinds import IMAGE
 from cache.spreadsheet import harmless
 from train import run
 from train.calibration import reliability
@@ -158,12 +159,13 @@ def _calibration(result: Result) -> dict[str, Any]:
 
 def _slices(result: Result) -> list[Slice]:
     rows, dataset = result.split.rows(result.headline), result.plan.dataset
+    durations = dataset.durations_seconds[rows]
     return slices(
         result.scores[rows],
         result.labels[rows],
         result.thresholds[rows],
         groups=result.plan.groups[rows],
-        durations_seconds=dataset.durations_seconds[rows],
+        durations_seconds=np.full(len(rows), np.nan) if result.settings.media == IMAGE else durations,
         short_sides=dataset.sizes[rows].min(axis=1),
     )
 

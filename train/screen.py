@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from cache.kinds import KINDS
 from cache.schema import HARMFUL, LABEL_NAMES, SAFE
 from train.bootstrap import Interval
 from train.compare import Compared
@@ -94,7 +95,10 @@ def show_start(console: Console, plan: Plan) -> None:
     if not plan.is_folds:
         console.print(counts_table(plan.splits[0].counts(dataset.labels)))
     if dataset.num_unlabelled:
-        console.print(f"{dataset.num_unlabelled:,} unlabelled videos are left out")
+        console.print(f"{dataset.num_unlabelled:,} unlabelled {settings.media}s are left out")
+    if dataset.num_other_kind:
+        other = next(kind for kind in KINDS if kind != settings.media)
+        console.print(f"{dataset.num_other_kind:,} labelled {other}s are left out (--media {other} trains on them)")
     console.print(groups_line(plan))
     for note in plan.notes:
         console.print(f"split: {escape(note)}")
@@ -107,11 +111,10 @@ def show_start(console: Console, plan: Plan) -> None:
         console.print(f"features ({features.num_bytes / 1e9:.1f} GB) are streamed from the cache (--memory-gb)")
     width = sum(features.widths)
     projected = f" to {settings.projection}" if settings.projection else ""
+    heads = f"{num_heads(settings.projection or width)} heads, " if settings.num_layers else ""
     console.print(
         f"input (B, {features.num_rows}, {width}): {' + '.join(dataset.streams)}{projected}, "
-        f"{num_heads(settings.projection or width)} heads, on {device}"
-        + (f" in {precision}" if precision != "fp32" else "")
-        + "\n"
+        f"{heads}on {device}" + (f" in {precision}" if precision != "fp32" else "") + "\n"
     )
 
 

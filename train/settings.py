@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from cache.errors import bullet_list
+from cache.kinds import IMAGE, KINDS, VIDEO
 from train.errors import TrainError
 from train.policy import Policy
 
@@ -16,7 +17,8 @@ PRECISION_CHOICES = ("auto", "fp32", "bf16")
 
 # Where each preset differs from the fields' defaults. Those of `fast` were chosen by cross-validation and time; drawing
 # the encoder's dropout took a third of a step on a CPU and changed no figure. A head that starts as a regression may
-# need some epochs before it is better than that: patience is longer.
+# need some epochs before it is better than that: patience is longer. `image` is the report's model of images: no
+# encoder, and an MLP of its own (see `head.py`).
 PRESETS: dict[str, dict[str, Any]] = {
     "model4": {},
     "fast": {
@@ -30,8 +32,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 1e-3,
         "precision": "auto",
     },
+    "image": {"media": IMAGE, "slowfast": "none", "num_layers": 0, "batch_size": 8, "lr": 1e-3},
 }
-DEFAULT_PRESET = "fast"
+DEFAULT_PRESETS = {VIDEO: "fast", IMAGE: "image"}
+DEFAULT_PRESET = DEFAULT_PRESETS[VIDEO]
 
 
 class SettingsError(TrainError):
@@ -51,6 +55,8 @@ class TrainSettings:
 
     preset: str = "model4"
     """The preset that `of_preset` took the values from that were not given."""
+    media: str = VIDEO
+    """Which kind of media a head is for: `video`, or `image`, which has one frame and no motion."""
     clip: bool = True
     """Whether the head sees the CLIP embedding of each frame."""
     slowfast: str = "logits"
@@ -61,7 +67,7 @@ class TrainSettings:
     projection: int = 0
     """Width to which the head projects its input before the encoder; 0: none, as the report."""
     num_layers: int = 2
-    """Layers of the Transformer encoder."""
+    """Layers of the Transformer encoder; 0: none, the MLP sees the mean of the rows."""
     feedforward: int = 512
     """Width of the feed-forward part of each layer."""
     dropout: float = 0.4
@@ -111,11 +117,12 @@ class TrainSettings:
     def __post_init__(self) -> None:
         expectations = [
             ("preset", self.preset in tuple(PRESETS), f"one of {', '.join(PRESETS)}"),
+            ("media", self.media in KINDS, f"one of {', '.join(KINDS)}"),
             ("clip", isinstance(self.clip, bool), "true or false"),
             ("slowfast", self.slowfast in SLOWFAST_CHOICES, f"one of {', '.join(SLOWFAST_CHOICES)}"),
             ("regression", isinstance(self.regression, bool), "true or false"),
             ("projection", _is_whole(self.projection, 0, 1 << 16), "a whole number from 0 (none) to 65536"),
-            ("num_layers", _is_whole(self.num_layers, 1, 64), "a whole number from 1 to 64"),
+            ("num_layers", _is_whole(self.num_layers, 0, 64), "a whole number from 0 (none) to 64"),
             ("feedforward", _is_whole(self.feedforward, 1, 1 << 16), "a whole number from 1 to 65536"),
             ("dropout", _is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 up to, not including, 1"),
             ("epochs", _is_whole(self.epochs, 1, 1 << 20), "a whole number of at least 1"),
@@ -173,6 +180,8 @@ class TrainSettings:
             problems.append("val_fraction and test_fraction leave no video to train on")
         if self.clip is False and self.slowfast == "none":
             problems.append("clip is False and slowfast is 'none': nothing is left to train on")
+        if self.media == IMAGE and self.slowfast != "none":
+            problems.append(f"slowfast is {self.slowfast!r}, expected none: images have no SlowFast features")
         if problems:
             raise SettingsError(problems)
 

@@ -35,7 +35,9 @@ def saved(folder: Path, settings: TrainSettings = runs.QUICK) -> tuple[Path, Che
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_head_survives_the_round_trip(tmp_path: Path, preset: str) -> None:
-    path, written, dataset = saved(tmp_path, TrainSettings.of_preset(preset, feedforward=32, epochs=2, folds=0))
+    path, written, dataset = saved(
+        tmp_path, TrainSettings.of_preset(preset, media="video", feedforward=32, epochs=2, folds=0)
+    )
     loaded = checkpoint.load(path)
     assert not loaded.head.training
     assert (runs.score(loaded.head, dataset) == runs.score(written.head, dataset)).all()

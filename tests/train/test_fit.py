@@ -122,7 +122,7 @@ def test_training_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_separable_videos_are_learned(tmp_path: Path, preset: str) -> None:
-    settings = TrainSettings.of_preset(preset)
+    settings = TrainSettings.of_preset(preset, media="video")
     dataset, split = runs.prepare(tmp_path, settings, num_harmful=60, num_safe=40, shift=1.0)
     _, epochs = runs.train(dataset, split, settings)
     assert max(epoch.best.f1 for epoch in epochs) > 0.9

@@ -22,7 +22,7 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
     assert (fast.preset, fast.projection, fast.batch_size, fast.precision) == ("fast", 256, 64, "auto")
     assert TrainSettings.of_preset("fast", batch_size=None, lr=0.5) == dataclasses.replace(fast, lr=0.5)
     assert DEFAULT_PRESET in PRESETS
-    with pytest.raises(TrainError, match="preset is 'slow', expected one of model4, fast"):
+    with pytest.raises(TrainError, match="preset is 'slow', expected one of model4, fast, image"):
         TrainSettings.of_preset("slow")
 
 
@@ -34,7 +34,7 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
         ("precision", "fp16"),
         ("clip", 1),
         ("slowfast", "both"),
-        ("num_layers", 0),
+        ("num_layers", -1),
         ("feedforward", 0.5),
         ("dropout", 1.0),
         ("epochs", 0),
