@@ -27,13 +27,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[extract,train,export,bench,dev]'
 	touch $@
 
-demo: $(INSTALLED) ## From nothing to a trained head on generated videos, without a network (untrained weights)
+demo: $(INSTALLED) ## From nothing to trained heads on generated videos and images, without a network (untrained weights)
 	rm -rf demo
-	$(BIN)/python -m extract.samples demo/videos
-	$(HAECHI) extract demo/videos --out demo/cache $(UNTRAINED)
+	$(BIN)/python -m extract.samples demo/media
+	$(HAECHI) extract demo/media --out demo/cache $(UNTRAINED)
 	$(HAECHI) inspect demo/cache
-	$(HAECHI) train demo/cache --out demo/run --media-root demo/videos $(ARGS)
-	@printf '\nThe videos: demo/videos   The cache: demo/cache   The page to read: demo/run/report.html\n'
+	$(HAECHI) train demo/cache --out demo/run --media-root demo/media $(ARGS)
+	$(HAECHI) train demo/cache --out demo/image-run --media image --media-root demo/media
+	$(HAECHI) predict demo/run --also demo/image-run demo/media/harmful/harmful-00.mp4 demo/media/harmful/harmful-00.jpg
+	@printf '\nThe media: demo/media   The cache: demo/cache   The pages to read: demo/run/report.html, demo/image-run/report.html\n'
 
 features: $(INSTALLED) ## Stage 1: extract DATA (a manifest or a folder) to CACHE
 	$(if $(DATA),,$(error say which videos: make features DATA=manifest.csv CACHE=$(CACHE)))

@@ -14,6 +14,9 @@ SOME_NOT_JUDGED = 3
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True))
 @click.argument("media", nargs=-1)
+@click.option(
+    "--also", type=click.Path(path_type=Path, exists=True), help="A second run: one is for videos, one for images."
+)
 @click.option("--cache", type=click.Path(path_type=Path), help="Judge the videos of a cache, touching no media.")
 @click.option("--follow-symlinks", is_flag=True, help="In folders, follow symbolic links that lead out of them.")
 @click.option("--clip-model", help="As for haechi extract, where the run's own is not to be had: local-dir:PATH.")
@@ -28,6 +31,7 @@ def predict(
     /,
     *,
     run: Path,
+    also: Path | None,
     media: tuple[str, ...],
     cache: Path | None,
     follow_symlinks: bool,
@@ -37,7 +41,8 @@ def predict(
     """Judge MEDIA with the head of RUN, a folder that `haechi train` left.
 
     MEDIA are files, folders, manifests, or - for paths on standard input. What the run was trained on says how they are
-    sampled and which weights they need; weights that have moved are named by the flags.
+    sampled and which weights they need; weights that have moved are named by the flags. A run is for videos or for
+    images; with --also each file is judged by the head for its kind.
 
     Exit status 0: all are judged. 3: some could not be, each with its reason.
     """
@@ -55,7 +60,8 @@ def predict(
     if bool(media) == bool(cache):
         raise click.UsageError("say what to judge: MEDIA, or --cache CACHE")
     console = Console(stderr=True, highlight=False, emoji=False)
-    classifier = Classifier.load(run, **{name: value for name, value in flags.items() if value is not None})
+    runs = [run, *([also] if also else [])]
+    classifier = Classifier.load(*runs, **{name: value for name, value in flags.items() if value is not None})
     if classifier.untrained:
         console.print(untrained_warning(classifier.untrained))
     table = Table()

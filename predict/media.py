@@ -7,15 +7,16 @@ from pathlib import Path
 
 from cache import labels, schema
 from cache.errors import HaechiError, bullet_list
-from extract.folder import find_videos
+from extract.folder import find_media
 from extract.manifest import Entry, read_manifest
 
 
 def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list[Entry], list[str]]:
     """The entries that `media` name, each file once, and what a user should know of them.
 
-    A folder stands for every video in it, a file that ends like a manifest (.csv, .jsonl) for its rows, anything else
-    for itself, be it there or not. Ids are the paths as given, below a folder joined to it; a manifest's own.
+    A folder stands for all videos and images in it, a file that ends like a manifest (.csv, .jsonl) for its rows, else
+    a name stands for itself, be it there or not. Ids are the paths as given, below a folder joined to it, or those of
+    a manifest.
 
     Raises `HaechiError` that lists every name that is unfit, and where there is nothing to judge.
     """
@@ -29,10 +30,10 @@ def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
             notices += manifest.notices
             entries = list(manifest.entries)
         elif path.is_dir():
-            inside = find_videos(path, follow_symlinks=follow_symlinks)
+            inside = find_media(path, follow_symlinks=follow_symlinks)
             notices += inside.notices
             problems += inside.problems
-            entries = [_entry(str(path / id), file) for id, file in inside.videos]
+            entries = [_entry(str(path / id), file) for id, file in inside.media]
         elif flaw := schema.id_problem(name):
             problems.append(f"{labels.shown(name)}: its name {flaw}")
             continue
@@ -42,7 +43,7 @@ def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
     if problems:
         raise HaechiError(f"wrong in {len(problems)} places:\n{bullet_list(problems, limit=100)}")
     if not found:
-        raise HaechiError("\n".join(["nothing to judge: no videos there", *notices]))
+        raise HaechiError("\n".join(["nothing to judge: no videos or images there", *notices]))
     return list(found.values()), notices
 
 

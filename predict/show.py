@@ -38,23 +38,26 @@ class Table:
         self._rows.add_column("decision", no_wrap=True)
         self._rows.add_column("file", overflow="fold")
         self._counts: Counter[str] = Counter()
-        self._threshold = 0.0
+        self._thresholds: dict[str, float] = {}
 
     def add(self, prediction: Prediction) -> None:
         """Take a file's line."""
         word = decision(prediction)
         self._counts[word] += 1
-        self._threshold = prediction.threshold
         style = {LABEL_NAMES[HARMFUL]: "bold red", LABEL_NAMES[SAFE]: "green"}.get(word, "yellow")
         name = escape(visible(prediction.id))
-        if prediction.score is None or prediction.calibrated is None:
+        if prediction.score is None or prediction.calibrated is None or prediction.threshold is None:
             name += f"\n[yellow]{escape(prediction.reason)}[/]: {escape(visible(prediction.message))}"
             self._rows.add_row("", "", f"[{style}]{word}[/]", name)
         else:
+            self._thresholds[prediction.kind] = prediction.threshold
             self._rows.add_row(f"{prediction.score:.3f}", f"{prediction.calibrated:.3f}", f"[{style}]{word}[/]", name)
 
     def show(self, console: Console) -> None:
         """Print all lines and the counts."""
         console.print(self._rows)
         told = ", ".join(f"{count} {word}" for word, count in self._counts.items())
-        console.print(f"{self._counts.total()} files: {told} (harmful: score at least {self._threshold:.3f})")
+        least = ", ".join(f"{threshold:.3f} of {kind}s" for kind, threshold in self._thresholds.items())
+        console.print(
+            f"{self._counts.total()} files: {told}" + (f" (harmful: a score of at least {least})" if least else "")
+        )

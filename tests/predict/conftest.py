@@ -1,5 +1,6 @@
 """A run on real videos, with networks in miniature."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from click.testing import CliRunner, Result
 import haechi
 from bench import networks
 from extract import slowfast
-from extract.samples import write_sample_set
+from extract.samples import write_sample_images, write_sample_set
 
 # One split, so that the scores that are left behind are those of the head that is kept.
 QUICK = ["--epochs", "2", "--device", "cpu", "--folds", "0", "--test-fraction", "0", "--val-fraction", "0.5"]
@@ -22,16 +23,21 @@ def call(*arguments: object, input: str | None = None) -> Result:
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`videos`, eight sound and one cut off; `cache`; `run`; and `clip`, the CLIP in miniature that they need."""
+    """`videos`, eight sound and one cut off, and `images`, twelve; `both`, their `cache`, `run` and `image-run`; and
+    `clip`, the CLIP in miniature that they need."""
     folder = tmp_path_factory.mktemp("predict")
     assert len(list(write_sample_set(folder / "videos", num_harmful=4, num_safe=4))) == 9
+    assert len(list(write_sample_images(folder / "images"))) == 12
     networks.write_clip_config(folder / "clip")
+    shutil.copytree(folder / "videos", folder / "both")
+    shutil.copytree(folder / "images", folder / "both", dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
-        done = call("extract", folder / "videos", "--out", folder / "cache", *flags(folder), *WEIGHTS, "--frames", 8)
+        done = call("extract", folder / "both", "--out", folder / "cache", *flags(folder), *WEIGHTS, "--frames", 8)
     assert done.exit_code == 0, done.output
-    done = call("train", folder / "cache", "--out", folder / "run", *QUICK)
-    assert done.exit_code == 0, done.output
+    for media, name in (("video", "run"), ("image", "image-run")):
+        done = call("train", folder / "cache", "--out", folder / name, "--media", media, *QUICK)
+        assert done.exit_code == 0, done.output
     return folder
 
 

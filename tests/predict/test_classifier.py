@@ -24,8 +24,8 @@ def classifier(folder: Path) -> Classifier:
     return Classifier.load(folder / "run", clip_model=f"local-dir:{folder / 'clip'}", device="cpu", precision="fp32")
 
 
-def of_run(folder: Path) -> dict[str, dict[str, str]]:
-    with (folder / "run" / "predictions.csv").open(encoding="utf-8") as file:
+def of_run(folder: Path, run: str = "run") -> dict[str, dict[str, str]]:
+    with (folder / run / "predictions.csv").open(encoding="utf-8") as file:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
@@ -49,7 +49,7 @@ def test_scores_are_those_of_extraction_and_training(folder: Path, classifier: C
 
 
 def test_a_cache_gives_the_same(folder: Path, classifier: Classifier) -> None:
-    from_cache = {p.id: p for p in classifier.predict_cache(Cache.open(folder / "cache"))}
+    from_cache = {p.id: p for p in classifier.predict_cache(Cache.open(folder / "cache")) if p.reason != "no_head"}
     expected = of_run(folder)
     assert from_cache.keys() == expected.keys() | {"safe/cut-off.mp4"}
     for id, row in expected.items():
@@ -130,3 +130,32 @@ def test_the_example_of_the_readme(folder: Path, tmp_path: Path, monkeypatch: py
     assert lines[0] == "upload.mp4 None None not_media"
     assert [line.split()[0] for line in lines[1:]] == [f"inbox/harmful-0{i}.mp4" for i in range(4)]
     assert all(0 <= float(line.split()[1]) <= 1 for line in lines[1:])
+
+
+def test_each_kind_is_judged_by_its_head(folder: Path) -> None:
+    """One call on a folder of videos and images, by two heads on one cache."""
+    runs = folder / "run", folder / "image-run"
+    both = Classifier.load(*runs, clip_model=f"local-dir:{folder / 'clip'}", device="cpu", precision="fp32")
+    expected = of_run(folder) | of_run(folder, "image-run")
+    assert len(expected) == 8 + 12
+    from_media = {Path(p.id).relative_to(folder / "both").as_posix(): p for p in both.predict([folder / "both"])}
+    from_cache = {p.id: p for p in both.predict_cache(Cache.open(folder / "cache"))}
+    for found in (from_media, from_cache):
+        assert found.keys() == expected.keys() | {"safe/cut-off.mp4"}
+        assert found["safe/cut-off.mp4"].reason == "not_media"
+        for id, row in expected.items():
+            assert found[id].kind == ("video" if id.endswith(".mp4") else "image")
+            assert found[id].score == pytest.approx(float(row["score"]), abs=1e-4)
+            assert found[id].threshold == pytest.approx(float(row["threshold"]))
+            assert len(found[id].windows) == (found[id].kind == "video")
+
+
+def test_media_without_a_head_have_a_reason(folder: Path, classifier: Classifier) -> None:
+    (prediction,) = classifier.predict([folder / "images" / "safe" / "safe-00.jpg"])
+    assert (prediction.reason, prediction.score, prediction.threshold) == ("no_head", None, None)
+    assert prediction.message == "an image, and no run for images was given (--also RUN)"
+
+
+def test_two_runs_of_one_kind_are_refused(folder: Path) -> None:
+    with pytest.raises(HaechiError, match="a second run for videos"):
+        Classifier.load(folder / "run", folder / "run", clip_model=f"local-dir:{folder / 'clip'}")

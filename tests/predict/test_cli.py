@@ -34,7 +34,7 @@ def test_json_has_a_line_a_file_in_the_order_given(folder: Path) -> None:
     assert [record["decision"] == "not judged" for record in records] == [False, True, False]
     assert records[1]["reason"] == "not_media"
     assert set(records[0]) == {
-        *("id", "score", "calibrated", "threshold", "is_harmful", "decision"),
+        *("id", "kind", "score", "calibrated", "threshold", "is_harmful", "decision"),
         *("duration_seconds", "windows", "reason", "message"),
     }
     assert records[0]["windows"] == [
@@ -52,7 +52,18 @@ def test_a_manifest_keeps_its_ids(folder: Path, tmp_path: Path) -> None:
 def test_a_cache_touches_no_media(folder: Path) -> None:
     done = call("predict", folder / "run", "--cache", folder / "cache", *flags(folder), "--json")
     assert done.exit_code == 3
-    assert len(done.stdout.splitlines()) == 9
+    assert len(done.stdout.splitlines()) == 9 + 12
+
+
+def test_both_kinds_in_one_call(folder: Path) -> None:
+    both = ["--also", folder / "image-run"]
+    done = call("predict", folder / "run", *both, folder / "both", *flags(folder))
+    assert done.exit_code == 3
+    text = " ".join(done.stdout.split())
+    assert "21 files: " in text
+    assert "1 not judged" in text
+    assert " of videos" in text
+    assert " of images" in text
 
 
 @pytest.mark.parametrize("media", [[], ["a.mp4", "--cache", "c"]])
