@@ -16,7 +16,8 @@ from extract.manifest import Manifest, read_manifest
 from extract.settings import ExtractSettings
 
 if TYPE_CHECKING:
-    from extract.workers import Decoded, DecodePool, Output
+    from extract.slots import Output
+    from extract.workers import Decoded, DecodePool
 
 # Decoding processes load this file too: what is heavy is imported where it is needed.
 

@@ -15,10 +15,11 @@ from extract.device import Compute, Mark
 from extract.openclip import OpenClip
 from extract.sampling import SHORT_POLICY, UNIFORM, uniform
 from extract.settings import ExtractSettings
+from extract.slots import Output
 from extract.slowfast import FAST_FRAMES, SlowFast
 from extract.steps import CLIP, SLOWFAST
 from extract.weights import WeightsError
-from extract.workers import Decoded, Output
+from extract.workers import Decoded
 
 # Batches on their way at once on a GPU: one is copied to it while another is computed.
 BATCHES_ON_GPU = 2

@@ -23,7 +23,7 @@ from cache.errors import HaechiError
 from extract.decode import Sampled, sample
 from extract.limits import Limits, bind_to_parent
 from extract.reasons import Reason, UnusableError
-from extract.transforms import FrameTransform
+from extract.slots import Output, Slot, deadline_of, views
 from extract.validate import FileState, Header
 
 # decord's memory grows slowly with the files it opens: a worker is replaced after this many.
@@ -43,24 +43,6 @@ GRACE_SECONDS = 5.0
 # Deaths that come from outside, as from a service manager or the kernel short of memory, and may hit a bystander: the
 # video is tried once more.
 OUTSIDE_DEATHS = (-signal.SIGTERM, -signal.SIGKILL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """Frames that a backbone wants of every video."""
-
-    transform: FrameTransform
-    positions: list[int]
-    """Which of the T sampled frames, in this order."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(frames, height, width, RGB) of the array a video gives."""
-        return len(self.positions), self.transform.size, self.transform.size, 3
-
-    @property
-    def num_bytes(self) -> int:
-        return int(np.prod(self.shape)) * np.dtype(self.transform.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +134,13 @@ class DecodePool:
         `on_idle` is called now and then while nothing finishes.
         """
         with ExitStack() as stack:
-            slots = [_Slot(outputs) for _ in range(2 * self._num_workers + 1)]
+            slots = [Slot(outputs) for _ in range(2 * self._num_workers + 1)]
             for slot in slots:
                 stack.callback(slot.close)
             yield from self._run(paths, slots, stopping, on_idle)
 
     def _run(
-        self, paths: Sequence[Path], free: list["_Slot"], stopping: Callable[[], bool], on_idle: Callable[[], None]
+        self, paths: Sequence[Path], free: list[Slot], stopping: Callable[[], bool], on_idle: Callable[[], None]
     ) -> Iterator[tuple[int, Decoded | Rejected]]:
         waiting = deque(range(len(paths)))
         running: dict[Future[Sampled | Rejected], _Task] = {}
@@ -234,7 +216,7 @@ class DecodePool:
             return died if error.exitcode in OUTSIDE_DEATHS else died.as_rejected(task.state)
         if isinstance(result, Rejected):
             return result
-        return Decoded(sampled=result, frames=_views(task.slot.memory, task.slot.outputs))
+        return Decoded(sampled=result, frames=views(task.slot.memory, task.slot.outputs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +224,7 @@ class _Task:
     """A video on its way through a worker."""
 
     index: int
-    slot: "_Slot"
+    slot: Slot
     state: FileState
 
 
@@ -258,53 +240,6 @@ class _Killed:
         return Rejected(reason=Reason.CRASHED, message=f"the decoder died of it ({how})", state=state)
 
 
-class _Slot:
-    """Anonymous shared memory for one video, opened by workers through /proc: its deadline, then its outputs."""
-
-    def __init__(self, outputs: Sequence[Output]) -> None:
-        self.outputs = tuple(outputs)
-        num_bytes = DEADLINE_BYTES + sum(output.num_bytes for output in outputs)
-        self._descriptor = os.memfd_create("haechi-frames")
-        os.ftruncate(self._descriptor, num_bytes)
-        self.name = f"/proc/{os.getpid()}/fd/{self._descriptor}"
-        self.memory = mmap.mmap(self._descriptor, num_bytes)
-
-    @property
-    def deadline(self) -> float:
-        """Of the video, on the clock `time.monotonic`, which all processes share; 0 before a worker has begun."""
-        return float(_deadline(self.memory)[0])
-
-    @deadline.setter
-    def deadline(self, seconds: float) -> None:
-        _deadline(self.memory)[0] = seconds
-
-    @property
-    def is_late(self) -> bool:
-        return 0 < self.deadline < time.monotonic()
-
-    def close(self) -> None:
-        # The mapping itself ends with the last array that shows it.
-        os.close(self._descriptor)
-
-
-DEADLINE_BYTES = 8
-
-
-def _deadline(memory: mmap.mmap) -> np.ndarray:
-    """(1,) float64 in the slot."""
-    return np.frombuffer(memory, np.float64, 1)
-
-
-def _views(memory: mmap.mmap, outputs: Sequence[Output]) -> list[np.ndarray]:
-    """One array an output, one after another in the slot."""
-    views, offset = [], DEADLINE_BYTES
-    for output in outputs:
-        count, dtype = int(np.prod(output.shape)), output.transform.dtype
-        views.append(np.frombuffer(memory, dtype, count, offset).reshape(output.shape))
-        offset += output.num_bytes
-    return views
-
-
 def _ready(parent: int, memory_bytes: int) -> None:
     """In a worker, as it starts."""
     bind_to_parent(parent, memory_bytes)
@@ -317,7 +252,7 @@ def _sample_into_slot(
     started = time.monotonic()
     with open(slot_name, "r+b") as file:  # noqa: PTH123 (a descriptor's name, not a path of the user's)
         memory = mmap.mmap(file.fileno(), 0)
-    deadline, arrays = _deadline(memory), _views(memory, outputs)
+    deadline, arrays = deadline_of(memory), views(memory, outputs)
     deadline[0] = started + limits.seconds_to_check(path)
 
     def allow(header: Header) -> None:

@@ -1,6 +1,7 @@
 """Real files, sound and damaged, and tiny backbones."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -8,13 +9,19 @@ import numpy as np
 import pytest
 
 from bench import networks
-from extract import slowfast
+from extract import pipeline, slowfast
+from extract.backbones import Backbones
+from extract.manifest import Manifest, read_manifest
+from extract.pipeline import Extraction
 from extract.samples import scene, write_tone, write_video
 from extract.settings import ExtractSettings
 
 # The transformation matrix of an MP4 track (ISO/IEC 14496-12, tkhd): none, and a quarter turn clockwise.
 UPRIGHT = b"".join(n.to_bytes(4, "big", signed=True) for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))
 QUARTER_TURN = b"".join(n.to_bytes(4, "big", signed=True) for n in (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30))
+
+SOUND = ["sound.mp4", "vfr.mp4", "portrait.mp4", "odd.mp4", "one_frame.mp4", "mpeg4.avi"]
+UNSOUND = {"empty.mp4": "empty_file", "text.mp4": "not_media", "damaged.mp4": "damaged", "gone.mp4": "missing"}
 
 VFR_TIMES = [i / 30 for i in range(20)] + [20 / 30 + i / 5 for i in range(20)]  # 30 frames/s, then 5
 
@@ -68,3 +75,44 @@ def tiny_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSet
         device="cpu",
         precision="fp32",
     )
+
+
+def manifest_of(data: Path, names: list[str], *, labels: list[int] | None = None, split: str = "") -> Manifest:
+    labels = labels or [i % 2 for i in range(len(names))]
+    lines = [f"{name},{label},{split}" for name, label in zip(names, labels, strict=True)]
+    (data / "labels.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    return read_manifest(data / "labels.csv")
+
+
+@pytest.fixture
+def data(videos: Path, tmp_path: Path) -> Path:
+    """A folder of its own with sound and unsound files."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in [*SOUND, *UNSOUND]:
+        if name != "gone.mp4":
+            shutil.copy2(videos / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_settings: ExtractSettings) -> Callable[..., Extraction]:
+    def run(manifest: Manifest, out: str = "cache", **changes: object) -> Extraction:
+        extra = {
+            name: changes.pop(name) for name in ("retry", "on_video", "on_notice", "on_interrupt") if name in changes
+        }
+        settings = ExtractSettings(**{**vars(tiny_settings), **changes})
+        return pipeline.extract(manifest, tmp_path / out, settings, producer="haechi test", **extra)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def forbid() -> None:
+        def refuse(*_: object) -> None:
+            raise AssertionError("a model was loaded")
+
+        monkeypatch.setattr(Backbones, "__init__", refuse)
+
+    return forbid

@@ -2,73 +2,23 @@
 
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 
-from cache.errors import CacheError, HaechiError
+from cache.errors import HaechiError
 from cache.reader import Cache, shard_paths
 from cache.verify import verify
-from extract import pipeline, resume
+from extract import resume
 from extract.backbones import Backbones, Running
-from extract.manifest import Entry, Manifest, read_manifest
 from extract.openclip import OpenClip
-from extract.pipeline import Extraction, InterruptedRunError
+from extract.pipeline import Extraction
 from extract.settings import ExtractSettings
-from extract.shards import WriteError
-from extract.workers import DecodePool
-
-SOUND = ["sound.mp4", "vfr.mp4", "portrait.mp4", "odd.mp4", "one_frame.mp4", "mpeg4.avi"]
-UNSOUND = {"empty.mp4": "empty_file", "text.mp4": "not_media", "damaged.mp4": "damaged", "gone.mp4": "missing"}
-
-
-@pytest.fixture
-def data(videos: Path, tmp_path: Path) -> Path:
-    """A folder of its own with sound and unsound files."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in [*SOUND, *UNSOUND]:
-        if name != "gone.mp4":
-            shutil.copy2(videos / name, folder / name)
-    return folder
-
-
-def manifest_of(data: Path, names: list[str], *, labels: list[int] | None = None, split: str = "") -> Manifest:
-    labels = labels or [i % 2 for i in range(len(names))]
-    lines = [f"{name},{label},{split}" for name, label in zip(names, labels, strict=True)]
-    (data / "labels.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
-    return read_manifest(data / "labels.csv")
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_settings: ExtractSettings) -> Callable[..., Extraction]:
-    def run(manifest: Manifest, out: str = "cache", **changes: object) -> Extraction:
-        extra = {
-            name: changes.pop(name) for name in ("retry", "on_video", "on_notice", "on_interrupt") if name in changes
-        }
-        settings = ExtractSettings(**{**vars(tiny_settings), **changes})
-        return pipeline.extract(manifest, tmp_path / out, settings, producer="haechi test", **extra)  # type: ignore[arg-type]
-
-    return run
-
-
-@pytest.fixture
-def no_models(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    def forbid() -> None:
-        def refuse(*_: object) -> None:
-            raise AssertionError("a model was loaded")
-
-        monkeypatch.setattr(Backbones, "__init__", refuse)
-
-    return forbid
+from tests.extract.conftest import SOUND, UNSOUND, manifest_of
 
 
 def test_used_and_failed_make_the_manifest(data: Path, run: Callable[..., Extraction]) -> None:
@@ -228,59 +178,6 @@ def test_bad_features_are_failures_never_rows(
     assert "1e+06 does not fit float16; use --store float32" in Cache.open(done.cache).failures[0].message
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_finishes_what_is_begun(data: Path, run: Callable[..., Extraction], number: signal.Signals) -> None:
-    names = [*SOUND, *UNSOUND]
-    seen: list[str] = []
-    told: list[int] = []
-
-    def interrupt(entry: Entry, reason: str | None) -> None:
-        seen.append(entry.id)
-        if len(seen) == 2:
-            os.kill(os.getpid(), number)
-
-    manifest = manifest_of(data, names)
-    before = signal.getsignal(number)
-    with pytest.raises(InterruptedRunError, match="run the same command again") as caught:
-        run(manifest, on_video=interrupt, on_interrupt=lambda: told.append(len(seen)), workers=1, batch_windows=1)
-    assert signal.getsignal(number) == before
-    assert len(told) == 1
-    num_kept = int(str(caught.value).split()[1])
-    assert 2 <= num_kept == len(seen) < 10
-    done = run(manifest)
-    assert done.num_new == 10 - num_kept
-    assert Cache.open(done.cache).media["id"].tolist() == SOUND
-    whole = run(manifest, "uninterrupted")
-    assert (Cache.open(whole.cache).rows("clip", "features") == Cache.open(done.cache).rows("clip", "features")).all()
-    assert not list(done.cache.glob(".partial-*"))
-
-
-def test_a_disk_that_vanishes_ends_the_run(
-    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A folder of the network that is unmounted: not a thousand missing videos."""
-    names = [f"{i:02d}.mp4" for i in range(20)]
-    for name in names:
-        shutil.copy2(data / "one_frame.mp4", data / name)
-    manifest = manifest_of(data, [*names, "gone.mp4"])
-    honest = DecodePool.run
-
-    def unmount(self: DecodePool, *arguments: Any, **options: Any) -> Iterator:
-        for result in honest(self, *arguments, **options):
-            for name in names:
-                (data / name).unlink(missing_ok=True)
-            yield result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DecodePool, "run", unmount)
-        with pytest.raises(HaechiError, match="cannot be reached any more, nor can the 9 before it"):
-            run(manifest, workers=1, batch_windows=1)
-    for name in names:
-        shutil.copy2(data / "one_frame.mp4", data / name)
-    done = run(manifest)
-    assert (done.num_used, done.failures) == (20, {"missing": 1})
-
-
 def test_device_memory_that_does_not_last_makes_batches_smaller(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,99 +200,10 @@ def test_device_memory_that_does_not_last_makes_batches_smaller(
     assert notices == ["the memory of cpu did not hold a batch: going on with --batch-frames 2"]
 
 
-def test_a_full_disk_leaves_no_half_shard(
-    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    manifest = manifest_of(data, SOUND)
-    real, calls = h5py.Group.create_dataset, 0
-
-    def full(self: h5py.Group, *args: object, **kwargs: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls >= 40:  # in the second shard, and ever after
-            raise OSError(28, "No space left on device")
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(h5py.Group, "create_dataset", full)
-    with pytest.raises(
-        WriteError, match=r"shard-00001\.h5: cannot be written \(No space left on device\); 4 of 6 rows"
-    ):
-        run(manifest)
-    monkeypatch.undo()
-    assert [path.name for path in (tmp_path / "cache").iterdir() if path.suffix == ".h5"] == ["shard-00000.h5"]
-    assert verify(tmp_path / "cache").problems == []
-
-
-def test_any_end_of_a_run_keeps_what_is_finished(
-    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A defect of ours in the seventh video: six stay, although their shard was not full."""
-    honest, calls = Backbones.start, 0
-
-    def fail(self: Backbones, *frames: object) -> Running:
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise ZeroDivisionError
-        return honest(self, *frames)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Backbones, "start", fail)
-    with pytest.raises(ZeroDivisionError):
-        run(manifest_of(data, SOUND), workers=1, batch_windows=1)
-    assert len(Cache.open(tmp_path / "cache").media["id"]) == 5
-    assert verify(tmp_path / "cache").problems == []
-
-
-def test_a_failure_is_known_by_the_file_that_failed(
-    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A video that was still being copied when it was tried is tried again once it is whole."""
-    shutil.copy2(data / "damaged.mp4", data / "copied.mp4")
-    honest = DecodePool.run
-
-    def finish_copying(self: DecodePool, *arguments: Any, **options: Any) -> Iterator:
-        for result in honest(self, *arguments, **options):
-            shutil.copy2(data / "sound.mp4", data / "copied.mp4")
-            yield result
-
-    monkeypatch.setattr(DecodePool, "run", finish_copying)
-    manifest = manifest_of(data, ["copied.mp4"])
-    assert run(manifest).failures == {"damaged": 1}
-    again = run(manifest)
-    assert (again.num_new, again.num_used, again.failures) == (1, 1, {})
-
-
-def test_two_runs_on_one_cache(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    with (
-        FileLock(tmp_path / "cache" / ".lock"),
-        pytest.raises(HaechiError, match="another run is writing"),
-    ):
-        run(manifest_of(data, ["sound.mp4"]))
-
-
 def test_a_folder_of_other_things_is_refused(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
     with pytest.raises(HaechiError, match="not empty and holds no shards"):
         run(manifest_of(data, ["sound.mp4"]), "data")
     assert not list(data.glob("shard-*"))
-
-
-def test_a_damaged_cache_is_refused_before_work(
-    data: Path, run: Callable[..., Extraction], no_models: Callable[[], None]
-) -> None:
-    done = run(manifest_of(data, ["sound.mp4"]))
-    (shard,) = shard_paths(done.cache)
-    shard.write_bytes(shard.read_bytes()[:-10])
-    no_models()
-    with pytest.raises(CacheError, match="cut off"):
-        run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
-
-
-def test_leftovers_of_a_killed_run_are_removed(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / ".partial-shard-00000.h5").write_bytes(b"half")
-    done = run(manifest_of(data, ["sound.mp4"]))
-    assert sorted(path.name for path in done.cache.iterdir() if path.name != ".lock") == ["shard-00000.h5"]
 
 
 def test_images_stand_beside_videos(data: Path, run: Callable[..., Extraction]) -> None:

@@ -18,8 +18,9 @@ from extract import workers
 from extract.limits import Limits
 from extract.reasons import Reason
 from extract.settings import ExtractSettings
+from extract.slots import Output
 from extract.transforms import FrameTransform
-from extract.workers import Decoded, DecodePool, Output, Rejected
+from extract.workers import Decoded, DecodePool, Rejected
 from tests.extract import poison
 
 OUTPUT = Output(transform=FrameTransform(size=32, interpolation="bilinear"), positions=[0, 1, 2, 3])

@@ -16,8 +16,8 @@ from extract.manifest import read_manifest
 from extract.pipeline import Extraction
 from extract.reasons import UnusableError
 from extract.settings import ExtractSettings
+from extract.slots import Output
 from extract.transforms import FrameTransform
-from extract.workers import Output
 from tests.torture.apart import apart, decoders, survivors
 from tests.torture.damage import DAMAGES, OF_PICTURES
 from tests.torture.held import flaws

@@ -1,0 +1,164 @@
+"""However a run ends, what is finished is kept, and the next one goes on."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+from filelock import FileLock
+
+from cache.errors import CacheError, HaechiError
+from cache.reader import Cache, shard_paths
+from cache.verify import verify
+from extract.backbones import Backbones, Running
+from extract.manifest import Entry
+from extract.pipeline import Extraction, InterruptedRunError
+from extract.shards import WriteError
+from extract.workers import DecodePool
+from tests.extract.conftest import SOUND, UNSOUND, manifest_of
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_what_is_begun(data: Path, run: Callable[..., Extraction], number: signal.Signals) -> None:
+    names = [*SOUND, *UNSOUND]
+    seen: list[str] = []
+    told: list[int] = []
+
+    def interrupt(entry: Entry, reason: str | None) -> None:
+        seen.append(entry.id)
+        if len(seen) == 2:
+            os.kill(os.getpid(), number)
+
+    manifest = manifest_of(data, names)
+    before = signal.getsignal(number)
+    with pytest.raises(InterruptedRunError, match="run the same command again") as caught:
+        run(manifest, on_video=interrupt, on_interrupt=lambda: told.append(len(seen)), workers=1, batch_windows=1)
+    assert signal.getsignal(number) == before
+    assert len(told) == 1
+    num_kept = int(str(caught.value).split()[1])
+    assert 2 <= num_kept == len(seen) < 10
+    done = run(manifest)
+    assert done.num_new == 10 - num_kept
+    assert Cache.open(done.cache).media["id"].tolist() == SOUND
+    whole = run(manifest, "uninterrupted")
+    assert (Cache.open(whole.cache).rows("clip", "features") == Cache.open(done.cache).rows("clip", "features")).all()
+    assert not list(done.cache.glob(".partial-*"))
+
+
+def test_a_disk_that_vanishes_ends_the_run(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder of the network that is unmounted: not a thousand missing videos."""
+    names = [f"{i:02d}.mp4" for i in range(20)]
+    for name in names:
+        shutil.copy2(data / "one_frame.mp4", data / name)
+    manifest = manifest_of(data, [*names, "gone.mp4"])
+    honest = DecodePool.run
+
+    def unmount(self: DecodePool, *arguments: Any, **options: Any) -> Iterator:
+        for result in honest(self, *arguments, **options):
+            for name in names:
+                (data / name).unlink(missing_ok=True)
+            yield result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DecodePool, "run", unmount)
+        with pytest.raises(HaechiError, match="cannot be reached any more, nor can the 9 before it"):
+            run(manifest, workers=1, batch_windows=1)
+    for name in names:
+        shutil.copy2(data / "one_frame.mp4", data / name)
+    done = run(manifest)
+    assert (done.num_used, done.failures) == (20, {"missing": 1})
+
+
+def test_a_full_disk_leaves_no_half_shard(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    manifest = manifest_of(data, SOUND)
+    real, calls = h5py.Group.create_dataset, 0
+
+    def full(self: h5py.Group, *args: object, **kwargs: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls >= 40:  # in the second shard, and ever after
+            raise OSError(28, "No space left on device")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    with pytest.raises(
+        WriteError, match=r"shard-00001\.h5: cannot be written \(No space left on device\); 4 of 6 rows"
+    ):
+        run(manifest)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.suffix == ".h5"] == ["shard-00000.h5"]
+    assert verify(tmp_path / "cache").problems == []
+
+
+def test_any_end_of_a_run_keeps_what_is_finished(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A defect of ours in the seventh video: six stay, although their shard was not full."""
+    honest, calls = Backbones.start, 0
+
+    def fail(self: Backbones, *frames: object) -> Running:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise ZeroDivisionError
+        return honest(self, *frames)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Backbones, "start", fail)
+    with pytest.raises(ZeroDivisionError):
+        run(manifest_of(data, SOUND), workers=1, batch_windows=1)
+    assert len(Cache.open(tmp_path / "cache").media["id"]) == 5
+    assert verify(tmp_path / "cache").problems == []
+
+
+def test_a_failure_is_known_by_the_file_that_failed(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video that was still being copied when it was tried is tried again once it is whole."""
+    shutil.copy2(data / "damaged.mp4", data / "copied.mp4")
+    honest = DecodePool.run
+
+    def finish_copying(self: DecodePool, *arguments: Any, **options: Any) -> Iterator:
+        for result in honest(self, *arguments, **options):
+            shutil.copy2(data / "sound.mp4", data / "copied.mp4")
+            yield result
+
+    monkeypatch.setattr(DecodePool, "run", finish_copying)
+    manifest = manifest_of(data, ["copied.mp4"])
+    assert run(manifest).failures == {"damaged": 1}
+    again = run(manifest)
+    assert (again.num_new, again.num_used, again.failures) == (1, 1, {})
+
+
+def test_two_runs_on_one_cache(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    with (
+        FileLock(tmp_path / "cache" / ".lock"),
+        pytest.raises(HaechiError, match="another run is writing"),
+    ):
+        run(manifest_of(data, ["sound.mp4"]))
+
+
+def test_a_damaged_cache_is_refused_before_work(
+    data: Path, run: Callable[..., Extraction], no_models: Callable[[], None]
+) -> None:
+    done = run(manifest_of(data, ["sound.mp4"]))
+    (shard,) = shard_paths(done.cache)
+    shard.write_bytes(shard.read_bytes()[:-10])
+    no_models()
+    with pytest.raises(CacheError, match="cut off"):
+        run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
+
+
+def test_leftovers_of_a_killed_run_are_removed(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / ".partial-shard-00000.h5").write_bytes(b"half")
+    done = run(manifest_of(data, ["sound.mp4"]))
+    assert sorted(path.name for path in done.cache.iterdir() if path.name != ".lock") == ["shard-00000.h5"]
