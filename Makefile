@@ -71,7 +71,7 @@ bench: $(INSTALLED) ## Measure everything that README says of speed, write it to
 test: $(INSTALLED) ## Run the whole suite
 	$(BIN)/python -m pytest $(ARGS)
 
-torture: $(INSTALLED) ## Try to lose a video or to let damage in, for half an hour; exit with 1 if anything is lost
+torture: $(INSTALLED) ## Try to lose a video or to let damage in, for a quarter of an hour; exit with 1 if anything is lost
 	$(BIN)/python -m tests.torture $(ARGS)
 
 lint: $(INSTALLED) ## Check style and types
