@@ -23,6 +23,9 @@ COMMANDS = {
     "compare": ("train.cli", "Show runs side by side, and whether they differ by more than chance."),
 }
 
+# What a command calls of a room that its own may not know: no command of the command line.
+PARTS = {"search": "extract.search_cli"}
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, and whose users never see a traceback."""
@@ -31,9 +34,12 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name in COMMANDS:
+            module_name, _ = COMMANDS[cmd_name]
+        elif cmd_name in PARTS and ctx.command is not self:
+            module_name = PARTS[cmd_name]
+        else:
             return None
-        module_name, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module_name), cmd_name)
         assert isinstance(command, click.Command)
         return command

@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,9 +22,45 @@ CACHE_ARGUMENT = click.argument("cache", type=click.Path(path_type=Path))
 @click.command()
 @CACHE_ARGUMENT
 @click.option("--video", metavar="ID", help="Show this one video: its row, its times, its strongest actions.")
+@click.option(
+    "--search",
+    "texts",
+    metavar="TEXT",
+    multiple=True,
+    help="Rank videos and moments by how near they are to a text, such as 'people fighting in a street'; may be given "
+    "more than once. In a language that the cache's CLIP knows: OpenAI's knows English.",
+)
+@click.option("--top", type=click.IntRange(min=1), default=20, help="With --search: videos shown, at most.")
+@click.option(
+    "--clip-model", help="With --search: where a CLIP of one's own lies now, local-dir:PATH. [default: the cache's]"
+)
+@click.option(
+    "--clip-weights", help="With --search: where the cache's weights lie now, TAG=PATH. [default: as the cache says]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def inspect(*, cache: Path, video: str | None, as_json: bool) -> None:
-    """Show on one screen what the cache in the folder CACHE holds."""
+@click.pass_context
+def inspect(
+    ctx: click.Context, /, *, cache: Path, video: str | None, texts: tuple[str, ...], as_json: bool, **of_search: Any
+) -> None:
+    """Show on one screen what the cache in the folder CACHE holds.
+
+    With --search: the videos and moments that look most like a text, to the text tower of the very CLIP that made the
+    cache, whose weights must be pretrained.
+    """
+    if texts:
+        if video is not None:
+            raise click.UsageError("--search and --video exclude each other")
+        if not all(text.strip() for text in texts):
+            raise click.UsageError("--search: say what to search for")
+        group = ctx.find_root().command
+        assert isinstance(group, click.Group)
+        search = group.get_command(ctx, "search")
+        assert search is not None
+        ctx.invoke(search, cache=cache, texts=texts, as_json=as_json, **of_search)
+        return
+    if useless := [f"--{name.replace('_', '-')}" for name in of_search if _is_given(ctx, name)]:
+        raise click.UsageError(f"only with --search: {', '.join(useless)}")
+
     from cache import inspect as inspection
     from cache.reader import Cache
 
@@ -76,6 +113,10 @@ def verify(ctx: click.Context, *, cache: Path, with_repair: bool, as_json: bool)
         _show_report(report)
     if report.problems:
         ctx.exit(1)
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _report_json(report: "Report") -> dict[str, object]:

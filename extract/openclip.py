@@ -33,9 +33,10 @@ HUB_TIMEOUT_SECONDS = 5
 
 
 class OpenClip:
-    """A frozen CLIP image tower.
+    """A frozen CLIP.
 
-    `transform` makes its input on the CPU, `features` runs it, `identity` is its part of the cache's settings.
+    `transform` makes its images' input on the CPU, `features` runs the image tower, `text_features` the text tower.
+    `name` is open_clip's name of it, `identity` its part of the cache's settings.
     """
 
     def __init__(self, *, model: str, weights: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -48,6 +49,7 @@ class OpenClip:
             _load(module, path, name)
         sha256 = sha256_of_state(module) if path is None else sha256_of(path)
         preprocess = open_clip.get_model_preprocess_cfg(module)
+        self.name = name
         self.transform = _transform(preprocess, name)
         self._module: Any = module.eval().requires_grad_(requires_grad=False).to(device=device, dtype=dtype)
         self._dtype = dtype
@@ -77,6 +79,12 @@ class OpenClip:
         pixels = frames.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
         pixels = (pixels - self._mean) / self._std
         embeddings: torch.Tensor = self._module.encode_image(pixels.to(self._dtype))  # (B, width)
+        return embeddings.float()
+
+    @torch.inference_mode()
+    def text_features(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed texts (B, context length), as `extract.text` makes them, to (B, width) float32, not normalised."""
+        embeddings: torch.Tensor = self._module.encode_text(tokens)  # (B, width)
         return embeddings.float()
 
 

@@ -1,0 +1,58 @@
+"""A CLIP in miniature that counts as trained, and caches that it made."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+
+from bench import networks
+from cache.schema import Provenance
+from cache.writer import shard_path, write_shard
+from extract.openclip import OpenClip
+from tests import synthetic
+
+WIDTH = networks.CLIP_WIDTH
+
+
+def write_clip(folder: Path) -> tuple[str, Path]:
+    """A configuration whose text tower has a row for each word of open_clip's tokenizer, and weights for it."""
+    name = networks.write_clip_config(folder)
+    config = copy.deepcopy(networks.CLIP_CONFIG)
+    config["model_cfg"]["text_cfg"]["vocab_size"] = 49408
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(5)
+    module = open_clip.create_model(name, load_weights=False)
+    module.token_embedding.weight.data.normal_(0, 1)  # so that texts differ by much more than float16 rounds
+    torch.save(module.state_dict(), folder / "clip.pt")
+    return name, folder / "clip.pt"
+
+
+def provenance(clip: dict[str, Any], *, weights: str) -> Provenance:
+    """Of a cache with this part for CLIP in its settings."""
+    plain = synthetic.provenance(clip_width=WIDTH)
+    return Provenance(**{**vars(plain), "settings": {**plain.settings, "clip": clip}, "clip_weights": weights})
+
+
+def identity(name: str, weights: Path | str) -> dict[str, Any]:
+    """What the real extraction writes of a CLIP into the settings."""
+    return OpenClip(model=name, weights=str(weights), device=torch.device("cpu"), dtype=torch.float32).identity
+
+
+def write_shards(path: Path, videos: dict[str, np.ndarray], source: Provenance, *, per_shard: int = 3) -> Path:
+    """A cache of videos whose CLIP rows (T, `WIDTH`) stand a second apart; labels and splits take turns."""
+    path.mkdir(exist_ok=True)
+    first = len(list(path.iterdir()))
+    items = []
+    for i, (id, rows) in enumerate(videos.items()):
+        media = synthetic.media(id, label=(1, 0, -1)[i % 3], split=("train", "")[i % 2])
+        plain = synthetic.item(media, seed=i, num_frames=1, source=source)
+        times = np.arange(len(rows), dtype=np.float32)
+        changed = {"clip_features": rows.astype("float16"), "clip_time_seconds": times}
+        items.append(type(plain)(**{**vars(plain), **changed}))
+    for number, start in enumerate(range(0, len(items), per_shard)):
+        write_shard(shard_path(path, first + number), items[start : start + per_shard], [], source)
+    return path
