@@ -103,6 +103,19 @@ def test_long_texts_are_cut_and_told(made: tuple[str, Path], tmp_path: Path) -> 
     np.testing.assert_array_equal(found.rows[0], found.rows[1])
 
 
+def test_cuts_of_tokenizers_that_write_no_end_are_told_too(
+    made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tokenizer(texts: list[str], context_length: int = 16) -> torch.Tensor:
+        rows = [[1] * len(text.split()) + [0] * context_length for text in texts]
+        return torch.tensor([row[:context_length] for row in rows])
+
+    clip = clip_of(cache_of(tmp_path, *made), model=made[0])
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: tokenizer)
+    whole, long = "cat " * 16, "cat " * 17
+    assert embed(clip, [whole, long]).cut == [long]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [({"hf_tokenizer_name": "nobody/nothing"}, "pip install transformers"), ({"vocab_size": 512}, "no row for some")],
