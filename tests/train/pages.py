@@ -206,7 +206,14 @@ def metrics_of(
         "format_version": 2,
         "fingerprint": "3f" * 32,
         "untrained": ["clip", "slowfast"],
-        "settings": {"preset": "fast", "lr": 0.001, "batch_size": 64, "seed": 3, "threshold_policy": policy},
+        "settings": {
+            "preset": "fast",
+            "media": "video",
+            "lr": 0.001,
+            "batch_size": 64,
+            "seed": 3,
+            "threshold_policy": policy,
+        },
         "streams": {"clip/features": 512, "slowfast/logits": 400},
         "counts": {
             p: {"harmful": sum(r.label for r in mine), "safe": sum(1 - r.label for r in mine)}

@@ -64,6 +64,8 @@ def test_each_kind_is_trained_on_alone(cache: Path, tmp_path: Path) -> None:
     assert found["i"]["settings"]["preset"] == "image"
     assert not [each for each in found["i"]["slices"] if each["by"] == "duration"]
     assert found["i"]["pos_weight"] == pytest.approx(6 / 24, rel=0.3)
+    pages = {name: (tmp_path / name / "report.html").read_text(encoding="utf-8") for name in "vi"}
+    assert ["This run is about images" in pages[name] for name in "vi"] == [False, True]
     assert "image-001.png" in (tmp_path / "i" / "predictions.csv").read_text()
 
 
