@@ -54,7 +54,13 @@ def streamed(cache: Cache, settings: TrainSettings) -> Stream:
 def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path, preset: str) -> None:
     cache = write(tmp_path)
     settings = TrainSettings.of_preset(
-        preset, batch_size=4, epochs=3, feedforward=16, projection=16 if preset == "fast" else None, device="cpu"
+        preset,
+        media="video",
+        batch_size=4,
+        epochs=3,
+        feedforward=16,
+        projection=16 if preset == "fast" else None,
+        device="cpu",
     )
     states = []
     for memory_bytes in (None, 0):
