@@ -119,10 +119,11 @@ def extract(
 
     import haechi
     from cache.errors import HaechiError
+    from cache.notice import show_notices
     from extract import pipeline
     from extract.manifest import read_manifest
     from extract.reasons import Reason
-    from extract.show import progress_bar, show_extraction, show_interrupt, show_notice, show_notices
+    from extract.show import progress_bar, show_extraction, show_interrupt
 
     settings = ExtractSettings(**flags)
     retried = {reason for reason in retry.split(",") if reason}
@@ -130,7 +131,7 @@ def extract(
         raise click.BadParameter(f"no such reason: {', '.join(unknown)}; there are: {', '.join(Reason)}")
     console = Console(stderr=True, highlight=False, emoji=False)
     manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
-    show_notices(console, manifest)
+    show_notices(console, manifest.notices)
     with progress_bar(console) as bar:
         done = pipeline.extract(
             manifest,
@@ -140,7 +141,7 @@ def extract(
             retry=retried,
             on_start=lambda num_rows, where: bar.start(num_rows, f"extract on {where}"),
             on_video=lambda entry, reason: bar.advance(failed=reason is not None),
-            on_notice=lambda text: show_notice(console, text),
+            on_notice=lambda text: show_notices(console, [text]),
             on_interrupt=lambda: show_interrupt(console),
         )
     if as_json:
@@ -185,16 +186,17 @@ def validate(
     from rich.console import Console
 
     from cache.errors import HaechiError
+    from cache.notice import show_notices
     from extract import check
     from extract.manifest import read_manifest
-    from extract.show import progress_bar, show_check, show_notices
+    from extract.show import progress_bar, show_check
     from extract.workers import Rejected
 
     settings = ExtractSettings(**flags)
     console = Console(stderr=True, highlight=False, emoji=False)
     check.refuse_other_file(out)
     manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
-    show_notices(console, manifest)
+    show_notices(console, manifest.notices)
     with progress_bar(console) as bar:
         bar.start(len(manifest.entries), "validate")
         results = check.check_all(manifest, settings, on_video=lambda failed: bar.advance(failed=failed))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cache.errors import CacheError, bullet_list, visible
+from cache.notice import show_notices
 from cache.reader import Cache
 from cache.schema import LABEL_NAMES
 
@@ -121,11 +122,7 @@ def _moments(scores: np.ndarray, times: np.ndarray) -> tuple[Moment, ...]:
 
 def show_cut(texts: list[str], console: Console) -> None:
     """Say which texts were too long."""
-    for text in texts:
-        console.print(
-            f"[yellow]note:[/] longer than the model reads, its end was not seen: {escape(visible(text))}",
-            soft_wrap=True,
-        )
+    show_notices(console, [f"longer than the model reads, its end was not seen: {visible(text)}" for text in texts])
 
 
 def show_found(text: str, found: list[Found], console: Console) -> None:

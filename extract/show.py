@@ -9,7 +9,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.table import Table
 
-from extract.manifest import Manifest
 from extract.pipeline import Extraction
 from extract.steps import IN_DECODERS, STEPS, WAIT
 
@@ -56,17 +55,6 @@ def progress_bar(console: Console) -> Iterator[Bar]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield Bar(progress)
-
-
-def show_notices(console: Console, manifest: Manifest) -> None:
-    """What a user should know of the manifest before work starts."""
-    for notice in manifest.notices:
-        show_notice(console, notice)
-
-
-def show_notice(console: Console, notice: str) -> None:
-    """A sentence that a user should read."""
-    console.print(f"[yellow]note:[/] {escape(notice)}", highlight=False, soft_wrap=True)
 
 
 def show_extraction(console: Console, done: Extraction) -> None:

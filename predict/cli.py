@@ -50,8 +50,9 @@ def predict(
 
     from rich.console import Console
 
+    from cache.notice import show_notices
     from cache.reader import Cache
-    from extract.show import progress_bar, show_notice
+    from extract.show import progress_bar
     from predict.classifier import Classifier
     from predict.media import gather, lines
     from predict.show import Table, json_line
@@ -72,12 +73,11 @@ def predict(
         else:
             names = [name for each in media for name in (lines(sys.stdin) if each == "-" else [each])]
             entries, notices = gather(names, follow_symlinks=follow_symlinks)
-            for notice in notices:
-                show_notice(console, notice)
+            show_notices(console, notices)
             predictions = classifier.judge(
                 entries,
                 on_start=lambda where: bar.start(len(entries), f"judge on {where}"),
-                on_notice=lambda text: show_notice(console, text),
+                on_notice=lambda text: show_notices(console, [text]),
             )
         for prediction in predictions:
             num_failed += bool(prediction.reason)

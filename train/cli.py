@@ -187,9 +187,9 @@ def _open(cache: Path, labels: Path | None) -> "tuple[Cache, NewLabels | None]":
     """The cache, and what a file says in place of it, of which the user is told."""
     from rich.console import Console
 
+    from cache.notice import show_notices
     from cache.reader import Cache
     from train.labels import NewLabels
-    from train.screen import show_notices
 
     opened = Cache.open(cache)
     if labels is None:

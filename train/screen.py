@@ -137,12 +137,6 @@ def show_warnings(console: Console, warnings: Iterable[str]) -> None:
         console.print(f"[bold yellow]warning[/]: {escape(warning)}")
 
 
-def show_notices(console: Console, notices: Iterable[str]) -> None:
-    """What a user should know of the labels before work starts."""
-    for notice in notices:
-        console.print(f"[yellow]note:[/] {escape(notice)}", soft_wrap=True)
-
-
 def untrained_warning(untrained: list[str]) -> str:
     """Markup that says that the features come from random weights."""
     names = escape(", ".join(untrained))
