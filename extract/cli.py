@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from cache.schema import STORE_TYPES
-from extract.settings import PRECISIONS, SLOWFAST_MODELS, ExtractSettings
+from extract.sampling import SAMPLINGS
+from extract.settings import CLIP_FPS, PRECISIONS, SLOWFAST_MODELS, WINDOW_SECONDS, ExtractSettings
 
 DEFAULTS = ExtractSettings()
 
@@ -42,7 +43,15 @@ def manifest_options(command: Any) -> Any:
 def validation_options(command: Any) -> Any:
     """The flags of sampling, and of what becomes of files that cannot be used."""
     for decorator in (
-        option("--frames", "Frames sampled from each video, evenly spaced.", type=click.IntRange(min=1)),
+        option(
+            "--sampling",
+            "uniform: --frames over the whole video. windows: all of it, for videos of any length.",
+            type=click.Choice(SAMPLINGS),
+        ),
+        option("--frames", "uniform: frames sampled from each video, evenly spaced.", type=click.IntRange(min=1)),
+        option("--window-seconds", f"windows: what SlowFast sees at once. [default: {WINDOW_SECONDS:g}]", type=float),
+        option("--stride-seconds", "windows: from one to the next. [default: a window's length]", type=float),
+        option("--clip-fps", f"windows: frames a second that CLIP sees. [default: {CLIP_FPS:g}]", type=float),
         click.option("--strict", is_flag=True, help="Exit with 1 if any video cannot be used."),
     ):
         command = decorator(command)

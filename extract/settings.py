@@ -4,9 +4,16 @@ from dataclasses import dataclass
 
 from cache.errors import HaechiError, bullet_list
 from cache.schema import STORE_TYPES
+from extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SLOWFAST_MODELS = ("slowfast_r50", "slowfast_r101")
+
+# Of `windows`.
+WINDOW_SECONDS = 2.0
+CLIP_FPS = 2.0
+RANGES = {"window_seconds": (0.1, 3600.0), "stride_seconds": (0.01, 3600.0), "clip_fps": (1e-3, 60.0)}
+MAX_OVERLAP = 16
 
 
 class SettingsError(HaechiError):
@@ -17,8 +24,17 @@ class SettingsError(HaechiError):
 class ExtractSettings:
     """What to compute and how. Raises `SettingsError` that lists every value out of range."""
 
+    sampling: str = UNIFORM
+    """`uniform`: so many frames over the whole video. `windows`: all of it, for videos of any length."""
     frames: int = 32
-    """Frames sampled from each video: what CLIP sees. 32 is the report's number."""
+    """Frames sampled from each video by `uniform`: what CLIP sees. 32 is the report's number."""
+    window_seconds: float | None = None
+    """What SlowFast sees at once with `windows`; None: 2. It was trained on 64 frames at 30 a second (pytorchvideo's
+    tutorial), 2.1 s."""
+    stride_seconds: float | None = None
+    """From the start of a window to that of the next; None: a window's length."""
+    clip_fps: float | None = None
+    """Frames a second that CLIP sees with `windows`; None: 2."""
     clip_model: str = "ViT-B-32"
     """A model name of open_clip, or `local-dir:PATH` of a folder with an open_clip_config.json."""
     clip_weights: str = "openai"
@@ -70,7 +86,9 @@ class ExtractSettings:
         ]
         if not self.timeout_seconds > 0:
             problems.append(f"timeout_seconds is {self.timeout_seconds}, must be above 0")
+        problems += self._sampling_problems()
         for name, allowed in {
+            "sampling": SAMPLINGS,
             "store": STORE_TYPES,
             "precision": PRECISIONS,
             "slowfast_model": SLOWFAST_MODELS,
@@ -79,3 +97,48 @@ class ExtractSettings:
                 problems.append(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}")
         if problems:
             raise SettingsError(f"these settings cannot be used:\n{bullet_list(problems)}")
+
+    @property
+    def sampler(self) -> Sampling:
+        """The sampling with all that belongs to it."""
+        if self.sampling == UNIFORM:
+            return Uniform(frames=self.frames)
+        window = WINDOW_SECONDS if self.window_seconds is None else self.window_seconds
+        return Windows(
+            window_seconds=float(window),
+            stride_seconds=float(window if self.stride_seconds is None else self.stride_seconds),
+            clip_fps=float(CLIP_FPS if self.clip_fps is None else self.clip_fps),
+        )
+
+    def _sampling_problems(self) -> list[str]:
+        of_windows = {name: getattr(self, name) for name in ("window_seconds", "stride_seconds", "clip_fps")}
+        if self.sampling == UNIFORM:
+            return [
+                f"{name} is {value}, but is for --sampling {WINDOWS}"
+                for name, value in of_windows.items()
+                if value is not None
+            ]
+        if self.sampling != WINDOWS:
+            return []  # said elsewhere
+        problems = [
+            f"{name} is {value}, must be {RANGES[name][0]:g} to {RANGES[name][1]:g}"
+            for name, value in of_windows.items()
+            if value is not None and not RANGES[name][0] <= value <= RANGES[name][1]
+        ]
+        if problems:
+            return problems
+        chosen = self.sampler
+        assert isinstance(chosen, Windows)
+        if self.frames != ExtractSettings.frames:
+            problems.append(f"frames is {self.frames}, but is for --sampling {UNIFORM}; say --clip-fps")
+        if not chosen.window_seconds / MAX_OVERLAP <= chosen.stride_seconds <= chosen.window_seconds:
+            problems.append(
+                f"stride_seconds is {chosen.stride_seconds:g}, must be a window's {chosen.window_seconds:g}, or less down "
+                f"to {chosen.window_seconds / MAX_OVERLAP:g}: no moment may be left out, none seen more than "
+                f"{MAX_OVERLAP} times"
+            )
+        if chosen.window_seconds * chosen.clip_fps < 1:
+            problems.append(
+                f"clip_fps is {chosen.clip_fps:g}, must be {1 / chosen.window_seconds:g} or more: a frame a window"
+            )
+        return problems
