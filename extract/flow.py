@@ -74,11 +74,13 @@ class Flow:
         readable: Collection[str] = frozenset(),
         stopping: Callable[[], bool] = lambda: False,
         on_idle: Callable[[], None] = lambda: None,
+        on_windows: Callable[[int], None] = lambda num_windows: None,
     ) -> Iterator[tuple[int, Item | Failure]]:
         """Yield (index into `entries`, row) of every entry once, in no order; `watch` adds up what each step takes.
 
         Ends early, what is begun being finished, once `stopping` says so. `on_idle` is called now and then while
-        nothing finishes. Raises `HaechiError` where files of the ids in `readable` vanish one after another.
+        nothing finishes, `on_windows` of windows that the backbones have done: a long video is one row for long. Raises
+        `HaechiError` where files of the ids in `readable` vanish one after another.
         """
         queue, assembly = self.backbones.new_queue(), Assembly()
         vanished: list[tuple[int, Rejected]] = []  # no failures before it is clear that their disk is there
@@ -88,6 +90,7 @@ class Flow:
         ) -> Iterator[tuple[int, Item | Failure]]:
             for (index, attempt), features in finished:
                 assembly.add(index, attempt, features)
+                on_windows(len(features.slowfast))
                 yield from whole(index)
 
         def whole(index: int) -> Iterator[tuple[int, Item | Failure]]:
