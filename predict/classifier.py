@@ -6,25 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cache.errors import HaechiError, bullet_list
 from cache.kinds import IMAGE
 from cache.reader import Cache
-from cache.schema import Failure, Item, differing_fields
+from cache.schema import STREAMS, Failure, Item, differing_fields
 from extract.backbones import Backbones
 from extract.flow import opened
 from extract.manifest import Entry
+from extract.sampling import UNIFORM, WINDOWS
 from extract.settings import ExtractSettings
 from extract.steps import Stopwatch
 from extract.weights import LOCAL_MODEL, QUICKGELU
 from predict.media import gather
+from predict.pieces import TIMES, WINDOW_END, WINDOW_START, Piece, blocks, cut_windows, score_pieces
+from predict.prediction import Prediction, Window, not_judged
 from train import checkpoint
 from train.checkpoint import Checkpoint
-from train.dataset import open_features
-from train.features import build_features
-from train.fit import logits_of, scores_of
 from train.run import MODEL_FILE
+
+# What the settings of a cache say of each sampling, under the names that `ExtractSettings` has for it.
+SAMPLING_FIELDS = {UNIFORM: {"frames"}, WINDOWS: {"window_seconds", "stride_seconds", "clip_fps"}}
 
 # The reason of media that no run is for; all others are extraction's.
 NO_HEAD = "no_head"
@@ -35,35 +37,13 @@ class MismatchError(HaechiError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
-    """A piece of a video, with the head's score of it alone."""
-
-    start_seconds: float
-    end_seconds: float
-    score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What is said of one file. Either it has a score, or a reason why not."""
+class Extracted:
+    """A file that could be used, with what the heads see of it."""
 
     id: str
-    """The path as it was given; of a manifest or a cache, its id."""
     kind: str
-    """`video` or `image`; empty where it is not judged."""
-    score: float | None
-    """0 to 1."""
-    calibrated: float | None
-    """The score as a probability, as far as the run's validation videos tell."""
-    threshold: float | None
-    is_harmful: bool | None
-    """Whether the score reaches the threshold."""
-    duration_seconds: float | None
-    windows: tuple[Window, ...]
-    reason: str
-    """A code of `extract.reasons`, or `NO_HEAD`. Empty where there is a score."""
-    message: str
-    """The reason in words."""
+    duration_seconds: float
+    rows: Piece
 
 
 def load_checkpoint(run: Path | str) -> Checkpoint:
@@ -112,6 +92,12 @@ class Classifier:
         """Backbones whose weights are random: the scores mean nothing yet."""
         return next(iter(self.models.values())).untrained
 
+    @property
+    def sampling(self) -> str:
+        """How the run's videos were sampled, one of `extract.sampling.SAMPLINGS`."""
+        name: str = self._features["sampling"]["name"]
+        return name
+
     def predict(self, media: Iterable[Path | str]) -> list[Prediction]:
         """Judge files, folders and manifests; a prediction a file, in the order in which they were given.
 
@@ -136,29 +122,27 @@ class Classifier:
             waiting: dict[int, Prediction] = {}
             following = 0
             for index, row in flow.rows(entries, Stopwatch()):
-                waiting[index] = _failed(row) if isinstance(row, Failure) else self._judged(row)
+                if isinstance(row, Failure):
+                    waiting[index] = _failed(row)
+                else:
+                    (waiting[index],) = self._judged([self._extracted(row)])
                 while following in waiting:
                     yield waiting.pop(following)
                     following += 1
 
     def predict_cache(self, cache: Cache) -> list[Prediction]:
         """Judge all media of a cache, labelled or not; its failures keep their reasons."""
+        return list(self.judge_cache(cache))
+
+    def judge_cache(self, cache: Cache) -> Iterator[Prediction]:
+        """As `predict_cache`, each as soon as it is judged: a block of media is in memory at a time.
+
+        Raises `MismatchError` for a cache of other features, `CacheError` for a damaged one.
+        """
         self.refuse_other_features(cache.settings)
-        ids, kinds, durations = (cache.media[name] for name in ("id", "kind", "duration_seconds"))
-        scores = np.full(len(ids), np.nan)
-        for kind, model in self.models.items():
-            if len(of_kind := np.flatnonzero(kinds == kind)):
-                features, _ = open_features(cache, of_kind, model.settings)
-                scores[of_kind] = scores_of(logits_of(model.head, features, torch.arange(len(of_kind))))
-        offset = cache.offset("slowfast")
-        times = np.stack([cache.rows("slowfast", f"{name}_seconds") for name in ("start", "end")], axis=1)  # (S, 2)
-        judged = [
-            self._prediction(
-                str(ids[i]), str(kinds[i]), float(scores[i]), float(durations[i]), times[offset[i] : offset[i + 1]]
-            )
-            for i in range(len(ids))
-        ]
-        return judged + [_failed(failure) for failure in cache.failures]
+        for block in self._blocks(cache):
+            yield from self._judged(block)
+        yield from map(_failed, cache.failures)
 
     def refuse_other_features(self, settings: dict[str, Any]) -> None:
         """Raise `MismatchError` that names every field in which features of these settings differ from the run's."""
@@ -170,53 +154,79 @@ class Classifier:
                 "train on such features."
             )
 
-    def _judged(self, item: Item) -> Prediction:
-        score, media = np.nan, item.media
-        if model := self.models.get(media.kind):
-            arrays = {name: item.array(*name.split("/")) for name in model.streams}
-            lengths = {name: np.array([len(rows)]) for name, rows in arrays.items()}
-            features = build_features(arrays, lengths, ids=np.array([media.id], dtype=object))
-            score = float(scores_of(logits_of(model.head, features, torch.tensor([0])))[0])
-        times = np.stack([item.slowfast_start_seconds, item.slowfast_end_seconds], axis=1)  # (S, 2)
-        return self._prediction(media.id, media.kind, score, media.duration_seconds, times)
+    @property
+    def _arrays(self) -> list[str]:
+        """The arrays of a cache that are needed."""
+        return sorted({name for model in self.models.values() for name in model.streams} | set(TIMES))
 
-    def _prediction(self, id: str, kind: str, score: float, duration_seconds: float, times: np.ndarray) -> Prediction:
-        """`times` (S, 2): start and end of the video's windows in seconds. Sampling makes one, which is the video."""
-        model = self.models.get(kind)
+    def _blocks(self, cache: Cache) -> Iterator[list[Extracted]]:
+        """A cache's media in their order, as many at a time as `BLOCK_ROWS` allows."""
+        offsets = {stream: cache.offset(stream) for stream in STREAMS}
+        columns = list(zip(*(cache.media[name].tolist() for name in ("id", "kind", "duration_seconds")), strict=True))
+        longest = np.max([np.diff(offset) for offset in offsets.values()], axis=0)  # (N,)
+        for block in blocks(longest):
+            videos = np.arange(block.start, block.stop)
+            arrays = {}
+            for name in self._arrays:
+                stream, _, array = name.partition("/")
+                within = offsets[stream][videos[1:]] - offsets[stream][block.start]
+                arrays[name] = np.split(cache.rows(stream, array, videos=videos), within)
+            yield [
+                Extracted(
+                    id=id,
+                    kind=kind,
+                    duration_seconds=duration,
+                    rows={name: of_block[i] for name, of_block in arrays.items()},
+                )
+                for i, (id, kind, duration) in enumerate(columns[block])
+            ]
+
+    def _extracted(self, item: Item) -> Extracted:
+        return Extracted(
+            id=item.media.id,
+            kind=item.media.kind,
+            duration_seconds=item.media.duration_seconds,
+            rows={name: item.array(*name.split("/")) for name in self._arrays},
+        )
+
+    def _judged(self, block: Sequence[Extracted]) -> Iterator[Prediction]:
+        scores = np.full(len(block), np.nan)
+        for kind, model in self.models.items():
+            of_kind = [i for i, file in enumerate(block) if file.kind == kind]
+            scores[of_kind] = score_pieces(model, [block[i].rows for i in of_kind], ids=[block[i].id for i in of_kind])
+        for file, score in zip(block, scores.tolist(), strict=True):
+            yield self._prediction(file, score)
+
+    def _prediction(self, file: Extracted, score: float) -> Prediction:
+        model = self.models.get(file.kind)
         if model is None:
-            told = f"an {kind}" if kind == IMAGE else f"a {kind}"
-            return _not_judged(id, NO_HEAD, f"{told}, and no run for {kind}s was given (--also RUN)")
+            told = f"an {file.kind}" if file.kind == IMAGE else f"a {file.kind}"
+            return not_judged(file.id, NO_HEAD, f"{told}, and no run for {file.kind}s was given (--also RUN)")
         return Prediction(
-            id=id,
-            kind=kind,
+            id=file.id,
+            kind=file.kind,
             score=score,
             calibrated=float(model.calibration.apply(np.array([score]))[0]),
             threshold=model.best_threshold,
             is_harmful=score >= model.best_threshold,
-            duration_seconds=duration_seconds,
-            windows=tuple(Window(start_seconds=start, end_seconds=end, score=score) for start, end in times.tolist()),
+            duration_seconds=file.duration_seconds,
+            windows=self._windows(model, file, score),
             reason="",
             message="",
         )
 
+    def _windows(self, model: Checkpoint, file: Extracted, score: float) -> tuple[Window, ...]:
+        """Each with the head's score of it alone; that of `uniform` sampling is the video, with its `score`."""
+        starts, ends = file.rows[WINDOW_START], file.rows[WINDOW_END]
+        scores = np.full(len(starts), score)
+        if self.sampling == WINDOWS:
+            scores = score_pieces(model, cut_windows(file.rows, model.streams), ids=[file.id] * len(starts))
+        columns = (starts.tolist(), ends.tolist(), scores.tolist())
+        return tuple(Window(start_seconds=s, end_seconds=e, score=p) for s, e, p in zip(*columns, strict=True))
+
 
 def _failed(failure: Failure) -> Prediction:
-    return _not_judged(failure.id, failure.reason, failure.message)
-
-
-def _not_judged(id: str, reason: str, message: str) -> Prediction:
-    return Prediction(
-        id=id,
-        kind="",
-        score=None,
-        calibrated=None,
-        threshold=None,
-        is_harmful=None,
-        duration_seconds=None,
-        windows=(),
-        reason=reason,
-        message=message,
-    )
+    return not_judged(failure.id, failure.reason, failure.message)
 
 
 def _extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) -> ExtractSettings:
@@ -229,7 +239,7 @@ def _extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) ->
             f"{clip_model.removeprefix(LOCAL_MODEL)[:12]}…; say where it lies: --clip-model local-dir:PATH"
         )
     asked = {
-        "frames": held["sampling"]["frames"],
+        **_sampling_fields(held.get("sampling"), path),
         "store": held["store"],
         "clip_model": clip_model,
         "clip_weights": model.features["clip_weights"],
@@ -237,3 +247,15 @@ def _extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) ->
         "slowfast_weights": model.features["slowfast_weights"],
     }
     return ExtractSettings(**asked | changes)
+
+
+def _sampling_fields(held: Any, path: Path) -> dict[str, Any]:
+    """The fields of `ExtractSettings` that sample as the cache's settings say."""
+    if isinstance(held, dict) and held.get("name") in SAMPLING_FIELDS:
+        fields = {name: held.get(name) for name in SAMPLING_FIELDS[held["name"]]}
+        if all(isinstance(value, int | float) for value in fields.values()):
+            return {"sampling": held["name"], **fields}
+    raise MismatchError(
+        f"{path}: its features are sampled as {held!r}, which this Haechi cannot do; use the program that made them, "
+        "or train on features of `haechi extract`"
+    )

@@ -24,6 +24,11 @@ SOME_NOT_JUDGED = 3
 @click.option("--slowfast-weights", help="Where the run's SlowFast weights lie now.")
 @compute_options
 @decoding_options
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw the scores over time of the first 20 videos as a PNG; for runs on --sampling windows.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a file, each on a line.")
 @click.pass_context
 def predict(
@@ -35,6 +40,7 @@ def predict(
     media: tuple[str, ...],
     cache: Path | None,
     follow_symlinks: bool,
+    timeline: Path | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -43,6 +49,10 @@ def predict(
     MEDIA are files, folders, manifests, or - for paths on standard input. What the run was trained on says how they are
     sampled and which weights they need; weights that have moved are named by the flags. A run is for videos or for
     images; with --also each file is judged by the head for its kind.
+
+    A run on --sampling windows gives every window of a video a score too, and the most harmful moment. A video that is
+    not harmful as a whole and has a window that reaches the threshold is a "harmful moment": look there. The threshold
+    was chosen on whole videos, so of many windows some reach it by chance.
 
     Exit status 0: all are judged. 3: some could not be, each with its reason.
     """
@@ -65,11 +75,18 @@ def predict(
     classifier = Classifier.load(*runs, **{name: value for name, value in flags.items() if value is not None})
     if classifier.untrained:
         console.print(untrained_warning(classifier.untrained))
+    timelines = None
+    if timeline is not None:
+        from predict.timeline import Timelines
+
+        timelines = Timelines(timeline, classifier)
     table = Table()
     num_failed = 0
     with progress_bar(console) as bar:
         if cache is not None:
-            predictions = iter(classifier.predict_cache(Cache.open(cache)))
+            opened = Cache.open(cache)
+            bar.start(len(opened.media["id"]) + len(opened.failures), "judge a cache")
+            predictions = classifier.judge_cache(opened)
         else:
             names = [name for each in media for name in (lines(sys.stdin) if each == "-" else [each])]
             entries, notices = gather(names, follow_symlinks=follow_symlinks)
@@ -81,14 +98,17 @@ def predict(
             )
         for prediction in predictions:
             num_failed += bool(prediction.reason)
-            if cache is None:
-                bar.advance(failed=bool(prediction.reason))
+            bar.advance(failed=bool(prediction.reason))
+            if timelines is not None:
+                timelines.add(prediction)
             if as_json:
                 click.echo(json_line(prediction))
             else:
                 table.add(prediction)
     if not as_json:
         table.show(Console(highlight=False, emoji=False))
+    if timelines is not None:
+        show_notices(console, timelines.draw())
     if num_failed:
         ctx.exit(SOME_NOT_JUDGED)
 

@@ -11,53 +11,62 @@ from rich.table import Table as RichTable
 
 from cache.errors import visible
 from cache.schema import HARMFUL, LABEL_NAMES, SAFE
-from predict.classifier import Prediction
+from predict.clock import clock
+from predict.prediction import HARMFUL_MOMENT, Prediction, Window
 
-NOT_JUDGED = "not judged"
-
-
-def decision(prediction: Prediction) -> str:
-    """`harmful`, `safe`, or that it was not judged."""
-    if prediction.is_harmful is None:
-        return NOT_JUDGED
-    return LABEL_NAMES[HARMFUL if prediction.is_harmful else SAFE]
+STYLES = {LABEL_NAMES[HARMFUL]: "bold red", HARMFUL_MOMENT: "red", LABEL_NAMES[SAFE]: "green"}
 
 
 def json_line(prediction: Prediction) -> str:
-    """One line of JSON, all of the prediction and the decision in a word."""
-    return json.dumps({**asdict(prediction), "decision": decision(prediction)}, allow_nan=False)
+    """One line of JSON: all of the prediction, its most harmful moment, and the decision in words."""
+    moment = prediction.moment and asdict(prediction.moment)
+    return json.dumps({**asdict(prediction), "moment": moment, "decision": prediction.decision}, allow_nan=False)
+
+
+def moment_text(moment: Window) -> str:
+    """As `0.931 at 1:02:10`."""
+    return f"{moment.score:.3f} at {clock(moment.start_seconds)}"
 
 
 class Table:
     """A line a file, and below it how many were decided how."""
 
     def __init__(self) -> None:
-        self._rows = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-        self._rows.add_column("score", justify="right")
-        self._rows.add_column("calibrated", justify="right")
-        self._rows.add_column("decision", no_wrap=True)
-        self._rows.add_column("file", overflow="fold")
+        self._rows: list[tuple[str, str, str, str, str]] = []
+        self._has_windows = False
         self._counts: Counter[str] = Counter()
         self._thresholds: dict[str, float] = {}
 
     def add(self, prediction: Prediction) -> None:
         """Take a file's line."""
-        word = decision(prediction)
+        word = prediction.decision
         self._counts[word] += 1
-        style = {LABEL_NAMES[HARMFUL]: "bold red", LABEL_NAMES[SAFE]: "green"}.get(word, "yellow")
+        decision = f"[{STYLES.get(word, 'yellow')}]{word}[/]"
         name = escape(visible(prediction.id))
         if prediction.score is None or prediction.calibrated is None or prediction.threshold is None:
             name += f"\n[yellow]{escape(prediction.reason)}[/]: {escape(visible(prediction.message))}"
-            self._rows.add_row("", "", f"[{style}]{word}[/]", name)
-        else:
-            self._thresholds[prediction.kind] = prediction.threshold
-            self._rows.add_row(f"{prediction.score:.3f}", f"{prediction.calibrated:.3f}", f"[{style}]{word}[/]", name)
+            self._rows.append(("", "", "", decision, name))
+            return
+        self._thresholds[prediction.kind] = prediction.threshold
+        self._has_windows |= len(prediction.windows) > 1
+        moment = moment_text(prediction.moment) if prediction.moment else ""
+        self._rows.append((f"{prediction.score:.3f}", f"{prediction.calibrated:.3f}", moment, decision, name))
 
     def show(self, console: Console) -> None:
-        """Print all lines and the counts."""
-        console.print(self._rows)
+        """Print all lines and the counts; the most harmful moments where a file has more than one window."""
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("score", justify="right")
+        table.add_column("calibrated", justify="right")
+        if self._has_windows:
+            table.add_column("moment", no_wrap=True)
+        table.add_column("decision", no_wrap=True)
+        table.add_column("file", overflow="fold")
+        for score, calibrated, moment, decision, name in self._rows:
+            table.add_row(score, calibrated, *([moment] if self._has_windows else []), decision, name)
+        console.print(table)
         told = ", ".join(f"{count} {word}" for word, count in self._counts.items())
         least = ", ".join(f"{threshold:.3f} of {kind}s" for kind, threshold in self._thresholds.items())
-        console.print(
-            f"{self._counts.total()} files: {told}" + (f" (harmful: a score of at least {least})" if least else "")
-        )
+        words = [f"harmful: a score of at least {least}"] if least else []
+        if HARMFUL_MOMENT in self._counts:
+            words.append(f"{HARMFUL_MOMENT}: of a window alone, not of the whole")
+        console.print(f"{self._counts.total()} files: {told}" + (f" ({'; '.join(words)})" if words else ""))

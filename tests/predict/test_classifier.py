@@ -12,7 +12,8 @@ import pytest
 from cache.errors import HaechiError
 from cache.reader import Cache
 from extract.settings import SettingsError
-from predict.classifier import Classifier, MismatchError, Prediction
+from predict.classifier import Classifier, MismatchError
+from predict.prediction import Prediction
 from tests.predict.conftest import call, flags
 from train.errors import TrainError
 

@@ -1,0 +1,11 @@
+"""Times in a video, as a player shows them."""
+
+import math
+
+
+def clock(seconds: float) -> str:
+    """`m:ss`, or `h:mm:ss` from an hour on: the second that has begun."""
+    minutes, second = divmod(math.floor(abs(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    sign = "-" if seconds < 0 else ""
+    return f"{sign}{hours}:{minute:02d}:{second:02d}" if hours else f"{sign}{minute}:{second:02d}"
