@@ -56,6 +56,7 @@ def export_onnx(checkpoint: Checkpoint, path: Path) -> None:
     """Write the head to `path`, whole or not at all; numbers of videos and rows are free.
 
     The file's metadata says what is needed to use it: `threshold` (harmful: score >= it), `calibration`, `inputs`,
+    `max_rows` (of the first input: a longer video is thinned to so many, evenly spaced, first and last included),
     `fingerprint` and `settings_json` of the features (see cache_schema.md), `untrained`.
 
     Raises `ModuleNotFoundError` without the packages of the extra `export`, `OSError` where it cannot be written.
@@ -100,6 +101,7 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
         "threshold": repr(checkpoint.best_threshold),
         "calibration": json.dumps(asdict(checkpoint.calibration)),
         "inputs": json.dumps(inputs_of(checkpoint)),
+        "max_rows": str(checkpoint.settings.max_rows),
         "fingerprint": checkpoint.fingerprint,
         "settings_json": json.dumps(checkpoint.features["settings"], sort_keys=True),
         "untrained": json.dumps(checkpoint.untrained),

@@ -50,7 +50,9 @@ def score_pieces(model: Checkpoint, pieces: Sequence[Piece], *, ids: Sequence[st
     for block in blocks(longest):
         arrays = {name: np.concatenate([piece[name] for piece in pieces[block]]) for name in model.streams}
         lengths = {name: np.array([len(piece[name]) for piece in pieces[block]]) for name in model.streams}
-        features = build_features(arrays, lengths, ids=np.array(ids[block], dtype=object))
+        features = build_features(
+            arrays, lengths, ids=np.array(ids[block], dtype=object), max_rows=model.settings.max_rows
+        )
         scores[block] = scores_of(logits_of(model.head, features, torch.arange(len(features))))
     return scores
 

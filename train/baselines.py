@@ -11,11 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from train.features import Features
+from train.features import Features, batches_of
 from train.head import Pooled, Regression, pool
 from train.stream import Stream
 
-POOL_BATCH_SIZE = 256
+POOL_BATCH_SIZE, POOL_BATCH_ROWS = 256, 256 * 32  # videos, and their rows, padding included
 
 # So many videos fit the regression at most: ten for each weight that CLIP and the logits give it, in 0.3 GB of float64
 # however large the cache.
@@ -119,6 +119,8 @@ def _thinned(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _pooled(features: Features | Stream, rows: np.ndarray) -> Iterator[tuple[Pooled, Tensor]]:
     """The videos of `rows` (n,), ascending, in batches: their rows pooled, and their constant part (B, V)."""
-    for part in features.windows(list(torch.split(torch.from_numpy(rows), POOL_BATCH_SIZE))):
+    index = torch.from_numpy(rows)
+    parts = batches_of(index, features.lengths, max_videos=POOL_BATCH_SIZE, max_rows=POOL_BATCH_ROWS)
+    for part in features.windows(parts):
         of_rows, constant, mask = features.batch(part)
         yield pool(of_rows, mask), constant

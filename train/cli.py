@@ -61,6 +61,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     type=click.Choice(SLOWFAST_CHOICES),
     help="What to use of SlowFast: the features before its classifier, its Kinetics logits, or nothing.",
 )
+@_setting("--max-rows", type=click.IntRange(min=1), help="Of a longer video the head sees so many rows, evenly spaced.")
 @_setting(
     "--regression/--no-regression",
     field="regression",

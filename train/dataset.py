@@ -60,14 +60,21 @@ def open_features(cache: Cache, videos: np.ndarray, settings: TrainSettings) -> 
 
     Reads no features yet.
     """
-    widths, lengths = {}, {}
+    widths, in_cache = {}, {}
     for name in stream_names(settings):
         stream, _, array = name.partition("/")
         widths[name] = int(cache.settings[stream]["widths"][array])
-        lengths[name] = np.diff(cache.offset(stream))[videos]
+        in_cache[name] = np.diff(cache.offset(stream))[videos]
     row_width, *constant_width = widths.values()
     ids = cache.media["id"][videos]
-    features = Stream(cache=cache, ids=ids, videos=videos, lengths=lengths, widths=(row_width, sum(constant_width)))
+    features = Stream(
+        cache=cache,
+        ids=ids,
+        videos=videos,
+        in_cache=in_cache,
+        max_rows=settings.max_rows,
+        widths=(row_width, sum(constant_width)),
+    )
     return features, widths
 
 

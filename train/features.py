@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,60 +14,129 @@ from train.errors import TrainError
 FRAME_STREAM = "clip/features"
 
 
+class FeaturesError(TrainError):
+    """Videos that cannot be trained on: `problems` has a line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(
+            f"features that cannot be trained on:\n{bullet_list(problems)}\n"
+            "leave the stream out (--no-clip, --slowfast none), or extract these files again"
+        )
+        self.problems = problems
+
+
 @dataclass(frozen=True, kw_only=True)
 class Features:
     """What the head sees of N videos, in memory.
 
     What is the same on every row of a video is kept once a video. Rows stay in the cache's storage type until they are
-    put in a batch: the input of Model 4 at the report's size takes 133 MB so, instead of 384.
+    put in a batch: the input of Model 4 at the report's size takes 133 MB so, instead of 384. Videos stand one behind
+    the other without padding, which a batch gets only up to its own longest video.
     """
 
     rows: Tensor
-    """(N, T, F) float16 or float32: frames, or windows where CLIP is off. Padded with zeros behind a shorter video's
-    last row."""
-    mask: Tensor
-    """(N, T) bool: True on real rows."""
+    """(ΣT, F) float16 or float32: frames, or windows where CLIP is off."""
+    lengths: np.ndarray
+    """(N,) int64: how many rows each video has."""
     constant: Tensor
     """(N, V) float32: the same on every row of the video. V is 0 where there is no such part."""
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.lengths)
 
     @property
     def num_rows(self) -> int:
         """T, the rows of the longest video."""
-        return self.rows.shape[1]
+        return int(self.lengths.max())
 
     @property
     def widths(self) -> tuple[int, int]:
         """F and V."""
-        return self.rows.shape[2], self.constant.shape[1]
+        return self.rows.shape[1], self.constant.shape[1]
 
     def windows(self, parts: list[Tensor]) -> Iterator[Tensor]:
         """Each of `parts`, int64 indices of videos, when `batch` can serve it: here at once (see `Stream`)."""
         return iter(parts)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The videos of `index` (B,) int64: rows (B, T, F) float32, constant (B, V) float32, mask (B, T) bool."""
-        return self.rows[index].float(), self.constant[index], self.mask[index]
+        """The videos of `index` (B,) int64: rows (B, T, F) float32, constant (B, V) float32, mask (B, T) bool.
+
+        T is that of the batch's longest video; behind a shorter one's last row are zeros, where the mask is False.
+        """
+        if self._stacked is not None:
+            rows = self._stacked[index].float()
+            return rows, self.constant[index], rows.new_ones(rows.shape[:2], dtype=torch.bool)
+        ends = self._ends[index]  # (B,)
+        lengths = torch.diff(self._ends, prepend=self._ends.new_zeros(1))[index]
+        steps = torch.arange(int(lengths.max()), device=index.device)  # (T,)
+        mask = steps < lengths.unsqueeze(1)
+        places = torch.where(mask, (ends - lengths).unsqueeze(1) + steps, 0)  # (B, T)
+        rows = self.rows[places].float().masked_fill_(~mask.unsqueeze(2), 0)
+        return rows, self.constant[index], mask
+
+    @cached_property
+    def _stacked(self) -> Tensor | None:
+        """(N, T, F), not copied, where all videos have as many rows."""
+        is_even = len(self) > 0 and bool((self.lengths == self.lengths[0]).all())
+        return self.rows.view(len(self), -1, self.rows.shape[1]) if is_even else None
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """(N,) int64, where the rows are: behind each video's last."""
+        return torch.from_numpy(np.cumsum(self.lengths)).to(self.rows.device)
 
     def to(self, device: torch.device) -> "Features":
         """The same features in the device's memory."""
-        return Features(rows=self.rows.to(device), mask=self.mask.to(device), constant=self.constant.to(device))
+        return Features(rows=self.rows.to(device), lengths=self.lengths, constant=self.constant.to(device))
 
 
 def build_features(
-    arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray], *, ids: np.ndarray, num_rows: int | None = None
+    arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray], *, ids: np.ndarray, max_rows: int
 ) -> Features:
     """Join the streams of N videos into the head's input.
 
     `arrays[name]` is (ΣT, width): the videos' rows one after another, `lengths[name]` (N,) of them for each video;
     the names are those of `stream_names`. With CLIP, a row of the input is a frame, and SlowFast is constant: the mean
-    of the video's windows (`uniform` sampling has one). Without CLIP, a row is a window. Videos are padded to
-    `num_rows`; None: to the longest. Where all have as many, the rows are not copied.
+    of the video's windows (`uniform` sampling has one). Without CLIP, a row is a window. Of a video with more than
+    `max_rows` rows, so many are taken, evenly spaced. Where none has more, rows are not copied.
 
-    Raises `TrainError` that lists the videos without frames or windows, and those with NaN or infinite features.
+    Raises `FeaturesError` that lists the videos without frames or windows, and those with NaN or infinite features.
     """
+    if problems := _problems(arrays, lengths, ids):
+        raise FeaturesError(problems)
+    main, *repeated = arrays
+    rows, kept = arrays[main], np.minimum(lengths[main], max_rows)
+    if (lengths[main] > max_rows).any():
+        starts = np.cumsum(lengths[main]) - lengths[main]  # (N,)
+        chosen = [start + thinned(length, max_rows) for start, length in zip(starts, lengths[main], strict=True)]
+        rows = rows[np.concatenate(chosen)]
+    constant = np.zeros((len(ids), 0), dtype=np.float32)
+    for name in repeated:
+        start = np.cumsum(lengths[name]) - lengths[name]  # (N,)
+        total = np.add.reduceat(arrays[name].astype(np.float32), start)  # (ΣS, V) -> (N, V)
+        constant = (total / lengths[name][:, None]).astype(np.float32)
+    return Features(rows=torch.from_numpy(rows), lengths=kept.astype(np.int64), constant=torch.from_numpy(constant))
+
+
+def joined(parts: list[Features]) -> Features:
+    """The videos of all parts, in their order; of one part, itself."""
+    if len(parts) == 1:
+        return parts[0]
+    return Features(
+        rows=torch.cat([part.rows for part in parts]),
+        lengths=np.concatenate([part.lengths for part in parts]),
+        constant=torch.cat([part.constant for part in parts]),
+    )
+
+
+def thinned(num_rows: int, max_rows: int) -> np.ndarray:
+    """Which of a video's rows the head sees, ascending: all, or `max_rows` evenly spaced, first and last included."""
+    if num_rows <= max_rows:
+        return np.arange(num_rows)
+    return np.arange(max_rows) * (num_rows - 1) // max(max_rows - 1, 1)
+
+
+def _problems(arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray], ids: np.ndarray) -> list[str]:
     problems = []
     for name, rows in arrays.items():
         what = "frames" if name == FRAME_STREAM else "windows"
@@ -74,22 +144,18 @@ def build_features(
         bad_row = ~np.isfinite(rows).all(axis=1)  # (ΣT,)
         owner = np.repeat(np.arange(len(ids)), lengths[name])  # (ΣT,)
         problems += [f"{id!r}: NaN or infinite values in /{name}" for id in ids[np.unique(owner[bad_row])]]
-    if problems:
-        raise TrainError(
-            f"features that cannot be trained on:\n{bullet_list(problems)}\n"
-            "leave the stream out (--no-clip, --slowfast none), or extract these files again"
-        )
-    main, *repeated = arrays
-    longest = num_rows or int(lengths[main].max())
-    mask = np.arange(longest) < lengths[main][:, None]  # (N, T)
-    if mask.all():
-        rows = arrays[main].reshape(*mask.shape, -1)  # (N, T, F)
-    else:
-        rows = np.zeros((*mask.shape, arrays[main].shape[1]), dtype=arrays[main].dtype)
-        rows[mask] = arrays[main]  # both run video by video, row by row
-    constant = np.zeros((len(ids), 0), dtype=np.float32)
-    for name in repeated:
-        start = np.cumsum(lengths[name]) - lengths[name]  # (N,)
-        total = np.add.reduceat(arrays[name].astype(np.float32), start)  # (ΣS, V) -> (N, V)
-        constant = (total / lengths[name][:, None]).astype(np.float32)
-    return Features(rows=torch.from_numpy(rows), mask=torch.from_numpy(mask), constant=torch.from_numpy(constant))
+    return problems
+
+
+def batches_of(index: Tensor, lengths: np.ndarray, *, max_videos: int, max_rows: int) -> list[Tensor]:
+    """`index` (n,) int64 cut into batches, in its order: of at most `max_videos`, and of at most `max_rows` rows when
+    padded to the longest of them, or of one video. `lengths` (N,) are those of the features.
+    """
+    batches, start, longest = [], 0, 0
+    for i, length in enumerate(lengths[index.cpu().numpy()].tolist()):
+        longest = max(longest, length)
+        number = i + 1 - start
+        if i > start and (number > max_videos or number * longest > max_rows):
+            batches.append(index[start:i])
+            start, longest = i, length
+    return [*batches, index[start:]]

@@ -6,7 +6,7 @@ Its shuffle is the same for features in memory and streamed ones, so that both g
     windows: whole pieces, drawn each epoch    pieces 0 and 3        pieces 1 and 2 …       about `WINDOW_PIECES` each
     batches: cut from a shuffled window        ▪▪▪▪ ▪▪▪▪ ▪▪▪▪        ▪▪▪▪ ▪▪▪▪ …
 
-Up to one window (16,384 training videos) that is a plain shuffle of all.
+Up to one window (16,384 training videos of 32 rows) that is a plain shuffle of all.
 """
 
 import math
@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from train.baselines import fit_regression
 from train.errors import TrainError
-from train.features import Features
+from train.features import Features, batches_of
 from train.head import Head
 from train.loss import Loss
 from train.metrics import metrics_at
@@ -32,10 +32,12 @@ from train.split import Split
 from train.stream import Stream
 from train.threshold import Choice, Threshold, choose_threshold, threshold_table
 
-SCORE_BATCH_SIZE = 256  # no gradients are kept, so evaluation takes larger batches
+# No gradients are kept, so evaluation takes larger batches: of videos, and of their rows, padding included.
+SCORE_BATCH_SIZE, SCORE_BATCH_ROWS = 256, 256 * 32
 
 PIECE_VIDEOS = 256  # in one place of the cache: a few large reads
-WINDOW_PIECES = 64  # as many places as are mixed; two windows of Model 4's input take 1.1 GB
+WINDOW_PIECES = 64  # as many places as are mixed
+WINDOW_ROWS = 64 * 256 * 32  # of longer videos fewer: two windows of Model 4's input take 1.1 GB
 
 FEWEST_CYCLE_STEPS = 4  # of fewer, the share in which OneCycleLR raises the learning rate is less than one
 
@@ -72,13 +74,12 @@ def pos_weight_of(labels: np.ndarray, settings: TrainSettings) -> float:
     return float((labels == 0).sum() / (labels == 1).sum())
 
 
-def shuffled_windows(rows: Tensor, *, generator: torch.Generator) -> list[Tensor]:
+def shuffled_windows(rows: Tensor, *, num_windows: int, generator: torch.Generator) -> list[Tensor]:
     """`rows` (n,), ascending, cut into pieces, and those in random order into windows; each window is ascending.
 
     Windows hold as many pieces as each other, or one more: none is left with a single video.
     """
     pieces = torch.split(rows, PIECE_VIDEOS)
-    num_windows = math.ceil(len(pieces) / WINDOW_PIECES)
     if num_windows == 1:
         return [rows]
     order = torch.randperm(len(pieces), generator=generator)
@@ -96,9 +97,15 @@ def shuffled_batches(rows: Tensor, *, batch_size: int, generator: torch.Generato
     return batches
 
 
-def num_steps_of(num_videos: int, *, batch_size: int) -> int:
+def num_windows_of(lengths: np.ndarray) -> int:
+    """Into how many windows training videos of so many rows, `lengths` (n,), are cut; none is a piece alone."""
+    num_pieces = math.ceil(len(lengths) / PIECE_VIDEOS)
+    by_rows = min(num_pieces // 2, math.ceil(int(lengths.sum()) / WINDOW_ROWS))
+    return max(math.ceil(num_pieces / WINDOW_PIECES), by_rows)
+
+
+def num_steps_of(num_videos: int, *, batch_size: int, num_windows: int) -> int:
     """Steps of an epoch; where it has several windows, the most that it can take."""
-    num_windows = math.ceil(math.ceil(num_videos / PIECE_VIDEOS) / WINDOW_PIECES)
     if num_windows == 1:
         return max(1, math.ceil(num_videos / batch_size) - (num_videos % batch_size == 1))
     return math.ceil(num_videos / batch_size) + num_windows - 1
@@ -112,8 +119,8 @@ def logits_of(head: Head, features: Features | Stream, rows: Tensor) -> Tensor:
     """
     head.eval()
     with torch.no_grad():
-        batches = features.windows(list(torch.split(rows, SCORE_BATCH_SIZE)))
-        return torch.cat([head(*features.batch(batch)) for batch in batches])
+        batches = batches_of(rows, features.lengths, max_videos=SCORE_BATCH_SIZE, max_rows=SCORE_BATCH_ROWS)
+        return torch.cat([head(*features.batch(batch)) for batch in features.windows(batches)])
 
 
 def scores_of(logits: Tensor) -> np.ndarray:
@@ -149,7 +156,8 @@ def passes(
     if head.regression is not None:
         regression = fit_regression(features, labels, rows, pos_weight=settings.pos_weight)
         head.regression.load_state_dict(regression.state_dict())
-    num_steps = num_steps_of(len(rows), batch_size=settings.batch_size)
+    num_windows = num_windows_of(features.lengths[rows])
+    num_steps = num_steps_of(len(rows), batch_size=settings.batch_size, num_windows=num_windows)
     scheduler = _scheduler(optimizer, settings, num_steps=settings.epochs * num_steps)
     averaged = _averaged(head, settings, num_steps=num_steps)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -158,7 +166,7 @@ def passes(
         head.train()
         loss_sum = torch.zeros((), device=device)
         dropout_seed = int(torch.randint(1 << 62, (), generator=generator))
-        windows = shuffled_windows(train_rows, generator=generator)
+        windows = shuffled_windows(train_rows, num_windows=num_windows, generator=generator)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(dropout_seed)
             for window in features.windows(windows):

@@ -61,6 +61,10 @@ class TrainSettings:
     """Whether the head sees the CLIP embedding of each frame."""
     slowfast: str = "logits"
     """What it sees of SlowFast: the `pooled` features, the Kinetics `logits`, or `none`."""
+    max_rows: int = 512
+    """Rows of a video that the head sees, at most: of a longer one so many, evenly spaced. Attention is quadratic in
+    rows, and a head that does not know their order sees in fewer of them the same, more coarsely. Our choice: 16 times
+    the report's."""
     regression: bool = False
     """Whether the head starts as a logistic regression on pooled features, and learns what that misses; the report's
     does not."""
@@ -120,6 +124,7 @@ class TrainSettings:
             ("media", self.media in KINDS, f"one of {', '.join(KINDS)}"),
             ("clip", isinstance(self.clip, bool), "true or false"),
             ("slowfast", self.slowfast in SLOWFAST_CHOICES, f"one of {', '.join(SLOWFAST_CHOICES)}"),
+            ("max_rows", _is_whole(self.max_rows, 1, 1 << 20), "a whole number of at least 1"),
             ("regression", isinstance(self.regression, bool), "true or false"),
             ("projection", _is_whole(self.projection, 0, 1 << 16), "a whole number from 0 (none) to 65536"),
             ("num_layers", _is_whole(self.num_layers, 0, 64), "a whole number from 0 (none) to 64"),

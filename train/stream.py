@@ -9,16 +9,19 @@ import torch
 from torch import Tensor
 
 from cache.reader import Cache
-from train.features import Features, build_features
+from train.features import Features, FeaturesError, build_features, joined
 
 CPU = torch.device("cpu")
+
+# Rows of long videos that are read at once, most of them to be dropped: of ViT-B-32 in float16, 0.5 GB.
+READ_ROWS = 1 << 19
 
 
 @dataclass(kw_only=True)
 class Stream:
     """Stands where `Features` of N videos would, with at most two windows of them in memory.
 
-    Batches are equal to the last bit to those of `Features`: videos are padded to the longest of all N.
+    Batches are equal to the last bit to those of `Features`.
     """
 
     cache: Cache
@@ -26,33 +29,62 @@ class Stream:
     """(N,) str"""
     videos: np.ndarray
     """(N,) int64, ascending: where each video stands in the cache's `media`."""
-    lengths: dict[str, np.ndarray]
+    in_cache: dict[str, np.ndarray]
     """Name of a stream, as `clip/features`, -> (N,): how many rows each video has in it."""
+    max_rows: int
+    """The head sees no more of a video."""
     widths: tuple[int, int]
     """F and V, as of `Features`."""
     device: torch.device = CPU
     _part: Tensor = field(init=False)
     _window: Features = field(init=False)
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64, as of `Features`."""
+        lengths: np.ndarray = np.minimum(next(iter(self.in_cache.values())), self.max_rows)
+        return lengths
+
     @property
     def num_rows(self) -> int:
         """T, the rows of the longest video."""
-        return int(next(iter(self.lengths.values())).max())
+        return int(self.lengths.max())
 
     @property
     def num_bytes(self) -> int:
         """What `load` would take."""
         row_width, constant_width = self.widths
-        row_bytes: int = row_width * np.dtype(self.cache.settings["store"]).itemsize + 1  # the byte of the mask
-        return len(self.ids) * (self.num_rows * row_bytes + constant_width * 4)
+        row_bytes: int = row_width * np.dtype(self.cache.settings["store"]).itemsize
+        return int(self.lengths.sum()) * row_bytes + len(self) * constant_width * 4
 
     def load(self, part: Tensor | None = None) -> Features:
         """The videos of `part`, ascending int64 indices, or all. Raises as `windows` does."""
-        rows = np.arange(len(self.ids)) if part is None else part.cpu().numpy()
-        arrays = {name: self.cache.rows(*name.split("/"), videos=self.videos[rows]) for name in self.lengths}
-        lengths = {name: of_all[rows] for name, of_all in self.lengths.items()}
-        features = build_features(arrays, lengths, ids=self.ids[rows], num_rows=self.num_rows)
-        return features.to(self.device)
+        chosen = np.arange(len(self)) if part is None else part.cpu().numpy()
+        parts, problems = [], []
+        for block in self._blocks(chosen):
+            try:
+                parts.append(self._build(block))
+            except FeaturesError as error:
+                problems += error.problems
+        if problems:
+            raise FeaturesError(problems)
+        return joined(parts).to(self.device)
+
+    def _blocks(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """`chosen` (n,) in one; where some have rows that the head does not see, cut about every `READ_ROWS` rows."""
+        longest = np.max([of_all[chosen] for of_all in self.in_cache.values()], axis=0)  # (n,)
+        if longest.max() <= self.max_rows:
+            return [chosen]
+        total = np.cumsum(longest)
+        return np.split(chosen, np.flatnonzero(np.diff((total - 1) // READ_ROWS)) + 1)
+
+    def _build(self, chosen: np.ndarray) -> Features:
+        arrays = {name: self.cache.rows(*name.split("/"), videos=self.videos[chosen]) for name in self.in_cache}
+        lengths = {name: of_all[chosen] for name, of_all in self.in_cache.items()}
+        return build_features(arrays, lengths, ids=self.ids[chosen], max_rows=self.max_rows)
 
     def windows(self, parts: list[Tensor]) -> Iterator[Tensor]:
         """Each of `parts`, ascending int64 indices of videos, when `batch` can serve it: until the next is asked for.

@@ -67,6 +67,7 @@ def test_logits_are_the_heads(cache: Path, tmp_path: Path, name: str) -> None:
     assert float(said["threshold"]) == checkpoint.best_threshold
     assert json.loads(said["inputs"]).keys() == inputs.keys()
     assert said["fingerprint"] == opened.fingerprint
+    assert int(said["max_rows"]) == checkpoint.settings.max_rows
     assert "score at least" in done.output
 
 

@@ -33,7 +33,7 @@ def load(
 
 def columns_of(features: Features) -> np.ndarray:
     """(N, D), by hand, of videos without padding."""
-    x = features.rows.double().numpy()  # (N, T, F)
+    x = features.batch(torch.arange(len(features)))[0].double().numpy()  # (N, T, F)
     step = np.abs(np.diff(x, axis=1)).sum(axis=1) / max(x.shape[1] - 1, 1)
     parts = [x.mean(axis=1), x.std(axis=1), step, features.constant.double().numpy()]
     return np.concatenate(parts, axis=1)

@@ -17,6 +17,7 @@ from train.fit import (
     Epoch,
     logits_of,
     num_steps_of,
+    num_windows_of,
     passes,
     pos_weight_of,
     shuffled_batches,
@@ -56,7 +57,9 @@ def test_windows_hold_whole_pieces_of_all_places(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(fit, "WINDOW_PIECES", 3)
     rows = torch.arange(100, 129)  # 8 pieces, the last of a single video
     generator = torch.Generator().manual_seed(0)
-    epochs = [[window.tolist() for window in shuffled_windows(rows, generator=generator)] for _ in range(2)]
+    epochs = [
+        [window.tolist() for window in shuffled_windows(rows, num_windows=3, generator=generator)] for _ in range(2)
+    ]
     for windows in epochs:
         assert len(windows) == 3
         assert sorted(itertools.chain(*windows)) == rows.tolist()
@@ -69,10 +72,21 @@ def test_windows_hold_whole_pieces_of_all_places(monkeypatch: pytest.MonkeyPatch
 
 def test_one_window_is_all_videos_and_draws_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
-    (window,) = shuffled_windows(torch.arange(16_384), generator=generator)
+    (window,) = shuffled_windows(torch.arange(16_384), num_windows=1, generator=generator)
     assert torch.equal(window, torch.arange(16_384))
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())
-    assert len(shuffled_windows(torch.arange(16_385), generator=generator)) == 2
+
+
+@pytest.mark.parametrize(
+    ("num_videos", "num_rows", "expected"),
+    [
+        *[(1, 32, 1), (16_384, 32, 1), (16_384, 1, 1), (16_385, 32, 2), (16_385, 1, 2), (1024, 512, 1), (2048, 512, 2)],
+        *[(256, 1 << 20, 1), (513, 1 << 20, 1), (1024, 1 << 20, 2)],
+    ],
+)
+def test_windows_are_as_many_as_their_rows_need(num_videos: int, num_rows: int, expected: int) -> None:
+    """And hold two pieces at least: BatchNorm cannot train on a last one of a single video."""
+    assert num_windows_of(np.full(num_videos, num_rows)) == expected
 
 
 def test_a_training_split_of_one_more_than_a_batch_trains(tmp_path: Path) -> None:
@@ -90,9 +104,10 @@ def test_steps_are_known_before_the_epoch(num_videos: int, monkeypatch: pytest.M
     monkeypatch.setattr(fit, "PIECE_VIDEOS", 4)
     monkeypatch.setattr(fit, "WINDOW_PIECES", 3)
     generator = torch.Generator().manual_seed(0)
-    windows = shuffled_windows(torch.arange(num_videos), generator=generator)
+    num_windows = num_windows_of(np.ones(num_videos))
+    windows = shuffled_windows(torch.arange(num_videos), num_windows=num_windows, generator=generator)
     taken = sum(len(shuffled_batches(window, batch_size=4, generator=generator)) for window in windows)
-    steps = num_steps_of(num_videos, batch_size=4)
+    steps = num_steps_of(num_videos, batch_size=4, num_windows=num_windows)
     assert taken == steps if len(windows) == 1 else taken <= steps <= taken + len(windows)
 
 
@@ -166,7 +181,8 @@ def rates_of(tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch, **c
     dataset, split = runs.prepare(tmp_path, settings)
     monkeypatch.setattr(torch.optim, "Adam", Watched)
     runs.train(dataset, split, settings)
-    assert len(rates) == settings.epochs * num_steps_of(len(split.rows("train")), batch_size=settings.batch_size)
+    num_videos = len(split.rows("train"))
+    assert len(rates) == settings.epochs * num_steps_of(num_videos, batch_size=settings.batch_size, num_windows=1)
     return rates
 
 
@@ -250,7 +266,7 @@ def test_the_head_learns_what_the_regression_misses() -> None:
     signs = torch.randint(0, 2, (1200, 1, 2), generator=generator) * 2.0 - 1
     rows = torch.cat([signs.expand(-1, 2, -1), torch.zeros(1200, 2, 2)], dim=2)
     rows += 0.3 * torch.randn(rows.shape, generator=generator)
-    features = Features(rows=rows, mask=torch.ones(1200, 2, dtype=torch.bool), constant=torch.zeros(1200, 0))
+    features = Features(rows=rows.flatten(0, 1), lengths=np.full(1200, 2), constant=torch.zeros(1200, 0))
     labels = (signs.prod(dim=2).squeeze(1) > 0).numpy().astype(np.int8)
     split = Split(names=np.repeat(np.array(["train", "val"], dtype=object), [900, 300]), notes=[])
     settings = TrainSettings.of_preset("fast", projection=32, feedforward=32)
@@ -285,7 +301,8 @@ def test_the_test_split_has_no_part_in_choosing(tmp_path: Path) -> None:
     _, expected = runs.train(dataset, split)
     test_rows = split.rows("test")
     dataset.labels[test_rows] = 1 - dataset.labels[test_rows]
-    dataset.features.rows[torch.from_numpy(test_rows)] = float("nan")
+    num_rows = dataset.features.num_rows
+    dataset.features.rows.unflatten(0, (-1, num_rows))[torch.from_numpy(test_rows)] = float("nan")
     _, epochs = runs.train(dataset, split)
     assert plain(epochs) == plain(expected)
 

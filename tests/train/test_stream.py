@@ -117,3 +117,43 @@ def test_videos_that_cannot_be_trained_on_are_named_when_read(tmp_path: Path) ->
     assert next(parts).tolist() == [0, 1, 2, 3]
     with pytest.raises(TrainError, match="'v7': NaN or infinite values in /clip/features"):
         next(parts)
+
+
+def test_videos_of_very_different_lengths_stream_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thinned, read in several blocks, and padded to the longest of each batch alone."""
+    monkeypatch.setattr(stream, "READ_ROWS", 300)
+    lengths = [1, 3, 32, 700] * 10
+    items = [
+        synthetic.item(
+            synthetic.media(f"v{i:02d}", label=i // 2 % 2), seed=i, num_frames=length, shift=0.2 * (i // 2 % 2)
+        )
+        for i, length in enumerate(lengths)
+    ]
+    write_shard(shard_path(tmp_path, 0), items, [], synthetic.provenance())
+    cache = Cache.open(tmp_path)
+    settings = TrainSettings.of_preset("fast", batch_size=4, epochs=2, feedforward=16, projection=16, max_rows=100)
+    states = []
+    for memory_bytes in (None, 0):
+        dataset = load_dataset(cache, settings, memory_bytes=memory_bytes)
+        assert dataset.features.lengths.tolist() == [1, 3, 32, 100] * 10
+        assert isinstance(dataset.features, Features if memory_bytes is None else Stream)
+        result = runs.carry_on(dataset, settings)
+        write_metrics(tmp_path / f"{memory_bytes}.json", metrics_record(result))
+        states.append(result.head.state_dict())
+    assert (tmp_path / "None.json").read_bytes() == (tmp_path / "0.json").read_bytes()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert load_dataset(cache, settings, memory_bytes=0).features.num_bytes == 10 * 136 * 8 * 2 + 40 * 5 * 4
+
+
+def test_videos_that_cannot_be_trained_on_are_all_named_whatever_the_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "READ_ROWS", 50)
+    items = [synthetic.item(synthetic.media(f"v{i}", label=i % 2), seed=i, num_frames=40) for i in range(6)]
+    items[1].clip_features[30, 2] = np.inf
+    items[5].clip_features[0, 0] = np.nan
+    write_shard(shard_path(tmp_path, 0), items, [], synthetic.provenance())
+    with pytest.raises(TrainError, match=r"'v1': NaN or infinite(.|\n)*'v5': NaN or infinite"):
+        load_dataset(Cache.open(tmp_path), TrainSettings(max_rows=10))
