@@ -251,10 +251,11 @@ def _extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) ->
 
 def _sampling_fields(held: Any, path: Path) -> dict[str, Any]:
     """The fields of `ExtractSettings` that sample as the cache's settings say."""
-    if isinstance(held, dict) and held.get("name") in SAMPLING_FIELDS:
-        fields = {name: held.get(name) for name in SAMPLING_FIELDS[held["name"]]}
+    name = held.get("name") if isinstance(held, dict) else None
+    if isinstance(name, str) and name in SAMPLING_FIELDS:
+        fields = {field: held.get(field) for field in SAMPLING_FIELDS[name]}
         if all(isinstance(value, int | float) for value in fields.values()):
-            return {"sampling": held["name"], **fields}
+            return {"sampling": name, **fields}
     raise MismatchError(
         f"{path}: its features are sampled as {held!r}, which this Haechi cannot do; use the program that made them, "
         "or train on features of `haechi extract`"
