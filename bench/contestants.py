@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cache.kinds import VIDEO
 from extract.limits import Limits
 from extract.manifest import Manifest, read_manifest
 from extract.settings import ExtractSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from extract.slots import Output
-    from extract.workers import Decoded, DecodePool
+    from extract.workers import DecodePool
 
 # Decoding processes load this file too: what is heavy is imported where it is needed.
 
@@ -57,12 +58,12 @@ def model(manifest: Manifest, settings: ExtractSettings) -> float:
     compute = Compute.choose(settings)
     backbones = Backbones(settings, compute)
     with _pool(settings) as pool:
-        videos = _decoded(pool, manifest, backbones.outputs)
+        pieces = _decoded(pool, manifest, backbones.outputs)
 
     def run() -> None:
-        queue = backbones.new_queue(VIDEO)
-        for index, video in enumerate(videos):
-            queue.add(index, video)
+        queue = backbones.new_queue()
+        for key, frames in pieces:
+            queue.add(key, frames)
         queue.drain()
 
     with compute.applied():
@@ -78,20 +79,23 @@ def _pool(settings: ExtractSettings) -> "DecodePool":
 
     return DecodePool(
         num_workers=joblib.cpu_count(),
-        num_samples=settings.frames,
+        sampling=settings.sampler,
         limits=Limits.of(settings),
     )
 
 
-def _decoded(pool: "DecodePool", manifest: Manifest, outputs: "list[Output]") -> "list[Decoded]":
+def _decoded(
+    pool: "DecodePool", manifest: Manifest, outputs: "list[Output]"
+) -> "list[tuple[tuple[int, int], list[np.ndarray]]]":
     """Every video's frames in memory."""
-    from extract.workers import Decoded
+    from extract.workers import Piece, Rejected
 
-    videos = []
-    for _, result in pool.run([entry.path for entry in manifest.entries], outputs):
-        assert isinstance(result, Decoded), result
-        videos.append(Decoded(sampled=result.sampled, frames=[array.copy() for array in result.frames]))
-    return videos
+    pieces = []
+    for index, result in pool.run([entry.path for entry in manifest.entries], outputs):
+        assert not isinstance(result, Rejected), result
+        if isinstance(result, Piece):
+            pieces.append(((index, result.attempt), [array.copy() for array in result.frames]))
+    return pieces
 
 
 CONTESTANTS = {"report": report, "model": model, "decode": decode}

@@ -71,6 +71,8 @@ class Run:
     """From command to result."""
     peak_megabytes: float
     """Of the process and all its children together; 0 where it was not watched."""
+    peak_child_megabytes: float
+    """Of the largest of its children, with what it shares; likewise."""
     device_megabytes: list[float]
     """A GPU's memory in use, sampled; empty without a GPU and where it was not watched."""
     told: str
@@ -131,6 +133,7 @@ def run(command: Sequence[str | Path], *, watch: bool = False) -> Run:
     return Run(
         seconds=seconds,
         peak_megabytes=memory.peak_bytes / 1e6 if memory else 0.0,
+        peak_child_megabytes=memory.peak_child_bytes / 1e6 if memory else 0.0,
         device_megabytes=memory.device_megabytes if memory else [],
         told=told,
     )
@@ -143,7 +146,7 @@ class Memory:
     """
 
     def __init__(self, pid: int) -> None:
-        self.peak_bytes = 0
+        self.peak_bytes = self.peak_child_bytes = 0
         self.device_megabytes: list[float] = []
         self._process = psutil.Process(pid)
         self._stopped = threading.Event()
@@ -159,6 +162,7 @@ class Memory:
             with suppress(psutil.NoSuchProcess):
                 family = [self._process, *self._process.children(recursive=True)]
                 self.peak_bytes = max(self.peak_bytes, sum(map(_bytes_of, family)))
+                self.peak_child_bytes = max([self.peak_child_bytes, *map(_own_bytes_of, family[1:])])
             self.device_megabytes += _device_megabytes()
 
 
@@ -170,6 +174,13 @@ def _bytes_of(process: psutil.Process) -> int:
             return int(process.memory_info().rss)
     except psutil.NoSuchProcess:
         pass  # it ended meanwhile
+    return 0
+
+
+def _own_bytes_of(process: psutil.Process) -> int:
+    """Of one process alone, what it shares counted whole."""
+    with suppress(psutil.NoSuchProcess):
+        return int(process.memory_info().rss)
     return 0
 
 

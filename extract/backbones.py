@@ -1,7 +1,7 @@
-"""Both backbones as one thing: load them together, run them on batches of videos, name their settings."""
+"""Both backbones as one thing: load them together, run them on batches of pieces of videos, name their settings."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +9,14 @@ import numpy as np
 import torch
 
 from cache.errors import HaechiError
-from cache.kinds import IMAGE
-from extract.decode import Sampled
 from extract.device import Compute, Mark
 from extract.openclip import OpenClip
-from extract.sampling import SHORT_POLICY, UNIFORM, uniform
 from extract.settings import ExtractSettings
 from extract.slots import Output
-from extract.slowfast import FAST_FRAMES, SlowFast
+from extract.slowfast import SlowFast
 from extract.steps import CLIP, SLOWFAST
 from extract.weights import WeightsError
-from extract.workers import Decoded
+from extract.windows import WINDOW_FRAMES
 
 # Batches on their way at once on a GPU: one is copied to it while another is computed.
 BATCHES_ON_GPU = 2
@@ -35,39 +32,47 @@ class DeviceMemoryError(HaechiError):
 
 @dataclass(frozen=True, kw_only=True)
 class MediaFeatures:
-    """What the backbones make of one video or image, float32, in host memory."""
+    """What the backbones make of one video or image, or of a piece of it, float32, in host memory."""
 
     clip: np.ndarray
     """(T, 512) for ViT-B-32; T is 1 for an image."""
     slowfast: np.ndarray
-    """(1, 2304) for slowfast_r50: `uniform` sampling makes one window a video. An image has none."""
+    """(S, 2304) for slowfast_r50: a row a window. An image has none."""
     slowfast_logits: np.ndarray
-    """(1, 400), likewise."""
+    """(S, 400), likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A batch of B videos or images that the device works on. On a GPU its tensors are filled when `result` returns."""
+    """A batch of pieces that the device works on. On a GPU its tensors are filled when `result` returns."""
 
     clip: torch.Tensor
-    """(B * T, 512)"""
+    """(ΣT, 512)"""
     slowfast: torch.Tensor
-    """(B, W, 2304): W windows each, 1 of a video, 0 of an image"""
+    """(ΣS, 2304)"""
     logits: torch.Tensor
-    """(B, W, 400)"""
+    """(ΣS, 400)"""
+    counts: Sequence[tuple[int, int]]
+    """T and S of each piece."""
     marks: tuple[Mark, Mark, Mark]
     """Before CLIP, between both, after SlowFast."""
 
     def result(self) -> tuple[list[MediaFeatures], dict[str, float]]:
-        """Wait for the device. The videos' features, and the device's seconds by step."""
+        """Wait for the device. The pieces' features, and the device's seconds by step."""
         start, middle, end = self.marks
         end.wait()
-        clip = self.clip.numpy().reshape(len(self.slowfast), -1, self.clip.shape[1])  # (B, T, 512)
-        slowfast, logits = self.slowfast.numpy(), self.logits.numpy()
-        videos = [
-            MediaFeatures(clip=clip[i], slowfast=slowfast[i], slowfast_logits=logits[i]) for i in range(len(clip))
+        num_clip, num_windows = ([piece[i] for piece in self.counts] for i in range(2))
+        arrays = zip(
+            torch.split(self.clip, num_clip),
+            torch.split(self.slowfast, num_windows),
+            torch.split(self.logits, num_windows),
+            strict=True,
+        )
+        pieces = [
+            MediaFeatures(clip=clip.numpy(), slowfast=slowfast.numpy(), slowfast_logits=logits.numpy())
+            for clip, slowfast, logits in arrays
         ]
-        return videos, {CLIP: middle.since(start), SLOWFAST: end.since(middle)}
+        return pieces, {CLIP: middle.since(start), SLOWFAST: end.since(middle)}
 
 
 class Backbones:
@@ -98,39 +103,40 @@ class Backbones:
         self._on_notice = on_notice
         self.batch_sizes = {"batch_frames": compute.batch_frames, "batch_windows": compute.batch_windows}
         self.outputs = [
-            Output(transform=self._clip.transform, positions=list(range(settings.frames))),
-            Output(transform=self._slowfast.transform, positions=uniform(settings.frames, FAST_FRAMES)),
+            Output(transform=self._clip.transform, num_frames=settings.sampler.max_clip_frames),
+            Output(transform=self._slowfast.transform, num_frames=WINDOW_FRAMES),
         ]
         self.settings = cache_settings(settings, clip=self._clip.identity, slowfast=self._slowfast.identity)
-        self._videos_per_batch = max(1, compute.batch_windows, compute.batch_frames // settings.frames)
+        self._pieces_per_batch = max(1, compute.batch_windows, compute.batch_frames // settings.frames)
 
-    def run(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor) -> list[MediaFeatures]:
-        """Features of B videos: `start`, waited for."""
-        videos, _ = self.start(clip_frames, slowfast_frames).result()
+    def run(self, clip_frames: torch.Tensor, windows: torch.Tensor) -> list[MediaFeatures]:
+        """Features of B videos of a window each: (B, T, h, w, 3) and (B, 32, H, W, 3), 0..255, in host memory."""
+        counts = [(clip_frames.shape[1], 1)] * len(windows)
+        videos, _ = self.start(clip_frames.flatten(0, 1), windows, counts).result()
         return videos
 
-    def start(self, clip_frames: torch.Tensor, slowfast_frames: torch.Tensor | None = None) -> Running:
-        """Begin with B videos, or with images, which have no frames for SlowFast; on a GPU this returns before they are
-        done.
+    def start(self, clip_frames: torch.Tensor, windows: torch.Tensor, counts: Sequence[tuple[int, int]]) -> Running:
+        """Begin with pieces of videos, or images, which have no window; on a GPU this returns before they are done.
 
-        `clip_frames` (B, T, h, w, 3) and `slowfast_frames` (B, 32, H, W, 3), 0..255, in host memory, are not to be
-        changed before the result is there. More than a batch is cut into batches.
+        `clip_frames` (ΣT, h, w, 3) and `windows` (ΣS, 32, H, W, 3), 0..255, in host memory, are not to be changed
+        before the result is there; `counts` are T and S of each piece. More than a batch is cut into batches.
 
         Raises `DeviceMemoryError` where not even batches of one fit.
         """
+        widths = self.settings["slowfast"]["widths"]
         start = self._compute.mark()
-        (clip,) = self._in_parts(lambda part: (self._clip.features(part),), clip_frames.flatten(0, 1), "batch_frames")
+        clip = torch.empty(0, self.settings["clip"]["widths"]["features"])
+        if len(clip_frames):
+            (clip,) = self._in_parts(lambda part: (self._clip.features(part),), clip_frames, "batch_frames")
         middle = self._compute.mark()
-        if slowfast_frames is None:
-            widths = self.settings["slowfast"]["widths"]
-            slowfast, logits = (torch.empty(len(clip_frames), 0, widths[name]) for name in ("features", "logits"))
-        else:
-            parts = self._in_parts(self._slowfast.forward, slowfast_frames, "batch_windows")
-            slowfast, logits = (self._compute.to_host(part.unsqueeze(1)) for part in parts)
+        slowfast, logits = (torch.empty(0, widths[name]) for name in ("features", "logits"))
+        if len(windows):
+            slowfast, logits = self._in_parts(self._slowfast.forward, windows, "batch_windows")
         return Running(
             clip=self._compute.to_host(clip),
-            slowfast=slowfast,
-            logits=logits,
+            slowfast=self._compute.to_host(slowfast),
+            logits=self._compute.to_host(logits),
+            counts=counts,
             marks=(start, middle, self._compute.mark()),
         )
 
@@ -157,80 +163,104 @@ class Backbones:
                 self._on_notice(f"the memory of {self._compute.name} did not hold a batch: going on with {flag} {size}")
             return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
-    def new_queue(self, kind: str) -> "Queue":
-        """Batches of this kind of media for these backbones, none of them begun."""
-        return Queue(self, kind, num_running=BATCHES_ON_GPU if self._compute.on_gpu else 0)
+    def new_queue(self) -> "Queue":
+        """Batches for these backbones, none of them begun."""
+        return Queue(self, num_running=BATCHES_ON_GPU if self._compute.on_gpu else 0)
 
-    def new_frames(self, kind: str) -> list[torch.Tensor]:
-        """Host memory for the frames of one batch of videos, a tensor an output; of images, for CLIP's alone."""
-        number, outputs = self._videos_per_batch, self.outputs
-        shapes = [output.shape for output in outputs]
-        if kind == IMAGE:
-            number, outputs, shapes = self._compute.batch_frames, outputs[:1], [(1, *shapes[0][1:])]
-        pinned = self._compute.on_gpu  # the GPU fetches from pinned memory by itself
+    def new_frames(self) -> list[torch.Tensor]:
+        """Host memory for the frames of one batch: CLIP's (frames, h, w, 3), and windows (windows, 32, H, W, 3)."""
+        clip, slowfast = self.outputs
+        number, pinned = self._pieces_per_batch, self._compute.on_gpu  # the GPU fetches from pinned memory by itself
         return [
-            torch.empty((number, *shape), dtype=DTYPES[output.transform.dtype], pin_memory=pinned)
-            for output, shape in zip(outputs, shapes, strict=True)
+            torch.empty(
+                (number * clip.shape[0], *clip.shape[1:]), dtype=DTYPES[clip.transform.dtype], pin_memory=pinned
+            ),
+            torch.empty((number, *slowfast.shape), dtype=DTYPES[slowfast.transform.dtype], pin_memory=pinned),
         ]
 
 
-Finished = tuple[int, Sampled, MediaFeatures]
+# Names a piece: the index of its video, and which attempt at that it belongs to.
+Key = tuple[int, int]
 
 
 class Queue:
     """Batches on their way through the backbones: one is filled, others run. Its memory is fixed."""
 
-    def __init__(self, backbones: Backbones, kind: str, *, num_running: int) -> None:
+    def __init__(self, backbones: Backbones, *, num_running: int) -> None:
         """`num_running`: batches that may run while the next one is filled."""
-        self._backbones, self._kind = backbones, kind
-        self._free: list[list[torch.Tensor]] = []  # made when the first of the kind comes
+        self._backbones = backbones
+        self._free: list[list[torch.Tensor]] = []  # made when the first piece comes
         self._num_running = num_running
-        self._waiting: list[tuple[int, Sampled]] = []
-        self._running: deque[tuple[list[torch.Tensor], list[tuple[int, Sampled]], Running]] = deque()
+        self._keys: list[Key] = []  # of the batch that is filled
+        self._counts: list[tuple[int, int]] = []  # CLIP frames and windows of each of its pieces
+        self._running: deque[tuple[list[torch.Tensor], list[Key], Running]] = deque()
         self.seconds = {CLIP: 0.0, SLOWFAST: 0.0}
         """The device's, of all finished batches."""
 
-    def add(self, index: int, decoded: Decoded) -> list[Finished]:
-        """Take a file's frames; what finished meanwhile."""
-        if not self._free and not self._running:
-            self._free = [self._backbones.new_frames(self._kind) for _ in range(self._num_running + 1)]
-        frames = self._free[-1]
-        for tensor, array in zip(frames, decoded.frames, strict=False):
-            tensor[len(self._waiting)].numpy()[:] = array[: tensor.shape[1]]
-        self._waiting.append((index, decoded.sampled))
-        if len(self._waiting) < len(frames[0]):
-            return []
-        self._start()
-        return self._finish(self._num_running)
+    def add(self, key: Key, frames: Sequence[np.ndarray]) -> list[tuple[Key, MediaFeatures]]:
+        """Take a piece's frames: CLIP's (T, h, w, 3), and those of one window (32, H, W, 3), or of none (0, H, W, 3).
 
-    def drain(self) -> list[Finished]:
+        What finished meanwhile, in the order in which it was added.
+        """
+        if not self._free and not self._running:
+            self._free = [self._backbones.new_frames() for _ in range(self._num_running + 1)]
+        clip, window = frames
+        count = len(clip), int(len(window) > 0)
+        if not self._fits(count):
+            self._start()
+            finished = self._finish(self._num_running)
+        else:
+            finished = []
+        batch, (num_clip, num_windows) = self._free[-1], self._filled
+        batch[0].numpy()[num_clip : num_clip + len(clip)] = clip
+        if len(window):
+            batch[1][num_windows].numpy()[:] = window
+        self._keys.append(key)
+        self._counts.append(count)
+        if not self._fits((1, 1)):
+            self._start()
+            finished += self._finish(self._num_running)
+        return finished
+
+    def drain(self) -> list[tuple[Key, MediaFeatures]]:
         """Run what waits; all that is not finished yet."""
-        if self._waiting:
+        if self._keys:
             self._start()
         return self._finish(0)
 
+    @property
+    def _filled(self) -> tuple[int, int]:
+        """CLIP frames and windows in the batch that is filled."""
+        return sum(clip for clip, _ in self._counts), sum(windows for _, windows in self._counts)
+
+    def _fits(self, count: tuple[int, int]) -> bool:
+        return all(
+            filled + more <= len(tensor)
+            for filled, more, tensor in zip(self._filled, count, self._free[-1], strict=True)
+        )
+
     def _start(self) -> None:
         frames = self._free.pop()
-        running = self._backbones.start(*(tensor[: len(self._waiting)] for tensor in frames))
-        self._running.append((frames, self._waiting, running))
-        self._waiting = []
+        clip, windows = (tensor[:filled] for tensor, filled in zip(frames, self._filled, strict=True))
+        self._running.append((frames, self._keys, self._backbones.start(clip, windows, self._counts)))
+        self._keys, self._counts = [], []
 
-    def _finish(self, num_left: int) -> list[Finished]:
+    def _finish(self, num_left: int) -> list[tuple[Key, MediaFeatures]]:
         """Wait for the oldest batches until only `num_left` run."""
-        finished: list[Finished] = []
+        finished: list[tuple[Key, MediaFeatures]] = []
         while len(self._running) > num_left:
-            frames, waiting, running = self._running.popleft()
-            videos, seconds = running.result()
+            frames, keys, running = self._running.popleft()
+            pieces, seconds = running.result()
             self._free.append(frames)
             self.seconds = {step: total + seconds[step] for step, total in self.seconds.items()}
-            finished += [(index, sampled, video) for (index, sampled), video in zip(waiting, videos, strict=True)]
+            finished += zip(keys, pieces, strict=True)
         return finished
 
 
 def cache_settings(settings: ExtractSettings, *, clip: dict[str, Any], slowfast: dict[str, Any]) -> dict[str, Any]:
     """All that decides a feature's value: what the fingerprint hashes."""
     return {
-        "sampling": {"name": UNIFORM, "frames": settings.frames, "short": SHORT_POLICY},
+        "sampling": settings.sampler.settings,
         "store": settings.store,
         "clip": clip,
         "slowfast": slowfast,

@@ -14,7 +14,7 @@ from extract.limits import Limits
 from extract.manifest import Manifest
 from extract.reasons import STAGE_OF
 from extract.settings import ExtractSettings
-from extract.workers import DecodePool, Rejected
+from extract.workers import DecodePool, Piece, Rejected
 
 COLUMNS = ("id", "label", "ok", "stage", "reason", "message")
 KNOWN = ("duration_seconds", "fps", "num_frames", "width", "height", "sha256")
@@ -30,13 +30,14 @@ def check_all(
     results: dict[int, Sampled | Rejected] = {}
     pool = DecodePool(
         num_workers=min(settings.workers or joblib.cpu_count(), len(manifest.entries)),
-        num_samples=settings.frames,
+        sampling=settings.sampler,
         limits=Limits.of(settings),
     )
     with pool:
         for index, result in pool.run([entry.path for entry in manifest.entries], outputs=[]):
-            results[index] = result if isinstance(result, Rejected) else result.sampled
-            on_video(isinstance(result, Rejected))
+            if not isinstance(result, Piece):
+                results[index] = result
+                on_video(isinstance(result, Rejected))
     return [results[index] for index in range(len(manifest.entries))]
 
 

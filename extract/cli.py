@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cache.schema import STORE_TYPES
-from extract.sampling import SAMPLINGS
+from extract.sampling import SAMPLINGS, WINDOWS
 from extract.settings import CLIP_FPS, PRECISIONS, SLOWFAST_MODELS, WINDOW_SECONDS, ExtractSettings
 
 DEFAULTS = ExtractSettings()
@@ -152,6 +152,7 @@ def extract(
             on_video=lambda entry, reason: bar.advance(failed=reason is not None),
             on_notice=lambda text: show_notices(console, [text]),
             on_interrupt=lambda: show_interrupt(console),
+            on_windows=bar.add_windows if settings.sampling == WINDOWS else lambda num_windows: None,
         )
     if as_json:
         fields = [

@@ -1,8 +1,9 @@
-"""Decodes the sampled frames of one video, or an image. Runs in worker processes, which may die of it.
+"""Decodes what is sampled of one video, or an image. Runs in worker processes, which may die of it.
 
-decord decodes where it is exact. It finds a frame by seeking to a key frame and counting, which gives wrong frames
-without a word where pictures before a key frame depend on what lies before it (open GOP, intra refresh), and where
-packets carry no times. Such files, and those on which decord fails, are decoded from their beginning with PyAV.
+For `uniform` sampling decord decodes where it is exact. It finds a frame by seeking to a key frame and counting, which
+gives wrong frames without a word where pictures before a key frame depend on what lies before it (open GOP, intra
+refresh), and where packets carry no times. Such files, and those on which decord fails, are decoded from their
+beginning with PyAV. So are all for `windows`, for which every frame passes anyhow: decord grows with them.
 """
 
 from collections.abc import Callable
@@ -15,29 +16,21 @@ from cache.kinds import IMAGE, VIDEO
 from extract import still, validate, with_decord, with_pyav
 from extract.limits import Limits
 from extract.reasons import Reason, UnusableError
-from extract.sampling import uniform
+from extract.sampling import Sampling, Uniform, uniform
+from extract.slots import Sink
 from extract.steps import DECODE, READ, RESIZE, Stopwatch
-from extract.timeline import Timeline
+from extract.timeline import Taken, Timeline
 from extract.transforms import FrameTransform
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """What is known of a file after its frames were decoded: all of `schema.Media` that the file itself tells."""
+class Sampled(Taken):
+    """What is known of a file after it was decoded: all of `schema.Media` that the file itself tells."""
 
     kind: str
     """`video` or `image`. An image is one frame, without length or times."""
     state: validate.FileState
     sha256: str
-    duration_seconds: float
-    fps: float
-    num_frames: int
-    width: int
-    height: int
-    start_seconds: np.ndarray
-    """(T,) float32: when each sampled frame is first shown, as the container says."""
-    end_seconds: np.ndarray
-    """(T,) float32: until when it is shown."""
     seconds: dict[str, float]
     """What it took, by step."""
 
@@ -45,35 +38,40 @@ class Sampled:
 def sample(
     path: Path,
     *,
-    num_samples: int,
+    sampling: Sampling,
     limits: Limits,
-    outputs: list[tuple[FrameTransform, list[int], np.ndarray]],
+    sink: Sink,
     on_header: Callable[[validate.Header], None] = lambda header: None,
 ) -> Sampled:
-    """Check a video, decode its sampled frames once, write each transform's result.
+    """Check a video, decode it once, hand each transform's frames to `sink`: with `uniform` at once, when the file was
+    found sound to its last byte; with `windows` in pieces, on the way.
 
-    An output (transform, positions, array) receives the frames at those positions of the T sampled ones: the array
-    has shape (len(positions), size, size, 3). Frames are transformed one by one, so that memory holds one
-    frame of the source at a time. Of an image, only the first output receives its one frame, at row 0: motion is
-    nothing that it has. `on_header` hears what the header says, before anything is decoded.
+    Frames are transformed one by one, so that memory holds few frames of the source at a time. Of an image, only the
+    first output receives its one frame: motion is nothing that it has. `on_header` hears what the header says, before
+    anything is decoded.
 
     Raises `UnusableError` for every way in which the file, its header or a sampled frame is not sound.
     """
     watch = Stopwatch()
+    counts: list[int] | None = None  # of what waits to be handed on
     try:
         with watch.time(READ):
             validate.check_file(path)
             state = validate.FileState.of(path)
             kind = IMAGE if still.is_image(path) else VIDEO
         if kind == IMAGE:
-            timeline = _read_image(path, limits, outputs[:1], watch)
-            num_samples = 1
+            taken = _read_image(path, limits, sink, watch)
+            counts = [int(i == 0) for i in range(len(sink.outputs))]
         else:
             with watch.time(READ):
                 header = validate.read_header(path, max_pixels=limits.max_pixels, max_frames=limits.max_frames)
                 on_header(header)
             with watch.time(DECODE):
-                timeline = _read(path, header, num_samples, outputs, watch)
+                if isinstance(sampling, Uniform):
+                    taken = _read(path, header, sampling.frames, sink, watch)
+                    counts = [output.num_frames for output in sink.outputs]
+                else:
+                    taken = with_pyav.read_windows(path, header, sampling, sink, watch, max_samples=limits.max_frames)
         with watch.time(READ):
             sha256 = validate.sha256_of(path)
     except UnusableError:
@@ -82,45 +80,38 @@ def sample(
     except OSError as error:  # its disk or network fails
         validate.check_file(path)
         raise UnusableError(Reason.UNREADABLE, f"cannot be read ({error.strerror or error})") from error
-    timeline.check()
-    indices = uniform(timeline.num_frames, num_samples)
-    watch.seconds[DECODE] -= watch.seconds[RESIZE]  # frames are resized as they are decoded
-    return Sampled(
-        kind=kind,
-        state=state,
-        sha256=sha256,
-        duration_seconds=timeline.duration_seconds,
-        fps=timeline.fps,
-        num_frames=timeline.num_frames,
-        width=timeline.width,
-        height=timeline.height,
-        start_seconds=timeline.start_seconds[indices].astype(np.float32),
-        end_seconds=timeline.end_seconds[indices].astype(np.float32),
-        seconds=watch.seconds,
-    )
+    if counts is not None:
+        sink.publish(counts)
+    watch.seconds[DECODE] -= watch.seconds[RESIZE] + sink.waited_seconds  # frames are resized as they are decoded
+    return Sampled(**vars(taken), kind=kind, state=state, sha256=sha256, seconds=watch.seconds)
 
 
-def _read_image(
-    path: Path, limits: Limits, outputs: list[tuple[FrameTransform, list[int], np.ndarray]], watch: Stopwatch
-) -> Timeline:
+def _read_image(path: Path, limits: Limits, sink: Sink, watch: Stopwatch) -> Taken:
     with watch.time(DECODE):
         picture = still.read(path, max_pixels=limits.max_pixels)
     with watch.time(RESIZE):
-        for transform, _, array in outputs:
-            array[0] = transform(picture)
+        for output, array in zip(sink.outputs[:1], sink.room()[:1], strict=True):
+            array[0] = output.transform(picture)
     watch.seconds[DECODE] += watch.seconds[RESIZE]  # as of videos, whose frames are resized as they are decoded
-    return Timeline(
-        start_seconds=np.zeros(1), end_seconds=np.zeros(1), fps=0.0, width=picture.shape[1], height=picture.shape[0]
+    return Taken(
+        clip_seconds=np.zeros(1),
+        window_start_seconds=np.zeros(0),
+        window_end_seconds=np.zeros(0),
+        duration_seconds=0.0,
+        fps=0.0,
+        num_frames=1,
+        width=picture.shape[1],
+        height=picture.shape[0],
     )
 
 
-def _read(
-    path: Path,
-    header: validate.Header,
-    num_samples: int,
-    outputs: list[tuple[FrameTransform, list[int], np.ndarray]],
-    watch: Stopwatch,
-) -> Timeline:
+def _read(path: Path, header: validate.Header, num_samples: int, sink: Sink, watch: Stopwatch) -> Taken:
+    """`uniform` sampling: an output receives those of the T sampled frames that are evenly spaced in turn."""
+    outputs: list[tuple[FrameTransform, list[int], np.ndarray]] = [
+        (output.transform, uniform(num_samples, output.num_frames), array)
+        for output, array in zip(sink.outputs, sink.room(), strict=True)
+    ]
+
     def show(position: int, frame: np.ndarray) -> None:
         """Take the sampled frame of this position, (H, W, 3) uint8 RGB."""
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -131,6 +122,13 @@ def _read(
                 if rows:
                     array[rows] = transform(frame)
 
+    timeline = _timeline(path, header, num_samples, show)
+    return timeline.taken(uniform(timeline.num_frames, num_samples))
+
+
+def _timeline(
+    path: Path, header: validate.Header, num_samples: int, show: Callable[[int, np.ndarray], None]
+) -> Timeline:
     if with_decord.is_exact(header):
         try:
             return with_decord.read(path, header, num_samples, show)

@@ -4,20 +4,22 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cache import schema
 from cache.errors import FeatureError, HaechiError, visible
-from cache.kinds import KINDS
 from cache.schema import Failure, Item, Media, to_store
+from extract.assembly import Assembly
 from extract.decode import Sampled
 from extract.limits import Limits
 from extract.manifest import Entry
 from extract.reasons import STAGE_OF, Reason
 from extract.settings import ExtractSettings
 from extract.steps import WAIT, Stopwatch
-from extract.workers import Decoded, DecodePool, Rejected
+from extract.workers import DecodePool, Piece, Rejected
 
 if TYPE_CHECKING:
-    from extract.backbones import Backbones, Finished, MediaFeatures
+    from extract.backbones import Backbones, MediaFeatures
     from extract.device import Compute
 
 # Videos in a row that were there and are gone: more likely their disk than they.
@@ -42,7 +44,7 @@ def opened(
 
     compute = Compute.choose(settings)
     pool = DecodePool(
-        num_workers=min(compute.workers, num_videos), num_samples=settings.frames, limits=Limits.of(settings)
+        num_workers=min(compute.workers, num_videos), sampling=settings.sampler, limits=Limits.of(settings)
     )
     with pool:  # its processes start while the models are loaded
         from extract.backbones import Backbones
@@ -72,17 +74,28 @@ class Flow:
         readable: Collection[str] = frozenset(),
         stopping: Callable[[], bool] = lambda: False,
         on_idle: Callable[[], None] = lambda: None,
+        on_windows: Callable[[int], None] = lambda num_windows: None,
     ) -> Iterator[tuple[int, Item | Failure]]:
         """Yield (index into `entries`, row) of every entry once, in no order; `watch` adds up what each step takes.
 
         Ends early, what is begun being finished, once `stopping` says so. `on_idle` is called now and then while
-        nothing finishes. Raises `HaechiError` where files of the ids in `readable` vanish one after another.
+        nothing finishes, `on_windows` of windows that the backbones have done: a long video is one row for long. Raises
+        `HaechiError` where files of the ids in `readable` vanish one after another.
         """
-        queues = {kind: self.backbones.new_queue(kind) for kind in KINDS}
+        queue, assembly = self.backbones.new_queue(), Assembly()
         vanished: list[tuple[int, Rejected]] = []  # no failures before it is clear that their disk is there
 
-        def computed(finished: "Iterable[Finished]") -> Iterator[tuple[int, Item | Failure]]:
-            for index, sampled, features in finished:
+        def computed(
+            finished: "Iterable[tuple[tuple[int, int], MediaFeatures]]",
+        ) -> Iterator[tuple[int, Item | Failure]]:
+            for (index, attempt), features in finished:
+                assembly.add(index, attempt, features)
+                on_windows(len(features.slowfast))
+                yield from whole(index)
+
+        def whole(index: int) -> Iterator[tuple[int, Item | Failure]]:
+            if (found := assembly.whole(index)) is not None:
+                sampled, features = found
                 watch.add(sampled.seconds)
                 yield index, _row(entries[index], sampled, features, self._store)
 
@@ -91,29 +104,36 @@ class Flow:
                 yield index, _failure(entries[index], result)
 
         for index, result in self._decoded(entries, watch, stopping, on_idle):
-            if isinstance(result, Rejected) and _vanished(entries[index], result, readable):
-                vanished.append((index, result))
-                if len(vanished) == MAX_VANISHED:
-                    raise HaechiError(
-                        f"{entries[index].path}: cannot be reached any more, nor can the {len(vanished) - 1} before "
-                        f"it, which were there when this run began ({result.message}); did their disk or network "
-                        "folder go? What is finished is kept: run the same command again when they are back"
-                    )
+            if isinstance(result, Piece):
+                assembly.begin(index, result.attempt)
+                yield from computed(queue.add((index, result.attempt), result.frames))
                 continue
+            if isinstance(result, Rejected):
+                assembly.forget(index)
+                if _vanished(entries[index], result, readable):
+                    vanished.append((index, result))
+                    if len(vanished) == MAX_VANISHED:
+                        raise HaechiError(
+                            f"{entries[index].path}: cannot be reached any more, nor can the {len(vanished) - 1} "
+                            "before it, which were there when this run began "
+                            f"({result.message}); did their disk or network folder go? What is finished is kept: run "
+                            "the same command again when they are back"
+                        )
+                    continue
             yield from failed(vanished)
             vanished.clear()
             if isinstance(result, Rejected):
                 yield from failed([(index, result)])
             else:
-                yield from computed(queues[result.sampled.kind].add(index, result))
+                assembly.end(index, result)
+                yield from whole(index)
         yield from failed(vanished)
-        for queue in queues.values():
-            yield from computed(queue.drain())
-            watch.add(queue.seconds)
+        yield from computed(queue.drain())
+        watch.add(queue.seconds)
 
     def _decoded(
         self, entries: Sequence[Entry], watch: Stopwatch, stopping: Callable[[], bool], on_idle: Callable[[], None]
-    ) -> Iterator[tuple[int, Decoded | Rejected]]:
+    ) -> Iterator[tuple[int, Piece | Sampled | Rejected]]:
         """What the pool yields; `watch` adds up how long it kept the backbones waiting."""
         paths = [entry.path for entry in entries]
         results = self._pool.run(paths, self.backbones.outputs, stopping=stopping, on_idle=on_idle)
@@ -156,11 +176,11 @@ def _row(entry: Entry, sampled: Sampled, features: "MediaFeatures", store: str) 
     return Item(
         media=media,
         clip_features=clip,
-        clip_time_seconds=sampled.start_seconds,
+        clip_time_seconds=sampled.clip_seconds.astype(np.float32),
         slowfast_features=slowfast,
         slowfast_logits=logits,
-        slowfast_start_seconds=sampled.start_seconds[: len(slowfast)],
-        slowfast_end_seconds=sampled.end_seconds[len(sampled.end_seconds) - len(slowfast) :],
+        slowfast_start_seconds=sampled.window_start_seconds.astype(np.float32),
+        slowfast_end_seconds=sampled.window_end_seconds.astype(np.float32),
     )
 
 

@@ -75,13 +75,15 @@ def extract(
     on_video: Callable[[Entry, str | None], None] = lambda entry, reason: None,
     on_notice: Callable[[str], None] = lambda text: None,
     on_interrupt: Callable[[], None] = lambda: None,
+    on_windows: Callable[[int], None] = lambda num_windows: None,
 ) -> Extraction:
     """Bring the cache `out` up to the manifest; do only what is missing.
 
     `on_start` hears how many rows are to do and on what; `on_video` hears of each finished row, with its reason where
     it failed; `on_notice` hears what a user should know; `on_interrupt` hears that Ctrl-C was heard, and that what is
-    begun is being finished. Raises `HaechiError` for settings that do not fit the cache, for weights that are not to be
-    had, for a cache that another run is writing, for videos that all vanish, and (`InterruptedRunError`) for Ctrl-C.
+    begun is being finished; `on_windows` hears of windows as they are done. Raises `HaechiError` for settings that do
+    not fit the cache, for weights that are not to be had, for a cache that another run is writing, for videos that all
+    vanish, and (`InterruptedRunError`) for Ctrl-C.
     """
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,7 @@ def extract(
                 shards = Shards(out, number, len(todo.to_do), settings, provenance, on_video)
                 interrupt.listen()
                 with shards:
-                    _run(flow, todo, shards, watch, interrupt, on_interrupt)
+                    _run(flow, todo, shards, watch, interrupt, on_interrupt, on_windows)
                 work_seconds = time.monotonic() - ready
         cache = Cache.open(out)
     reasons = {failure.id: failure.reason for failure in cache.failures}
@@ -149,6 +151,7 @@ def _run(
     watch: Stopwatch,
     interrupt: Interrupt,
     on_interrupt: Callable[[], None],
+    on_windows: Callable[[int], None],
 ) -> None:
     """Hand every row to `shards`."""
     stopping = False
@@ -161,7 +164,14 @@ def _run(
         return stopping
 
     try:
-        rows = flow.rows(todo.to_do, watch, readable=todo.readable, stopping=stop, on_idle=shards.write_if_due)
+        rows = flow.rows(
+            todo.to_do,
+            watch,
+            readable=todo.readable,
+            stopping=stop,
+            on_idle=shards.write_if_due,
+            on_windows=on_windows,
+        )
         for index, row in rows:
             shards.add(index, todo.to_do[index], row)
         shards.finish()

@@ -133,7 +133,7 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
     held = cache.settings
     ours = copy.deepcopy(held)
     ours["store"] = settings.store
-    ours.setdefault("sampling", {})["frames"] = settings.frames
+    ours["sampling"] = settings.sampler.settings
     clip_model = model_identity(settings.clip_model)
     if clip_model != held["clip"]["model"].removesuffix(QUICKGELU):
         ours["clip"]["model"] = clip_model

@@ -9,7 +9,7 @@
 
 `windows` covers a video of any length, in time: every window shows SlowFast its own frames, CLIP sees some a second.
 
-    seconds           0         1         2         3         4        5    window 2 s, stride 1.5 s, 2 CLIP frames a second
+    seconds           0         1         2         3         4        5    window 2 s, stride 1.5 s, 2 CLIP frames/s
     windows           ├── 0 ──────────────┤
                                      ├── 1 ──────────────┤
                                                 ├── 2 ──────────────┤    the last one ends with the video

@@ -133,8 +133,8 @@ class ExtractSettings:
             problems.append(f"frames is {self.frames}, but is for --sampling {UNIFORM}; say --clip-fps")
         if not chosen.window_seconds / MAX_OVERLAP <= chosen.stride_seconds <= chosen.window_seconds:
             problems.append(
-                f"stride_seconds is {chosen.stride_seconds:g}, must be a window's {chosen.window_seconds:g}, or less down "
-                f"to {chosen.window_seconds / MAX_OVERLAP:g}: no moment may be left out, none seen more than "
+                f"stride_seconds is {chosen.stride_seconds:g}, must be {chosen.window_seconds / MAX_OVERLAP:g} to "
+                f"{chosen.window_seconds:g}, a window's length: no moment may be left out, none seen more than "
                 f"{MAX_OVERLAP} times"
             )
         if chosen.window_seconds * chosen.clip_fps < 1:

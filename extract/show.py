@@ -17,16 +17,22 @@ MUCH_WAITING = 0.1
 
 
 class Bar:
-    """A progress bar with videos a second, time left, and failures so far."""
+    """A progress bar with videos a second, windows of long ones, time left, and failures so far."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
-        self._num_failed = 0
+        self._num_failed = self._num_windows = 0
 
     def start(self, total: int, what: str) -> None:
         """Show the bar; without this call nothing is shown."""
-        self._task = self._progress.add_task(what, total=total, rate="", failed="")
+        self._task = self._progress.add_task(what, total=total, rate="", failed="", windows="")
+
+    def add_windows(self, num_windows: int) -> None:
+        """So many more windows of long videos are done: tells that it moves."""
+        assert self._task is not None
+        self._num_windows += num_windows
+        self._progress.update(self._task, windows=f"{self._num_windows:,} windows")
 
     def advance(self, *, failed: bool) -> None:
         assert self._task is not None
@@ -47,6 +53,7 @@ def progress_bar(console: Console) -> Iterator[Bar]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[windows]}"),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[failed]}"),
         TimeElapsedColumn(),

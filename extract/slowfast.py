@@ -13,6 +13,7 @@ from extract.sampling import uniform
 from extract.transforms import FrameTransform
 from extract.validate import sha256_of
 from extract.weights import LOAD_ERRORS, Weights, WeightsError, first_line, sha256_of_state
+from extract.windows import WINDOW_FRAMES
 
 with warnings.catch_warnings():
     # its import uses torch.jit.script, which torch calls deprecated, by one class of warning or another
@@ -25,7 +26,6 @@ MODELS = {"slowfast_r50": hub.slowfast_r50, "slowfast_r101": hub.slowfast_r101}
 
 # pytorchvideo's tutorial for slowfast_r50: side 256, 32 frames, alpha 4, mean 0.45, std 0.225 for all three colours.
 TRANSFORM = FrameTransform(size=256, interpolation="bilinear", in_float=True)
-FAST_FRAMES = 32
 ALPHA = 4
 MEAN, STD = 0.45, 0.225
 
@@ -73,7 +73,7 @@ class SlowFast:
                 "mean": MEAN,
                 "std": STD,
             },
-            "fast_frames": FAST_FRAMES,
+            "fast_frames": WINDOW_FRAMES,
             "alpha": ALPHA,
             "widths": {"features": head.in_features, "logits": head.out_features},
         }
@@ -83,7 +83,7 @@ class SlowFast:
         """Run windows (B, 32, H, W, 3), 0..255; features (B, 2304) and logits (B, 400), float32; all on its device."""
         fast = windows.permute(0, 4, 1, 2, 3).float()  # (B, 3, 32, H, W)
         fast = ((fast / 255 - MEAN) / STD).to(self._dtype, memory_format=torch.channels_last_3d)
-        slow = fast[:, :, uniform(FAST_FRAMES, FAST_FRAMES // ALPHA)]  # (B, 3, 8, H, W)
+        slow = fast[:, :, uniform(WINDOW_FRAMES, WINDOW_FRAMES // ALPHA)]  # (B, 3, 8, H, W)
         state: Any = [slow.contiguous(memory_format=torch.channels_last_3d), fast]
         for block in self._module.blocks[:-1]:
             state = block(state)  # the last of them: (B, 2304, 1, h, w)

@@ -1,4 +1,4 @@
-"""When each frame of a video is shown."""
+"""When the frames of a video are shown, and which of them were taken."""
 
 from dataclasses import dataclass
 
@@ -40,3 +40,34 @@ class Timeline:
             raise UnusableError(Reason.DAMAGED, "the times of its frames run backwards")
         if self.num_frames > 1 and self.duration_seconds <= 0:
             raise UnusableError(Reason.DAMAGED, f"its {self.num_frames} frames last {self.duration_seconds:g} s")
+
+    def taken(self, indices: list[int]) -> "Taken":
+        """These frames as CLIP's, all of them in one window. Raises as `check`."""
+        self.check()
+        return Taken(
+            clip_seconds=self.start_seconds[indices],
+            window_start_seconds=self.start_seconds[indices[:1]],
+            window_end_seconds=self.end_seconds[indices[-1:]],
+            duration_seconds=self.duration_seconds,
+            fps=self.fps,
+            num_frames=self.num_frames,
+            width=self.width,
+            height=self.height,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What the backbones are shown of a video or image, and what is known of the whole."""
+
+    clip_seconds: np.ndarray
+    """(T,) float64: when each frame that CLIP sees is shown."""
+    window_start_seconds: np.ndarray
+    """(S,) float64: of each window that SlowFast sees. An image has none."""
+    window_end_seconds: np.ndarray
+    duration_seconds: float
+    fps: float
+    num_frames: int
+    width: int
+    """Pixels as shown."""
+    height: int

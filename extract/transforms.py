@@ -59,10 +59,16 @@ class FrameTransform:
         margin = math.ceil(REACH * max(1, new_width / width, new_height / height)) + 1
         x0, y0 = max(0, left - margin), max(0, top - margin)
         x1, y1 = min(new_width, left + self.size + margin), min(new_height, top + self.size + margin)
-        box = (x0 * width / new_width, y0 * height / new_height, x1 * width / new_width, y1 * height / new_height)
+        # Pixels of the source that the filter reaches: the others are not even made floats.
+        reach = math.ceil(REACH * max(1, width / new_width, height / new_height)) + 1
+        left_edge, right_edge = x0 * width / new_width, x1 * width / new_width
+        top_edge, bottom_edge = y0 * height / new_height, y1 * height / new_height
+        from_x, from_y = max(0, math.floor(left_edge) - reach), max(0, math.floor(top_edge) - reach)
+        source = frame[from_y : math.ceil(bottom_edge) + reach, from_x : math.ceil(right_edge) + reach]
+        box = (left_edge - from_x, top_edge - from_y, right_edge - from_x, bottom_edge - from_y)
         result = np.empty((self.size, self.size, 3), self.dtype)
         for colour in range(3):
-            plane = Image.fromarray(frame[:, :, colour].astype(np.float32))
+            plane = Image.fromarray(source[:, :, colour].astype(np.float32))
             resized = np.asarray(plane.resize((x1 - x0, y1 - y0), RESAMPLING[self.interpolation], box))
             result[:, :, colour] = resized[top - y0 :, left - x0 :][: self.size, : self.size]
         return result

@@ -1,6 +1,8 @@
-"""PyAV: decodes every frame from the first on, so that counting cannot go wrong. Slow on long videos."""
+"""PyAV: decodes every frame from the first on, so that counting cannot go wrong. Slow where few frames are wanted."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,16 @@ import numpy as np
 
 from extract import ffmpeg_log
 from extract.reasons import Reason, UnusableError
-from extract.sampling import uniform
-from extract.timeline import Timeline
+from extract.sampling import Windows, uniform
+from extract.slots import Sink
+from extract.steps import Stopwatch
+from extract.timeline import MAX_SECONDS, Taken, Timeline
 from extract.validate import Header, open_container, video_stream
+from extract.windows import WindowStream, clocked
 
 LEVELS = {av.logging.PANIC: "panic", av.logging.FATAL: "fatal", av.logging.ERROR: "error"}
+
+CHECK_FRAMES = 256  # after so many FFmpeg's log is looked at: a long video that is damaged is not decoded to its end
 
 
 def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.ndarray], None]) -> Timeline:
@@ -25,10 +32,49 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
     """
     num_expected = header.num_packets
     while True:
-        timeline = _read_expecting(path, header, num_expected, num_samples, show)
+        with _errors_told():
+            timeline = _read_expecting(path, header, num_expected, num_samples, show)
         if timeline.num_frames == num_expected:
             return timeline
         num_expected = timeline.num_frames  # fields or hidden frames: a packet is not always a frame
+
+
+def read_windows(
+    path: Path, header: Header, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int
+) -> Taken:
+    """Hand all windows and CLIP frames of a video to `sink`, holding few at a time whatever its length.
+
+    Raises as `read` does, also after some were handed on; and where more than `max_samples` frames are to be looked at.
+    """
+    windows = WindowStream(sampling, sink, watch, max_samples=max_samples)
+    num_frames, origin, width, height, fps = 0, 0.0, 0, 0, 0.0
+
+    def timed() -> Iterator[tuple[Any, float | None, float]]:
+        nonlocal fps
+        for frame, rate in _decoded(path, header):
+            fps = rate
+            yield frame, _time(frame, header), _duration(frame, rate)
+
+    with _errors_told():
+        for shown in clocked(timed()):
+            if abs(shown.end_seconds) > MAX_SECONDS:
+                raise UnusableError(Reason.DAMAGED, "its frames have no valid times")
+            frame = shown.frame
+            windows.show(functools.partial(_picture, frame), shown.start_seconds, shown.end_seconds)
+            width, height = (frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)
+            origin = origin if num_frames else shown.start_seconds
+            num_frames += 1
+    clip_seconds, starts, ends = windows.finish(shown.end_seconds)
+    return Taken(
+        clip_seconds=np.array(clip_seconds),
+        window_start_seconds=np.array(starts),
+        window_end_seconds=np.array(ends),
+        duration_seconds=round(shown.end_seconds - origin, 6),
+        fps=fps,
+        num_frames=num_frames,
+        width=width,
+        height=height,
+    )
 
 
 def _read_expecting(
@@ -39,42 +85,61 @@ def _read_expecting(
     for position, index in enumerate(uniform(max(num_expected, 1), num_samples)):
         wanted.setdefault(index, []).append(position)
     times: list[tuple[float | None, float]] = []
-    num_corrupt = 0
     size = (0, 0)
+    for index, (frame, fps) in enumerate(_decoded(path, header)):
+        times.append((_time(frame, header), _duration(frame, fps)))
+        if index in wanted:
+            picture = _picture(frame)
+            size = picture.shape[:2]
+            for position in wanted[index]:
+                show(position, picture)
+    return _timeline(times, fps=fps, height=size[0], width=size[1])
+
+
+def _decoded(path: Path, header: Header) -> Iterator[tuple[Any, float]]:
+    """Each frame, at least one, with the average frame rate. Raises `UnusableError` as `read` does."""
+    num_frames = num_corrupt = 0
     av.logging.set_level(av.logging.INFO)
     av.logging.set_skip_repeated(False)  # it compares with the last line of any file: the file before would decide
     try:
-        with av.logging.Capture() as log:
-            for index, (frame, fps) in enumerate(_frames(path)):
+        with av.logging.Capture() as log, contextlib.closing(_frames(path)) as frames:
+            for frame, fps in frames:
+                num_frames += 1
                 num_corrupt += frame.is_corrupt
-                duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / fps
-                times.append((None if header.container == "avi" else frame.time, duration))  # AVI has no times
-                if index in wanted:
-                    # rotation is in degrees counter-clockwise, as numpy turns
-                    picture = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
-                    size = picture.shape[:2]
-                    for position in wanted[index]:
-                        show(position, picture)
-            lines = [
-                ffmpeg_log.Line(source=name, level=LEVELS.get(level, "info"), text=text.strip())
-                for level, name, text in log
-            ]
+                yield frame, fps
+                if num_frames % CHECK_FRAMES == 0:
+                    _refuse_damage(log, header, num_corrupt, num_frames)
+            _refuse_damage(log, header, num_corrupt, num_frames)
+    finally:
+        av.logging.set_level(None)
+    if not num_frames:
+        raise UnusableError(Reason.NO_FRAMES, "its video stream holds no frames")
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    """What FFmpeg raises becomes an `UnusableError`."""
+    try:
+        yield
     except av.error.MemoryError:
         raise  # the worker's limit
     except av.error.FFmpegError as error:
         raise UnusableError(Reason.DAMAGED, f"does not decode ({error.strerror})") from error
-    finally:
-        av.logging.set_level(None)
+
+
+def _refuse_damage(log: list[tuple[int, str, str]], header: Header, num_corrupt: int, num_frames: int) -> None:
+    """Raise `UnusableError` where FFmpeg told of damage so far; what it said is forgotten."""
+    lines = [
+        ffmpeg_log.Line(source=name, level=LEVELS.get(level, "info"), text=text.strip()) for level, name, text in log
+    ]
+    log.clear()
     if told := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
         raise UnusableError(Reason.DAMAGED, f"the decoder met damage: {told}")
     if num_corrupt:
-        raise UnusableError(Reason.DAMAGED, f"the decoder marks {num_corrupt} of {len(times)} frames as corrupt")
-    if not times:
-        raise UnusableError(Reason.NO_FRAMES, "its video stream holds no frames")
-    return _timeline(times, fps=fps, height=size[0], width=size[1])
+        raise UnusableError(Reason.DAMAGED, f"the decoder marks {num_corrupt} of {num_frames} frames as corrupt")
 
 
-def _frames(path: Path) -> Iterator[tuple[Any, float]]:
+def _frames(path: Path) -> Generator[tuple[Any, float]]:
     with open_container(path) as container:
         stream = video_stream(container)
         stream.codec_context.thread_count = 1  # several workers keep all cores busy; logs stay in this thread
@@ -83,6 +148,23 @@ def _frames(path: Path) -> Iterator[tuple[Any, float]]:
         fps = float(stream.average_rate or stream.guessed_rate or 25)
         for frame in container.decode(stream):
             yield frame, fps
+
+
+def _picture(frame: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright."""
+    # rotation is in degrees counter-clockwise, as numpy turns
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+
+
+def _time(frame: Any, header: Header) -> float | None:
+    """When a frame is shown, seconds, as the container says."""
+    seconds: float | None = None if header.container == "avi" else frame.time  # AVI has no times
+    return seconds
+
+
+def _duration(frame: Any, fps: float) -> float:
+    """How long a frame is shown, seconds: as the container says, or by the frame rate."""
+    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / fps
 
 
 def _timeline(times: list[tuple[float | None, float]], *, fps: float, width: int, height: int) -> Timeline:

@@ -1,6 +1,6 @@
 """Decoding processes that may crash or hang without harming the run. pebble keeps them; frames come back in memory."""
 
-import mmap
+import itertools
 import os
 import signal
 import time
@@ -23,7 +23,8 @@ from cache.errors import HaechiError
 from extract.decode import Sampled, sample
 from extract.limits import Limits, bind_to_parent
 from extract.reasons import Reason, UnusableError
-from extract.slots import Output, Slot, deadline_of, views
+from extract.sampling import Sampling, Uniform
+from extract.slots import Output, Ring, Slot, opened
 from extract.validate import FileState, Header
 
 # decord's memory grows slowly with the files it opens: a worker is replaced after this many.
@@ -34,8 +35,12 @@ MAX_REBUILDS = 3
 # Videos that may be finished while an earlier one is not: their features wait in memory for their place in a shard.
 MAX_AHEAD = 4096
 
-# How often the clocks of running videos are looked at.
+# How often the clocks of running videos are looked at; and pieces of those that come in several.
 POLL_SECONDS = 0.2
+PIECE_POLL_SECONDS = 0.01
+
+# Pieces of one video that are on their way: one is taken while the next is decoded.
+PIECES_AHEAD = 3
 
 # When a run is asked to stop: how long it waits for videos that are being decoded.
 GRACE_SECONDS = 5.0
@@ -46,12 +51,13 @@ OUTSIDE_DEATHS = (-signal.SIGTERM, -signal.SIGKILL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """A video whose frames lie in shared memory until the next one is asked for."""
+class Piece:
+    """Frames of a video, in their order; they lie in shared memory until the next result is asked for."""
 
-    sampled: Sampled
+    attempt: int
+    """A number of each time that a video is tried: what came of one that failed is no part of the next."""
     frames: list[np.ndarray]
-    """One array an output, shaped as `Output.shape`. Copy what is to be kept."""
+    """One array an output, shaped as `Output.shape` with as many frames as there are. Copy what is to be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +91,13 @@ class DecodePool:
     small.
     """
 
-    def __init__(self, *, num_workers: int, num_samples: int, limits: Limits) -> None:
-        self._num_samples, self._limits = num_samples, limits
+    def __init__(self, *, num_workers: int, sampling: Sampling, limits: Limits) -> None:
+        self._sampling, self._limits = sampling, limits
         self._num_workers = num_workers
+        self._in_pieces = not isinstance(sampling, Uniform)
+        self._num_places = PIECES_AHEAD if self._in_pieces else 1
+        self._poll_seconds = PIECE_POLL_SECONDS if self._in_pieces else POLL_SECONDS
+        self._attempts = itertools.count()
 
     def __enter__(self) -> "DecodePool":
         self._pool = self._start_pool()
@@ -123,8 +133,9 @@ class DecodePool:
         *,
         stopping: Callable[[], bool] = lambda: False,
         on_idle: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[int, Decoded | Rejected]]:
-        """Yield (index into `paths`, result) of every path exactly once, in order of completion.
+    ) -> Iterator[tuple[int, Piece | Sampled | Rejected]]:
+        """Yield (index into `paths`, result) of every path exactly once, in order of completion; and before that, of a
+        video whose frames are asked for, pieces: one with `uniform`, with `windows` as many as it takes.
 
         A worker that dies of its video is that video's failure. One that is killed while it waits takes the pool down
         with it: the pool is made anew, and what was on its way is done again. Raises `HaechiError` where that happens
@@ -134,14 +145,14 @@ class DecodePool:
         `on_idle` is called now and then while nothing finishes.
         """
         with ExitStack() as stack:
-            slots = [Slot(outputs) for _ in range(2 * self._num_workers + 1)]
+            slots = [Slot(outputs, self._num_places) for _ in range(2 * self._num_workers + 1)]
             for slot in slots:
                 stack.callback(slot.close)
             yield from self._run(paths, slots, stopping, on_idle)
 
     def _run(
         self, paths: Sequence[Path], free: list[Slot], stopping: Callable[[], bool], on_idle: Callable[[], None]
-    ) -> Iterator[tuple[int, Decoded | Rejected]]:
+    ) -> Iterator[tuple[int, Piece | Sampled | Rejected]]:
         waiting = deque(range(len(paths)))
         running: dict[Future[Sampled | Rejected], _Task] = {}
         tried_twice: set[int] = set()
@@ -151,19 +162,26 @@ class DecodePool:
             if stop_at is None and stopping():
                 stop_at = time.monotonic() + GRACE_SECONDS
             if stop_at is not None:
-                begun = any(task.slot.deadline for task in running.values())
+                begun = any(task.slot.ring.deadline for task in running.values())
                 if not begun or time.monotonic() > stop_at:
                     return
             try:
                 oldest = min((task.index for task in running.values()), default=0)
                 while stop_at is None and free and waiting and (not running or waiting[0] < oldest + MAX_AHEAD):
-                    task = _Task(index=waiting[0], slot=free[-1], state=FileState.of(paths[waiting[0]]))
+                    state = FileState.of(paths[waiting[0]])
+                    task = _Task(index=waiting[0], attempt=next(self._attempts), slot=free[-1], state=state)
                     running[self._submit(paths[task.index], task)] = task
                     waiting.popleft()
                     free.pop()
-                finished, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in sorted(finished, key=lambda future: running[future].index):
+                finished, _ = wait(running, timeout=self._poll_seconds, return_when=FIRST_COMPLETED)
+                ready = running if self._in_pieces else finished
+                for future in sorted(ready, key=lambda future: running[future].index):
                     task = running[future]
+                    for _ in range(task.slot.ring.num_ready):
+                        yield task.index, Piece(attempt=task.attempt, frames=task.slot.ring.oldest())
+                        task.slot.ring.release()
+                    if future not in finished:
+                        continue
                     result = self._result(future, task)
                     del running[future]
                     if isinstance(result, _Killed) and task.index not in tried_twice:
@@ -176,7 +194,7 @@ class DecodePool:
                 if not finished:
                     on_idle()
                 for future, task in running.items():
-                    if task.slot.is_late:
+                    if task.slot.ring.is_late:
                         future.cancel()  # kills its worker; the future is done once that is dead
             except BrokenProcessPool as error:
                 if num_rebuilt == MAX_REBUILDS:
@@ -197,26 +215,24 @@ class DecodePool:
 
     def _submit(self, path: Path, task: "_Task") -> "Future[Sampled | Rejected]":
         slot = task.slot
-        slot.deadline = 0.0
+        slot.ring.reset()
+        place = slot.name, slot.ring.outputs, slot.num_places
         try:
             future: Future[Sampled | Rejected] = self._pool.schedule(
-                _sample_into_slot, args=(path, slot.name, task.state, self._num_samples, self._limits, slot.outputs)
+                _sample_into_slot, args=(path, place, task.state, self._sampling, self._limits)
             )
         except RuntimeError as error:  # pebble's word for a pool that broke since the last call
             raise BrokenProcessPool from error
         return future
 
-    def _result(self, future: "Future[Sampled | Rejected]", task: "_Task") -> "Decoded | Rejected | _Killed":
+    def _result(self, future: "Future[Sampled | Rejected]", task: "_Task") -> "Sampled | Rejected | _Killed":
         try:
-            result = future.result()
+            return future.result()
         except CancelledError:
             return Rejected(reason=Reason.TIMEOUT, message=self._limits.late_message, state=task.state)
         except ProcessExpired as error:
             died = _Killed(exit_code=error.exitcode)
             return died if error.exitcode in OUTSIDE_DEATHS else died.as_rejected(task.state)
-        if isinstance(result, Rejected):
-            return result
-        return Decoded(sampled=result, frames=views(task.slot.memory, task.slot.outputs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +240,7 @@ class _Task:
     """A video on its way through a worker."""
 
     index: int
+    attempt: int
     slot: Slot
     state: FileState
 
@@ -246,26 +263,22 @@ def _ready(parent: int, memory_bytes: int) -> None:
 
 
 def _sample_into_slot(
-    path: Path, slot_name: str, state: FileState, num_samples: int, limits: Limits, outputs: tuple[Output, ...]
+    path: Path,
+    place: tuple[str, tuple[Output, ...], int],
+    state: FileState,
+    sampling: Sampling,
+    limits: Limits,
 ) -> Sampled | Rejected:
-    """In a worker: one video, from file to frames in the slot."""
+    """In a worker: one video, from file to frames in the slot (its name, outputs and number of places)."""
     started = time.monotonic()
-    with open(slot_name, "r+b") as file:  # noqa: PTH123 (a descriptor's name, not a path of the user's)
-        memory = mmap.mmap(file.fileno(), 0)
-    deadline, arrays = deadline_of(memory), views(memory, outputs)
-    deadline[0] = started + limits.seconds_to_check(path)
+    ring: Ring = opened(*place)
+    ring.deadline = started + limits.seconds_to_check(path)
 
     def allow(header: Header) -> None:
-        deadline[0] = started + limits.seconds_to_decode(header)
+        ring.deadline = started + limits.seconds_to_decode(header)
 
     try:
-        return sample(
-            path,
-            num_samples=num_samples,
-            limits=limits,
-            outputs=[(o.transform, o.positions, array) for o, array in zip(outputs, arrays, strict=True)],
-            on_header=allow,
-        )
+        return sample(path, sampling=sampling, limits=limits, sink=ring, on_header=allow)
     except UnusableError as error:
         if error.reason is Reason.MISSING:
             state = FileState.of(path)  # it may have been there when it was handed to us

@@ -12,6 +12,8 @@ from extract import workers
 from extract.decode import Sampled, sample
 from extract.workers import Rejected, _sample_into_slot
 
+PIECES_BEFORE_DEATH = 5
+
 SIGNALS = {"segfault": signal.SIGSEGV, "stop": signal.SIGSTOP, "abort": signal.SIGABRT}
 
 
@@ -28,6 +30,9 @@ def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) 
     if "terminated_once" in path.name and not path.with_suffix(".tried").exists():
         path.with_suffix(".tried").touch()
         os.kill(os.getpid(), signal.SIGTERM)
+    if "terminated_midway" in path.name and not path.with_suffix(".tried").exists():
+        path.with_suffix(".tried").touch()
+        arguments["sink"] = Deadly(arguments["sink"])
     if "killed" in path.name:
         os.kill(os.getpid(), signal.SIGKILL)
     if "hang" in path.name:
@@ -41,3 +46,20 @@ def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) 
     if "bug" in path.name:
         raise ZeroDivisionError("a defect of ours")
     return sample(path, on_header=on_header, **arguments)
+
+
+class Deadly:
+    """A sink that ends its process when it has handed on some pieces."""
+
+    def __init__(self, sink: Any) -> None:
+        self._sink, self._num_left = sink, PIECES_BEFORE_DEATH
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink, name)
+
+    def publish(self, counts: Any) -> None:
+        self._sink.publish(counts)
+        self._num_left -= 1
+        if not self._num_left:
+            time.sleep(1)  # they are taken meanwhile
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from bench import networks
-from cache.kinds import VIDEO
 from cache.schema import fingerprint_of
 from extract import openclip, slowfast
 from extract.backbones import Backbones, DeviceMemoryError, Queue
@@ -19,7 +17,6 @@ from extract.openclip import OpenClip, resolve_model
 from extract.settings import ExtractSettings, SettingsError
 from extract.slowfast import SlowFast
 from extract.weights import Weights, WeightsError
-from extract.workers import Decoded
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
@@ -205,16 +202,15 @@ def test_every_video_gets_its_own_features_whatever_the_batches(
     settings = ExtractSettings(**{**vars(tiny_settings), "batch_windows": 2})
     backbones = Backbones(settings, Compute.choose(settings))
     clip, windows = frames(7, 8, 32, 32, 3), frames(7, 32, 256, 256, 3)
-    queue = Queue(backbones, VIDEO, num_running=num_running)
+    queue = Queue(backbones, num_running=num_running)
     finished = []
     for i in range(7):
-        sampled: Any = f"sampled {i}"
-        new = queue.add(i, Decoded(sampled=sampled, frames=[clip[i].numpy(), windows[i].numpy()]))
+        new = queue.add((i, 0), [clip[i].numpy(), windows[i].numpy()])
         assert not new or len(finished) + len(new) == i + 1 - 2 * num_running
         finished += new
     finished += queue.drain()
-    assert [(index, sampled) for index, sampled, _ in finished] == [(i, f"sampled {i}") for i in range(7)]
-    for (_, _, ours), theirs in zip(finished, backbones.run(clip, windows), strict=True):
+    assert [key for key, _ in finished] == [(i, 0) for i in range(7)]
+    for (_, ours), theirs in zip(finished, backbones.run(clip, windows), strict=True):
         np.testing.assert_allclose(ours.clip, theirs.clip, atol=1e-6)
         np.testing.assert_allclose(ours.slowfast_logits, theirs.slowfast_logits, atol=1e-6)
     assert all(seconds > 0 for seconds in queue.seconds.values())

@@ -1,7 +1,6 @@
 """On a GPU. Skipped where there is none, unless HAECHI_EXPECT_CUDA=1 promises one."""
 
 import os
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 from extract.backbones import Backbones
 from extract.device import Compute
 from extract.settings import ExtractSettings
-from extract.workers import Decoded
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() and os.environ.get("HAECHI_EXPECT_CUDA") != "1",
@@ -61,11 +59,10 @@ def test_batches_beside_each_other_keep_their_frames(tiny_settings: ExtractSetti
     queue = network.new_queue()
     finished = []
     for i in range(9):
-        sampled: Any = i
-        finished += queue.add(i, Decoded(sampled=sampled, frames=[clip[i].numpy(), windows[i].numpy()]))
+        finished += queue.add((i, 0), [clip[i].numpy(), windows[i].numpy()])
     finished += queue.drain()
-    assert [index for index, _, _ in finished] == list(range(9))
-    for (_, _, ours), theirs in zip(finished, network.run(clip, windows), strict=True):
+    assert [index for (index, _), _ in finished] == list(range(9))
+    for (_, ours), theirs in zip(finished, network.run(clip, windows), strict=True):
         np.testing.assert_allclose(ours.clip, theirs.clip, rtol=1e-2, atol=1e-2)
         np.testing.assert_allclose(ours.slowfast, theirs.slowfast, rtol=1e-2, atol=1e-2)
     assert all(seconds > 0 for seconds in queue.seconds.values())

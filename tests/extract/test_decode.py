@@ -13,20 +13,22 @@ from extract.decode import sample
 from extract.limits import Limits
 from extract.reasons import Reason, UnusableError
 from extract.samples import scene, write_video
-from extract.sampling import uniform
+from extract.sampling import Uniform, uniform
 from extract.settings import ExtractSettings
+from extract.slots import Output
 from extract.transforms import FrameTransform
 from extract.validate import Header
 from tests.extract.conftest import VFR_TIMES
+from tests.sinks import Kept
 
 LIMITS = Limits.of(ExtractSettings())
 TRANSFORM = FrameTransform(size=64, interpolation="bicubic")
 
 
 def frames_of(path: Path, num_samples: int = 8) -> np.ndarray:
-    array = np.zeros((num_samples, 64, 64, 3), np.uint8)
-    sample(path, num_samples=num_samples, limits=LIMITS, outputs=[(TRANSFORM, list(range(num_samples)), array)])
-    return array
+    kept = Kept(Output(transform=TRANSFORM, num_frames=num_samples))
+    sample(path, sampling=Uniform(frames=num_samples), limits=LIMITS, sink=kept)
+    return kept.frames()
 
 
 @pytest.mark.parametrize(
@@ -46,11 +48,12 @@ def frames_of(path: Path, num_samples: int = 8) -> np.ndarray:
     ],
 )
 def test_sound_files(videos: Path, name: str, num_frames: int, width: int, height: int) -> None:
-    found = sample(videos / name, num_samples=32, limits=LIMITS, outputs=[])
+    found = sample(videos / name, sampling=Uniform(frames=32), limits=LIMITS, sink=Kept())
     assert (found.num_frames, found.width, found.height) == (num_frames, width, height)
-    assert found.start_seconds.shape == found.end_seconds.shape == (32,)
-    assert (np.diff(found.start_seconds) >= 0).all()
-    assert (found.end_seconds > found.start_seconds).all()
+    assert found.clip_seconds.shape == (32,)
+    assert (np.diff(found.clip_seconds) >= 0).all()
+    assert found.window_start_seconds == found.clip_seconds[0]
+    assert found.window_end_seconds > found.clip_seconds[-1]
     assert found.duration_seconds > 0
 
 
@@ -77,8 +80,9 @@ def test_unsound_files(videos: Path, capfd: pytest.CaptureFixture[str], name: st
 
 
 def test_too_large_is_told_from_the_header(videos: Path) -> None:
+    limits = replace(LIMITS, max_pixels=320 * 240 - 1)
     with pytest.raises(UnusableError) as caught:
-        sample(videos / "sound.mp4", num_samples=8, limits=replace(LIMITS, max_pixels=320 * 240 - 1), outputs=[])
+        sample(videos / "sound.mp4", sampling=Uniform(frames=8), limits=limits, sink=Kept())
     assert caught.value.reason == Reason.TOO_LARGE
     assert "320 x 240" in caught.value.message
 
@@ -87,17 +91,17 @@ def test_too_large_is_told_from_the_header(videos: Path) -> None:
 def test_frames_and_times_are_pyavs(videos: Path, name: str) -> None:
     with av.open(str(videos / name)) as container:
         decoded = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-    found = sample(videos / name, num_samples=8, limits=LIMITS, outputs=[])
+    found = sample(videos / name, sampling=Uniform(frames=8), limits=LIMITS, sink=Kept())
     indices = uniform(len(decoded), 8)
-    np.testing.assert_allclose(found.start_seconds, [decoded[i][0] for i in indices], atol=2e-3)
+    np.testing.assert_allclose(found.clip_seconds, [decoded[i][0] for i in indices], atol=2e-3)
     for ours, index in zip(frames_of(videos / name), indices, strict=True):
         # the two FFmpegs convert colours by a level or two differently; the next frame differs far more
         assert np.abs(ours.astype(int) - TRANSFORM(decoded[index][1])).mean() < 3
 
 
 def test_variable_frame_rate_is_sampled_by_frame_and_timed_by_the_clock(videos: Path) -> None:
-    found = sample(videos / "vfr.mp4", num_samples=40, limits=LIMITS, outputs=[])
-    np.testing.assert_allclose(found.start_seconds, VFR_TIMES, atol=2e-3)
+    found = sample(videos / "vfr.mp4", sampling=Uniform(frames=40), limits=LIMITS, sink=Kept())
+    np.testing.assert_allclose(found.clip_seconds, VFR_TIMES, atol=2e-3)
 
 
 def test_rotation_is_applied(videos: Path) -> None:
@@ -118,16 +122,13 @@ def test_short_videos_repeat_frames(videos: Path) -> None:
 
 def test_outputs_get_their_own_positions(videos: Path) -> None:
     every = frames_of(videos / "sound.mp4")
-    some, other = np.zeros((3, 64, 64, 3), np.uint8), np.zeros((2, 32, 32, 3), np.uint8)
-    small = FrameTransform(size=32, interpolation="bilinear")
-    sample(
-        videos / "sound.mp4",
-        num_samples=8,
-        limits=LIMITS,
-        outputs=[(TRANSFORM, [7, 0, 0], some), (small, [1, 2], other)],
-    )
-    assert (some == every[[7, 0, 0]]).all()
-    assert other.any(axis=(1, 2, 3)).all()
+    few = Output(transform=TRANSFORM, num_frames=3)
+    small = Output(transform=FrameTransform(size=32, interpolation="bilinear"), num_frames=2)
+    kept = Kept(few, small)
+    sample(videos / "sound.mp4", sampling=Uniform(frames=8), limits=LIMITS, sink=kept)
+    assert (kept.frames(0) == every[[0, 3, 7]]).all()
+    assert kept.frames(1).shape == (2, 32, 32, 3)
+    assert kept.frames(1).any(axis=(1, 2, 3)).all()
 
 
 def test_the_picture_is_the_video(videos: Path, tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_more_frames_than_allowed_are_refused_from_the_header(videos: Path) -> N
     limits = replace(LIMITS, max_frames=39)
     for name in ("sound.mp4", "mpeg4.avi", "whole.mkv"):  # the last says nothing of its frames
         with pytest.raises(UnusableError, match=r"4?0 frames or more, the limit is 39 \(--max-frames\)") as caught:
-            sample(videos / name, num_samples=8, limits=limits, outputs=[])
+            sample(videos / name, sampling=Uniform(frames=8), limits=limits, sink=Kept())
         assert caught.value.reason == Reason.TOO_LARGE
 
 
@@ -163,14 +164,14 @@ def test_a_playlist_opens_no_other_file(videos: Path, tmp_path: Path, content: s
     for name in ("list.mp4", "list.m3u8", "list.ts"):
         (tmp_path / name).write_text(content)
         with pytest.raises(UnusableError) as caught:
-            sample(tmp_path / name, num_samples=8, limits=LIMITS, outputs=[])
+            sample(tmp_path / name, sampling=Uniform(frames=8), limits=LIMITS, sink=Kept())
         assert caught.value.reason == Reason.NOT_MEDIA
 
 
 @pytest.mark.parametrize("name", ["sound.mp4", "vp9.webm", "mpeg4.avi", "whole.mkv"])
 def test_the_header_knows_how_long_a_video_is(videos: Path, name: str) -> None:
     headers: list[Header] = []
-    sample(videos / name, num_samples=2, limits=LIMITS, outputs=[], on_header=headers.append)
+    sample(videos / name, sampling=Uniform(frames=2), limits=LIMITS, sink=Kept(), on_header=headers.append)
     assert headers[0].duration_seconds == pytest.approx(headers[0].num_packets / 25, abs=0.05)
 
 
@@ -181,7 +182,7 @@ def test_a_file_is_judged_alike_whatever_came_before_it(videos: Path, tmp_path: 
 
     def verdict() -> str:
         try:
-            sample(tmp_path / "cut.webm", num_samples=4, limits=LIMITS, outputs=[])
+            sample(tmp_path / "cut.webm", sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
         except UnusableError as error:
             return str(error.message)
         return "used"
@@ -189,7 +190,7 @@ def test_a_file_is_judged_alike_whatever_came_before_it(videos: Path, tmp_path: 
     first = verdict()
     assert first != "used"
     assert [verdict() for _ in range(3)] == [first] * 3
-    sample(videos / "vp9.webm", num_samples=4, limits=LIMITS, outputs=[])
+    sample(videos / "vp9.webm", sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
 
 
 def test_an_mp4_that_lacks_frames_of_its_index_is_damaged(videos: Path, tmp_path: Path) -> None:
@@ -204,11 +205,11 @@ def test_an_mp4_that_lacks_frames_of_its_index_is_damaged(videos: Path, tmp_path
             if packet.dts is not None:
                 packet.stream = stream
                 to.mux(packet)
-    sample(whole, num_samples=4, limits=LIMITS, outputs=[])
+    sample(whole, sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     content = whole.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 3 // 4])
     with pytest.raises(UnusableError, match=r"its index lists 40 frames, \d\d are there: cut off") as caught:
-        sample(tmp_path / "cut.mp4", num_samples=4, limits=LIMITS, outputs=[])
+        sample(tmp_path / "cut.mp4", sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     assert caught.value.reason == Reason.DAMAGED
 
 
@@ -223,5 +224,5 @@ def test_an_edit_list_that_leaves_frames_out_is_no_damage(tmp_path: Path) -> Non
     with av.open(str(tmp_path / "trimmed.mp4")) as container:
         stream = container.streams.video[0]
         assert sum(packet.size > 0 for packet in container.demux(stream)) < stream.frames == 150
-    found = sample(tmp_path / "trimmed.mp4", num_samples=4, limits=LIMITS, outputs=[])
+    found = sample(tmp_path / "trimmed.mp4", sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     assert 2 <= found.duration_seconds < 3

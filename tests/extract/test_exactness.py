@@ -13,9 +13,11 @@ from extract import validate, with_decord
 from extract.decode import sample
 from extract.limits import Limits
 from extract.samples import write_video
-from extract.sampling import uniform
+from extract.sampling import Uniform, uniform
 from extract.settings import ExtractSettings
+from extract.slots import Output
 from extract.transforms import FrameTransform
+from tests.sinks import Kept
 
 LIMITS = Limits.of(ExtractSettings())
 NUM_FRAMES, NUM_SAMPLES, FPS = 200, 32, 25
@@ -75,13 +77,12 @@ def test_every_sampled_frame_is_the_one_asked_for(tmp_path: Path, name: str) -> 
     path = write_video(tmp_path / name, frames, fps=FPS, codec=codec, options=options)
     assert with_decord.is_exact(validate.read_header(path, max_pixels=1 << 25, max_frames=1 << 20)) == decord_is_exact
 
-    array = np.zeros((NUM_SAMPLES, SIDE, SIDE, 3), np.uint8)
-    outputs = [(TRANSFORM, list(range(NUM_SAMPLES)), array)]
-    found = sample(path, num_samples=NUM_SAMPLES, limits=LIMITS, outputs=outputs)
+    kept = Kept(Output(transform=TRANSFORM, num_frames=NUM_SAMPLES))
+    found = sample(path, sampling=Uniform(frames=NUM_SAMPLES), limits=LIMITS, sink=kept)
     expected = uniform(NUM_FRAMES, NUM_SAMPLES)
-    assert [number_of(frame) for frame in array] == expected
+    assert [number_of(frame) for frame in kept.frames()] == expected
     assert found.num_frames == NUM_FRAMES
-    shown = found.start_seconds - found.start_seconds[0]
+    shown = found.clip_seconds - found.clip_seconds[0]
     np.testing.assert_allclose(shown, np.array(expected) / FPS, atol=2e-3)
     assert found.duration_seconds == pytest.approx(NUM_FRAMES / FPS, abs=0.05)
 

@@ -10,7 +10,9 @@ from extract.decode import sample
 from extract.limits import Limits
 from extract.manifest import Manifest, ManifestError, read_manifest
 from extract.reasons import Reason, UnusableError
+from extract.sampling import Uniform
 from extract.settings import ExtractSettings
+from tests.sinks import Kept
 
 
 @pytest.fixture
@@ -312,9 +314,11 @@ def test_no_path_is_a_protocol_or_a_device_to_the_decoder(data: Path, videos: Pa
     *hostile, file = read_manifest(write(data, text)).entries
     for entry, reason in zip(hostile, HOSTILE_PATHS.values(), strict=True):
         with pytest.raises(UnusableError) as caught:
-            sample(entry.path, num_samples=2, limits=Limits.of(ExtractSettings()), outputs=[])
+            sample(entry.path, sampling=Uniform(frames=2), limits=Limits.of(ExtractSettings()), sink=Kept())
         assert caught.value.reason == reason, entry
-    assert sample(file.path, num_samples=2, limits=Limits.of(ExtractSettings()), outputs=[]).num_frames == 40
+    assert (
+        sample(file.path, sampling=Uniform(frames=2), limits=Limits.of(ExtractSettings()), sink=Kept()).num_frames == 40
+    )
 
 
 def test_a_manifest_that_is_a_pipe_or_a_device(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from PIL import Image
 from extract.decode import sample
 from extract.limits import Limits
 from extract.reasons import Reason, UnusableError
+from extract.sampling import Uniform
 from extract.settings import ExtractSettings
+from extract.slots import Output
 from extract.still import read
 from extract.transforms import FrameTransform
+from tests.sinks import Kept
 
 LIMITS = Limits.of(ExtractSettings())
 SIZE = (60, 40)
@@ -42,17 +45,15 @@ def test_formats(picture: Image.Image, tmp_path: Path, suffix: str) -> None:
 
 def test_the_name_does_not_matter(picture: Image.Image, tmp_path: Path) -> None:
     picture.save(tmp_path / "a.mp4", "PNG")
-    array = np.zeros((4, 16, 16, 3), np.uint8)
-    other = np.zeros((4, 16, 16, 3), np.uint8)
     transform = FrameTransform(size=16, interpolation="bicubic")
-    outputs = [(transform, [0, 1, 2, 3], array), (transform, [0, 1, 2, 3], other)]
-    found = sample(tmp_path / "a.mp4", num_samples=4, limits=LIMITS, outputs=outputs)
+    kept = Kept(*[Output(transform=transform, num_frames=4)] * 2)
+    found = sample(tmp_path / "a.mp4", sampling=Uniform(frames=4), limits=LIMITS, sink=kept)
     assert (found.kind, found.num_frames, found.duration_seconds, found.fps) == ("image", 1, 0.0, 0.0)
     assert (found.width, found.height) == SIZE
-    assert found.start_seconds.tolist() == found.end_seconds.tolist() == [0.0]
-    assert (array[0] == transform(np.asarray(picture))).all()
-    assert not array[1:].any()
-    assert not other.any()
+    assert found.clip_seconds.tolist() == [0.0]
+    assert len(found.window_start_seconds) == len(found.window_end_seconds) == 0
+    assert (kept.frames(0) == transform(np.asarray(picture))[None]).all()
+    assert len(kept.frames(1)) == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -135,12 +136,12 @@ def test_damage_has_a_reason(picture: Image.Image, tmp_path: Path, name: str) ->
     make, reason = BROKEN[name]
     (tmp_path / name).write_bytes(make(picture))
     with pytest.raises(UnusableError) as caught:
-        sample(tmp_path / name, num_samples=4, limits=LIMITS, outputs=[])
+        sample(tmp_path / name, sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     assert caught.value.reason == reason
 
 
 def test_the_limit_is_told_from_the_header(picture: Image.Image, tmp_path: Path) -> None:
     picture.save(tmp_path / "a.png")
     with pytest.raises(UnusableError, match="60 x 40 pixels, the limit is 2399") as caught:
-        sample(tmp_path / "a.png", num_samples=4, limits=replace(LIMITS, max_pixels=2399), outputs=[])
+        sample(tmp_path / "a.png", sampling=Uniform(frames=4), limits=replace(LIMITS, max_pixels=2399), sink=Kept())
     assert caught.value.reason == Reason.TOO_LARGE

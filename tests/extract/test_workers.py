@@ -15,34 +15,39 @@ import psutil
 import pytest
 
 from extract import workers
+from extract.decode import Sampled
 from extract.limits import Limits
 from extract.reasons import Reason
+from extract.sampling import Uniform
 from extract.settings import ExtractSettings
 from extract.slots import Output
 from extract.transforms import FrameTransform
-from extract.workers import Decoded, DecodePool, Rejected
+from extract.workers import DecodePool, Piece, Rejected
 from tests.extract import poison
 
-OUTPUT = Output(transform=FrameTransform(size=32, interpolation="bilinear"), positions=[0, 1, 2, 3])
+OUTPUT = Output(transform=FrameTransform(size=32, interpolation="bilinear"), num_frames=4)
 
 
 def pool(*, num_workers: int = 2, **changes: float) -> DecodePool:
     limits = Limits.of(ExtractSettings(**{"timeout_seconds": 60, **changes}))  # type: ignore[arg-type]
-    return DecodePool(num_workers=num_workers, num_samples=4, limits=limits)
+    return DecodePool(num_workers=num_workers, sampling=Uniform(frames=4), limits=limits)
 
 
 def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
     names = ["sound.mp4", "empty.mp4", "portrait.mp4", "damaged.mp4", "sound.mp4", "mpeg4.avi"] * 2
     frames: dict[int, np.ndarray] = {}
     reasons: dict[int, Reason] = {}
+    used: set[int] = set()
     with pool() as decoders:
         for index, result in decoders.run([videos / name for name in names], [OUTPUT]):
-            assert index not in frames.keys() | reasons.keys()
-            if isinstance(result, Decoded):
+            assert index not in used | reasons.keys()
+            if isinstance(result, Piece):
                 frames[index] = result.frames[0].copy()
-            else:
+            elif isinstance(result, Rejected):
                 reasons[index] = result.reason
-    assert set(frames) == {0, 2, 4, 5, 6, 8, 10, 11}
+            else:
+                used.add(index)
+    assert set(frames) == used == {0, 2, 4, 5, 6, 8, 10, 11}
     assert reasons == {1: "empty_file", 3: "damaged", 7: "empty_file", 9: "damaged"}
     assert (frames[0] == frames[4]).all()
     assert (frames[0] == frames[6]).all()
@@ -79,8 +84,9 @@ def test_a_video_whose_worker_is_ended_from_outside_gets_another(videos: Path, t
     path = tmp_path / "terminated_once.mp4"
     shutil.copy(videos / "sound.mp4", path)
     with pool(num_workers=1) as decoders:
-        ((_, result),) = decoders.run([path], [OUTPUT])
-    assert isinstance(result, Decoded)
+        (_, piece), (_, result) = decoders.run([path], [OUTPUT])
+    assert isinstance(piece, Piece)
+    assert isinstance(result, Sampled)
     assert path.with_suffix(".tried").exists()
 
 
@@ -95,8 +101,9 @@ def test_when_asked_to_stop_it_begins_nothing_and_waits_a_little(
     with pool() as decoders:
         stopping, on_idle = lambda: len(seen) >= 4, lambda: idle.append(time.monotonic())
         for index, result in decoders.run(paths, [OUTPUT], stopping=stopping, on_idle=on_idle):
-            assert isinstance(result, Decoded)
-            seen.append(index)
+            assert not isinstance(result, Rejected)
+            if isinstance(result, Sampled):
+                seen.append(index)
     assert 4 <= len(seen) <= 4 + 5
     assert 1 not in seen
     assert len(idle) > 2
@@ -107,6 +114,7 @@ def test_decoding_processes_die_with_the_one_that_started_them(tmp_path: Path) -
     program = f"""
 from pathlib import Path
 from extract import workers
+from extract.decode import Sampled
 from tests.extract import poison, test_workers
 if __name__ == "__main__":
     workers._sample_into_slot = poison.sample_into_slot
@@ -133,10 +141,12 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
 
 def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
     """As an out-of-memory killer does, between two videos."""
-    results: dict[int, Decoded | Rejected] = {}
+    results: dict[int, Sampled | Rejected] = {}
     with pool(num_workers=2) as decoders:
         for index, result in decoders.run([videos / "sound.mp4"] * 12, [OUTPUT]):
             assert index not in results
+            if isinstance(result, Piece):
+                continue
             results[index] = result
             if index in (2, 7):
                 time.sleep(1)  # the workers finish what they have and wait
@@ -144,8 +154,8 @@ def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
                     os.kill(child.pid or 0, signal.SIGKILL)
                 time.sleep(0.5)
     assert sorted(results) == list(range(12))
-    assert all(isinstance(result, Decoded) or result.reason == Reason.CRASHED for result in results.values())
-    assert sum(isinstance(result, Decoded) for result in results.values()) >= 8
+    assert all(isinstance(result, Sampled) or result.reason == Reason.CRASHED for result in results.values())
+    assert sum(isinstance(result, Sampled) for result in results.values()) >= 8
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -167,6 +177,6 @@ def test_only_so_many_videos_are_finished_ahead_of_one_that_hangs(
     monkeypatch.setattr(workers, "MAX_AHEAD", 5)
     paths = [videos / "sound.mp4"] * 2 + [tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 12
     with pool(timeout_seconds=6) as decoders:
-        order = [index for index, _ in decoders.run(paths, [OUTPUT])]
+        order = [index for index, result in decoders.run(paths, [OUTPUT]) if not isinstance(result, Piece)]
     assert sorted(order) == list(range(15))
     assert sorted(order[: order.index(2)]) == [0, 1, 3, 4, 5, 6]

@@ -15,9 +15,11 @@ from extract.limits import Limits
 from extract.manifest import read_manifest
 from extract.pipeline import Extraction
 from extract.reasons import UnusableError
+from extract.sampling import Uniform
 from extract.settings import ExtractSettings
 from extract.slots import Output
 from extract.transforms import FrameTransform
+from tests.sinks import Kept
 from tests.torture.apart import apart, decoders, survivors
 from tests.torture.damage import DAMAGES, OF_PICTURES
 from tests.torture.held import flaws
@@ -29,7 +31,7 @@ TIMEOUT_SECONDS = 20.0
 
 # Pictures differ grossly where more than this part of their pixels is off by more than so many of 255 levels.
 GROSS_PART, GROSS_LEVELS = 0.01, 40
-OUTPUT = Output(transform=FrameTransform(size=96, interpolation="bilinear"), positions=list(range(FRAMES)))
+OUTPUT = Output(transform=FrameTransform(size=96, interpolation="bilinear"), num_frames=FRAMES)
 
 
 def mutate(number: int, *, seed: int = 0, keep: Path | None = None) -> Record:
@@ -141,16 +143,15 @@ class Verdict:
 
 
 def _alone(path: Path) -> Verdict:
-    pictures = np.empty(OUTPUT.shape, np.uint8)
     limits = Limits.of(ExtractSettings())
-    outputs = [(OUTPUT.transform, OUTPUT.positions, pictures)]
+    kept = Kept(OUTPUT)
 
     def decode() -> Verdict:
         try:
-            sampled = sample(path, num_samples=FRAMES, limits=limits, outputs=outputs)
+            sampled = sample(path, sampling=Uniform(frames=FRAMES), limits=limits, sink=kept)
         except UnusableError as error:
             return Verdict(reason=error.reason.value)
-        return Verdict(reason="", pictures=pictures, num_frames=sampled.num_frames)
+        return Verdict(reason="", pictures=kept.frames(), num_frames=sampled.num_frames)
 
     outcome = apart(decode, seconds=TIMEOUT_SECONDS)
     return Verdict(reason="timeout" if "hung" in outcome.died else "crashed") if outcome.died else outcome.value

@@ -1,0 +1,144 @@
+"""Long videos through the whole of stage 1: real files, workers and HDF5, tiny backbones."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import haechi
+from cache.reader import Cache
+from cache.verify import verify
+from extract import workers
+from extract.backbones import Backbones
+from extract.decode import sample
+from extract.device import Compute
+from extract.limits import Limits
+from extract.pipeline import Extraction
+from extract.resume import SettingsConflictError
+from extract.samples import write_video
+from extract.settings import ExtractSettings
+from tests.extract import poison
+from tests.extract.conftest import SOUND, UNSOUND, manifest_of
+from tests.extract.test_exactness import bar_code
+from tests.sinks import Kept
+
+WINDOWS = {"sampling": "windows", "window_seconds": 1.0, "stride_seconds": 0.5, "clip_fps": 4.0, "frames": 32}
+
+
+@pytest.fixture
+def data(data: Path) -> Path:
+    """With a video of 20 seconds and an image among them."""
+    write_video(data / "long.mp4", [bar_code(i) for i in range(200)], fps=10)
+    Image.fromarray(bar_code(77)).save(data / "picture.png")
+    return data
+
+
+def test_rows_are_those_of_each_window_alone(
+    data: Path, run: Callable[..., Extraction], tiny_settings: ExtractSettings
+) -> None:
+    """Whatever batches they met in, beside which videos."""
+    names = ["long.mp4", *SOUND, *UNSOUND, "picture.png"]
+    done = run(manifest_of(data, names), workers=2, batch_windows=3, **WINDOWS)
+    assert (done.num_used, done.failures) == (8, dict.fromkeys(UNSOUND.values(), 1))
+    cache = Cache.open(done.cache)
+    assert verify(done.cache).problems == []
+    assert cache.media["id"].tolist() == ["long.mp4", *SOUND, "picture.png"]
+    assert cache.settings["sampling"] == {
+        "name": "windows", "window_seconds": 1.0, "stride_seconds": 0.5, "clip_fps": 4.0
+    }  # fmt: skip
+    settings = replace(tiny_settings, **WINDOWS)  # type: ignore[arg-type]
+    backbones = Backbones(settings, Compute.choose(settings))
+    clip_offset, window_offset = cache.offset("clip"), cache.offset("slowfast")
+    assert np.diff(window_offset).tolist()[0] == 39  # of 20 s
+    assert np.diff(clip_offset).tolist()[0] == 80
+    assert (np.diff(clip_offset)[-1], np.diff(window_offset)[-1]) == (1, 0)
+    for i, name in enumerate(cache.media["id"].tolist()):
+        kept = Kept(*backbones.outputs)
+        found = sample(data / name, sampling=settings.sampler, limits=Limits.of(settings), sink=kept)
+        clip, windows = (slice(*offset[i : i + 2].tolist()) for offset in (clip_offset, window_offset))
+        np.testing.assert_allclose(cache.rows("clip", "time_seconds")[clip], found.clip_seconds, rtol=1e-6)
+        starts, ends = (cache.rows("slowfast", f"{end}_seconds")[windows] for end in ("start", "end"))
+        np.testing.assert_allclose(starts, found.window_start_seconds, rtol=1e-6)
+        np.testing.assert_allclose(ends, found.window_end_seconds, rtol=1e-6)
+        nothing = torch.empty(0)
+        pieces = [backbones.start(torch.from_numpy(f[None]), nothing, [(1, 0)]) for f in kept.frames(0)]
+        pieces += [backbones.start(nothing, torch.from_numpy(p[1][None]), [(0, 1)]) for p in kept.pieces if len(p[1])]
+        alone = [piece.result()[0][0] for piece in pieces]
+        for ours, theirs in (
+            (cache.rows("clip", "features")[clip], [features.clip for features in alone]),
+            (cache.rows("slowfast", "features")[windows], [features.slowfast for features in alone]),
+            (cache.rows("slowfast", "logits")[windows], [features.slowfast_logits for features in alone]),
+        ):
+            np.testing.assert_allclose(ours, np.concatenate(theirs), atol=2e-3)
+
+
+def test_the_same_input_gives_the_same_cache(data: Path, run: Callable[..., Extraction]) -> None:
+    manifest = manifest_of(data, ["long.mp4", *SOUND])
+    caches = [Cache.open(run(manifest, f"{n}", workers=n, **WINDOWS).cache) for n in (1, 3)]
+    for stream, name in (("clip", "features"), ("slowfast", "features"), ("slowfast", "logits")):
+        np.testing.assert_allclose(caches[0].rows(stream, name), caches[1].rows(stream, name), atol=2e-3)
+    assert (caches[0].offset("slowfast") == caches[1].offset("slowfast")).all()
+
+
+def test_a_video_whose_worker_was_ended_midway_is_whole(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the first attempt is among its rows."""
+    undisturbed = Cache.open(run(manifest_of(data, ["long.mp4"]), "undisturbed", **WINDOWS).cache)
+    shutil.copy2(data / "long.mp4", data / "terminated_midway.mp4")
+    monkeypatch.setattr(workers, "_sample_into_slot", poison.sample_into_slot)
+    cache = Cache.open(run(manifest_of(data, ["terminated_midway.mp4", "sound.mp4"]), **WINDOWS).cache)
+    assert (data / "terminated_midway.tried").exists()
+    num_rows = int(cache.offset("clip")[1])
+    assert num_rows == undisturbed.offset("clip")[1]
+    ours = cache.rows("clip", "features")[:num_rows]
+    np.testing.assert_allclose(ours, undisturbed.rows("clip", "features"), atol=2e-3)
+
+
+def test_samplings_never_mix(data: Path, run: Callable[..., Extraction], no_models: Callable[[], None]) -> None:
+    manifest = manifest_of(data, ["sound.mp4"])
+    assert run(manifest, **WINDOWS).num_new == 1
+    no_models()
+    assert run(manifest, **WINDOWS).num_new == 0
+    with pytest.raises(SettingsConflictError, match=r"sampling\.name: 'windows' in the cache, 'uniform' now"):
+        run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
+    with pytest.raises(SettingsConflictError, match=r"sampling\.stride_seconds: 0\.5 in the cache, 1\.0 now"):
+        run(manifest, **{**WINDOWS, "stride_seconds": None})
+
+
+def test_a_damaged_video_is_told_by_validate_too(data: Path, tmp_path: Path) -> None:
+    """No model says what it wants to see, and every frame is decoded all the same."""
+    content = bytearray((data / "long.mp4").read_bytes())
+    content[-len(content) // 4 : -len(content) // 4 + 200] = bytes(200)
+    (data / "late.mp4").write_bytes(content)
+    manifest_of(data, ["long.mp4", "late.mp4", "picture.png"])
+    arguments = [str(data / "labels.csv"), "--sampling", "windows", "--out", str(tmp_path / "found.csv")]
+    result = CliRunner().invoke(haechi.main, ["validate", *arguments])
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "found.csv").open() as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["reason"] for name in ("long.mp4", "late.mp4", "picture.png")] == ["", "damaged", ""]
+    assert rows["long.mp4"]["num_frames"] == "200"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--clip-fps", "3"], "clip_fps is 3.0, but is for --sampling windows"),
+        (["--sampling", "windows", "--frames", "8"], "frames is 8, but is for --sampling uniform"),
+        (["--sampling", "windows", "--stride-seconds", "3"], "stride_seconds is 3, must be 0.125 to 2"),
+        (["--sampling", "windows", "--window-seconds", "nan"], "window_seconds is nan, must be 0.1 to 3600"),
+        (["--sampling", "windows", "--clip-fps", "0.25"], "clip_fps is 0.25, must be 0.5 or more"),
+    ],
+)
+def test_flags_that_do_not_fit(data: Path, tmp_path: Path, flags: list[str], told: str) -> None:
+    result = CliRunner().invoke(haechi.main, ["extract", str(data), "--out", str(tmp_path / "c"), *flags])
+    assert result.exit_code == 1
+    assert told in " ".join(result.output.split())

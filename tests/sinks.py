@@ -1,0 +1,29 @@
+"""Takes a decoder's frames in one's own process."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from extract.slots import Output
+
+
+class Kept:
+    """A sink that keeps all that is handed on."""
+
+    waited_seconds = 0.0
+
+    def __init__(self, *outputs: Output) -> None:
+        self.outputs = outputs
+        self.pieces: list[list[np.ndarray]] = []
+        """Of each piece an array an output, cut to its frames."""
+
+    def room(self) -> list[np.ndarray]:
+        self._arrays = [np.zeros(output.shape, output.transform.dtype) for output in self.outputs]
+        return self._arrays
+
+    def publish(self, counts: Sequence[int]) -> None:
+        self.pieces.append([array[:count] for array, count in zip(self._arrays, counts, strict=True)])
+
+    def frames(self, output: int = 0) -> np.ndarray:
+        """All frames of an output, one after another: (frames, side, side, 3)."""
+        return np.concatenate([piece[output] for piece in self.pieces])
