@@ -113,15 +113,20 @@ class Classifier:
         *,
         on_start: Callable[[str], None] = lambda where: None,
         on_notice: Callable[[str], None] = lambda text: None,
+        on_windows: Callable[[int], None] = lambda num_windows: None,
     ) -> Iterator[Prediction]:
-        """Judge entries of a manifest, in their order, each as soon as those before it are judged."""
+        """Judge entries of a manifest, in their order, each as soon as those before it are judged.
+
+        `on_start` hears on what it runs, `on_notice` what a user should know, `on_windows` of windows that the
+        backbones have done.
+        """
         with opened(self._settings, len(entries), on_notice=on_notice, backbones=self._backbones) as flow:
             self._backbones = flow.backbones
             self.refuse_other_features(flow.settings)
             on_start(f"{flow.compute.name}, {flow.compute.precision}")
             waiting: dict[int, Prediction] = {}
             following = 0
-            for index, row in flow.rows(entries, Stopwatch()):
+            for index, row in flow.rows(entries, Stopwatch(), on_windows=on_windows):
                 if isinstance(row, Failure):
                     waiting[index] = _failed(row)
                 else:

@@ -14,19 +14,24 @@ import numpy as np
 import pytest
 import torch
 
+from bench import networks
 from cache.reader import Cache
 from cache.schema import Item
+from extract import slowfast
 from extract.manifest import Entry
+from extract.samples import write_video
 from extract.sampling import Windows
 from extract.settings import SettingsError
 from predict import classifier as classifier_module
 from predict import pieces
 from predict.classifier import Classifier, MismatchError, load_checkpoint
 from predict.clock import clock
+from predict.media import gather
 from predict.pieces import CLIP_TIME, WINDOW_END, WINDOW_START, blocks, cut_windows
 from predict.prediction import Prediction, Window, not_judged
 from tests.predict import film
-from tests.predict.conftest import call
+from tests.predict.conftest import QUICK, WEIGHTS, call, flags
+from tests.train.test_pictures import red_pixels
 from train.checkpoint import features_of
 from train.dataset import open_features
 from train.fit import logits_of, scores_of
@@ -121,7 +126,7 @@ def test_media_and_caches_are_judged_alike(
             backbones=None,
             settings=film.provenance().settings,
             compute=SimpleNamespace(name="cpu", precision="fp32"),
-            rows=lambda entries, watch: reversed(list(enumerate(items))),
+            rows=lambda entries, watch, on_windows: reversed(list(enumerate(items))),
         )
 
     monkeypatch.setattr(classifier_module, "opened", opened)
@@ -294,3 +299,55 @@ def test_a_cache_of_other_windows_is_refused(one_run: Path, tmp_path: Path, monk
     assert features_of(cache)["settings"]["sampling"]["clip_fps"] == 4.0
     with pytest.raises(MismatchError, match=r"sampling\.clip_fps: 2\.0 in the run, 4\.0 here"):
         Classifier.load(one_run).predict_cache(cache)
+
+
+@pytest.fixture(scope="module")
+def of_videos(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`videos`, the eight of 2 s and one of 7.3 s, their `cache` on windows of 2 s, one every 1.5 s, and a `run`."""
+    into = tmp_path_factory.mktemp("of-videos")
+    for label in ("harmful", "safe"):
+        (into / "videos" / label).mkdir(parents=True)
+        for path in sorted((folder / "videos" / label).glob(f"{label}-*.mp4")):
+            (into / "videos" / label / path.name).symlink_to(path)
+    rng = np.random.default_rng(0)
+    pictures = [np.full((64, 96, 3), rng.integers(256), np.uint8) for _ in range(73)]
+    write_video(into / "videos" / "safe" / "long.mp4", pictures, fps=10)
+    windows = ["--sampling", "windows", "--stride-seconds", "1.5"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+        extracted = ["extract", into / "videos", "--out", into / "cache", "--follow-symlinks", *windows]
+        done = call(*extracted, *flags(folder), *WEIGHTS)
+    assert done.exit_code == 0, done.output
+    done = call("train", into / "cache", "--out", into / "run", *QUICK)
+    assert done.exit_code == 0, done.output
+    return into
+
+
+def test_real_videos_are_judged_as_in_their_cache(folder: Path, of_videos: Path) -> None:
+    judged = Classifier.load(
+        of_videos / "run", clip_model=f"local-dir:{folder / 'clip'}", device="cpu", precision="fp32"
+    )
+    cached = {p.id: p for p in judged.predict_cache(Cache.open(of_videos / "cache"))}
+    counted: list[int] = []
+    paths = sorted((of_videos / "videos").glob("*/*.mp4"))
+    entries, _ = gather(map(str, paths))
+    predictions = list(judged.judge(entries, on_windows=counted.append))
+    with (of_videos / "run" / "predictions.csv").open(encoding="utf-8") as file:
+        of_run = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
+    assert len(predictions) == len(cached) == len(of_run) == 9
+    for prediction in predictions:
+        id = Path(prediction.id).relative_to(of_videos / "videos").as_posix()
+        assert prediction.score == pytest.approx(of_run[id], abs=1e-4)
+        assert len(prediction.windows) == (5 if id == "safe/long.mp4" else 1)
+        for window, of_cache in zip(prediction.windows, cached[id].windows, strict=True):
+            assert window == replace(of_cache, score=pytest.approx(of_cache.score, abs=1e-4))
+    assert [w.start_seconds for w in cached["safe/long.mp4"].windows] == pytest.approx([0, 1.5, 3, 4.5, 5.3], abs=0.1)
+    assert sum(counted) == 8 + 5
+
+
+def test_a_picture_of_real_videos(folder: Path, of_videos: Path, tmp_path: Path) -> None:
+    media = ["predict", of_videos / "run", of_videos / "videos" / "safe" / "long.mp4", *flags(folder)]
+    done = call(*media, "--timeline", tmp_path / "a.png")
+    assert done.exit_code == 0, done.output
+    assert " at 0:0" in done.stdout  # the moment
+    assert red_pixels(tmp_path / "a.png") > 100  # UNTRAINED
