@@ -113,15 +113,20 @@ class Classifier:
         *,
         on_start: Callable[[str], None] = lambda where: None,
         on_notice: Callable[[str], None] = lambda text: None,
+        on_windows: Callable[[int], None] = lambda num_windows: None,
     ) -> Iterator[Prediction]:
-        """Judge entries of a manifest, in their order, each as soon as those before it are judged."""
+        """Judge entries of a manifest, in their order, each as soon as those before it are judged.
+
+        `on_start` hears on what it runs, `on_notice` what a user should know, `on_windows` of windows that the
+        backbones have done.
+        """
         with opened(self._settings, len(entries), on_notice=on_notice, backbones=self._backbones) as flow:
             self._backbones = flow.backbones
             self.refuse_other_features(flow.settings)
             on_start(f"{flow.compute.name}, {flow.compute.precision}")
             waiting: dict[int, Prediction] = {}
             following = 0
-            for index, row in flow.rows(entries, Stopwatch()):
+            for index, row in flow.rows(entries, Stopwatch(), on_windows=on_windows):
                 if isinstance(row, Failure):
                     waiting[index] = _failed(row)
                 else:
@@ -251,10 +256,11 @@ def _extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) ->
 
 def _sampling_fields(held: Any, path: Path) -> dict[str, Any]:
     """The fields of `ExtractSettings` that sample as the cache's settings say."""
-    if isinstance(held, dict) and held.get("name") in SAMPLING_FIELDS:
-        fields = {name: held.get(name) for name in SAMPLING_FIELDS[held["name"]]}
+    name = held.get("name") if isinstance(held, dict) else None
+    if isinstance(name, str) and name in SAMPLING_FIELDS:
+        fields = {field: held.get(field) for field in SAMPLING_FIELDS[name]}
         if all(isinstance(value, int | float) for value in fields.values()):
-            return {"sampling": held["name"], **fields}
+            return {"sampling": name, **fields}
     raise MismatchError(
         f"{path}: its features are sampled as {held!r}, which this Haechi cannot do; use the program that made them, "
         "or train on features of `haechi extract`"

@@ -62,6 +62,7 @@ def predict(
 
     from cache.notice import show_notices
     from cache.reader import Cache
+    from extract.sampling import WINDOWS
     from extract.show import progress_bar
     from predict.classifier import Classifier
     from predict.media import gather, lines
@@ -95,6 +96,7 @@ def predict(
                 entries,
                 on_start=lambda where: bar.start(len(entries), f"judge on {where}"),
                 on_notice=lambda text: show_notices(console, [text]),
+                on_windows=bar.add_windows if classifier.sampling == WINDOWS else lambda num_windows: None,
             )
         for prediction in predictions:
             num_failed += bool(prediction.reason)

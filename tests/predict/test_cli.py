@@ -35,11 +35,12 @@ def test_json_has_a_line_a_file_in_the_order_given(folder: Path) -> None:
     assert records[1]["reason"] == "not_media"
     assert set(records[0]) == {
         *("id", "kind", "score", "calibrated", "threshold", "is_harmful", "decision"),
-        *("duration_seconds", "windows", "reason", "message"),
+        *("duration_seconds", "windows", "moment", "reason", "message"),
     }
     assert records[0]["windows"] == [
         {"start_seconds": 0.0, "end_seconds": pytest.approx(2.0), "score": records[0]["score"]}
     ]
+    assert records[0]["moment"] == records[0]["windows"][0]
 
 
 def test_a_manifest_keeps_its_ids(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,353 @@
+"""Windows of long videos: their scores, the most harmful moment, and what is said of it."""
+
+import contextlib
+import csv
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench import networks
+from cache.reader import Cache
+from cache.schema import Item
+from extract import slowfast
+from extract.manifest import Entry
+from extract.samples import write_video
+from extract.sampling import Windows
+from extract.settings import SettingsError
+from predict import classifier as classifier_module
+from predict import pieces
+from predict.classifier import Classifier, MismatchError, load_checkpoint
+from predict.clock import clock
+from predict.media import gather
+from predict.pieces import CLIP_TIME, WINDOW_END, WINDOW_START, blocks, cut_windows
+from predict.prediction import Prediction, Window, not_judged
+from tests.predict import film
+from tests.predict.conftest import QUICK, WEIGHTS, call, flags
+from tests.train.test_pictures import red_pixels
+from train.checkpoint import features_of
+from train.dataset import open_features
+from train.fit import logits_of, scores_of
+
+BAD = (12.0, 14.0)  # the seventh window of 31
+
+
+@pytest.fixture(scope="module", params=film.HEADS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return film.train_run(tmp_path_factory.mktemp("windows"), *film.HEADS[request.param])
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return film.train_run(tmp_path_factory.mktemp("windows"))
+
+
+@pytest.fixture
+def long_film() -> Item:
+    """61 s: its last window is shifted by one, to 59 s to 61 s."""
+    return film.film(film.media("film.mp4", 61.0), seed=99, bad=BAD)
+
+
+def judge(run: Path, folder: Path, *items: Item) -> list[Prediction]:
+    cache = film.write_cache(folder, list(items))
+    return [p for p in Classifier.load(run, device="cpu").predict_cache(Cache.open(cache)) if not p.reason]
+
+
+def cut(item: Item, start: float, end: float) -> Item:
+    """What extraction would have made of this window alone."""
+    shown = (item.clip_time_seconds >= start) & (item.clip_time_seconds < end)
+    (own,) = np.flatnonzero((item.slowfast_start_seconds == start) & (item.slowfast_end_seconds == end))
+    return Item(
+        media=replace(item.media, id=f"{start:04.1f}.mp4", duration_seconds=end - start),
+        clip_features=item.clip_features[shown],
+        clip_time_seconds=item.clip_time_seconds[shown],
+        slowfast_features=item.slowfast_features[own : own + 1],
+        slowfast_logits=item.slowfast_logits[own : own + 1],
+        slowfast_start_seconds=item.slowfast_start_seconds[own : own + 1],
+        slowfast_end_seconds=item.slowfast_end_seconds[own : own + 1],
+    )
+
+
+def test_a_window_scores_as_if_it_were_the_video(run: Path, tmp_path: Path, long_film: Item) -> None:
+    (prediction,) = judge(run, tmp_path / "film", long_film)
+    times = [(window.start_seconds, window.end_seconds) for window in prediction.windows]
+    assert times == [*((2.0 * i, 2.0 * i + 2) for i in range(30)), (59.0, 61.0)]
+    alone = judge(run, tmp_path / "cut", *(cut(long_film, *each) for each in times))
+    np.testing.assert_allclose([w.score for w in prediction.windows], [p.score for p in alone], atol=1e-6)
+    for each in alone:
+        (window,) = each.windows
+        assert window.score == pytest.approx(each.score, abs=1e-6)
+
+
+def test_the_moment_is_the_bad_window(run: Path, tmp_path: Path, long_film: Item) -> None:
+    (prediction,) = judge(run, tmp_path / "film", long_film)
+    assert prediction.moment is not None
+    assert (prediction.moment.start_seconds, prediction.moment.end_seconds) == BAD
+    assert prediction.moment.score == max(window.score for window in prediction.windows)
+    others = [window.score for window in prediction.windows if window != prediction.moment]
+    assert max(others) < prediction.threshold <= prediction.moment.score
+    assert prediction.is_harmful is False
+    assert prediction.decision == "harmful moment"
+
+
+def test_the_score_of_the_whole_is_the_heads_on_all_rows(run: Path, tmp_path: Path, long_film: Item) -> None:
+    (prediction,) = judge(run, tmp_path / "film", long_film)
+    model, cache = load_checkpoint(run), Cache.open(tmp_path / "film")
+    features, _ = open_features(cache, np.array([0]), model.settings)
+    assert prediction.score == pytest.approx(scores_of(logits_of(model.head, features, torch.tensor([0])))[0], abs=1e-6)
+
+
+def test_scores_of_the_run(run: Path) -> None:
+    cache = Cache.open(run.parent / "clips")
+    found = {p.id: p.score for p in Classifier.load(run, device="cpu").predict_cache(cache) if not p.reason}
+    with (run / "predictions.csv").open(encoding="utf-8") as file:
+        expected = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_media_and_caches_are_judged_alike(
+    one_run: Path, tmp_path: Path, long_film: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what extraction hands on in place of extraction itself."""
+    items = [long_film, film.film(film.media("b.mp4", 1.5))]
+    from_cache = judge(one_run, tmp_path / "cache", *items)
+
+    @contextlib.contextmanager
+    def opened(settings: Any, num_videos: int, **options: Any) -> Iterator[SimpleNamespace]:
+        assert settings.sampler == Windows(window_seconds=2.0, stride_seconds=2.0, clip_fps=2.0)
+        yield SimpleNamespace(
+            backbones=None,
+            settings=film.provenance().settings,
+            compute=SimpleNamespace(name="cpu", precision="fp32"),
+            rows=lambda entries, watch, on_windows: reversed(list(enumerate(items))),
+        )
+
+    monkeypatch.setattr(classifier_module, "opened", opened)
+    entries = [
+        Entry(id=item.media.id, path=Path(item.media.id), label=-1, split="", group="", line=0) for item in items
+    ]
+    from_media = list(Classifier.load(one_run, device="cpu").judge(entries))
+    assert from_media == [
+        replace(
+            each,
+            score=pytest.approx(each.score, abs=1e-6),
+            calibrated=pytest.approx(each.calibrated, abs=1e-6),
+            windows=tuple(replace(w, score=pytest.approx(w.score, abs=1e-6)) for w in each.windows),
+        )
+        for each in from_cache
+    ]
+
+
+def test_a_cache_in_small_blocks_gives_the_same(one_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    films = [film.film(film.media(f"{i}.mp4", seconds), seed=i) for i, seconds in enumerate((2, 61, 1, 7, 30, 2, 2))]
+    cache = Cache.open(film.write_cache(tmp_path / "cache", films[:3], [], films[3:]))
+    judge = Classifier.load(one_run, device="cpu").predict_cache
+    at_once = judge(cache)
+    assert [p.id for p in at_once] == [*(f"{i}.mp4" for i in range(7)), "broken.mp4"]
+    for module in (classifier_module, pieces):
+        monkeypatch.setattr(module, "blocks", functools.partial(blocks, limit=9))
+    reads = []
+    honest = Cache.rows
+    monkeypatch.setattr(
+        Cache,
+        "rows",
+        lambda self, *name, videos: reads.append(rows := honest(self, *name, videos=videos)) or rows,
+    )
+    in_blocks = judge(cache)
+    assert max(map(len, reads)) == 122  # the longest film's alone
+    for one, other in zip(at_once, in_blocks, strict=True):
+        assert (one.id, one.reason, len(one.windows)) == (other.id, other.reason, len(other.windows))
+        assert other.score == (one.score and pytest.approx(one.score, abs=1e-6))
+        np.testing.assert_allclose([w.score for w in other.windows], [w.score for w in one.windows], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([], []),
+        ([20], [(0, 1)]),
+        ([4, 4, 4], [(0, 2), (2, 3)]),
+        ([1, 1, 1, 9, 1], [(0, 3), (3, 4), (4, 5)]),
+        ([5, 1, 1], [(0, 1), (1, 3)]),
+        ([0, 0, 8], [(0, 2), (2, 3)]),
+    ],
+)
+def test_blocks_count_padding(lengths: list[int], expected: list[tuple[int, int]]) -> None:
+    found = [(block.start, block.stop) for block in blocks(np.array(lengths, dtype=int), limit=8)]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("times", "window", "rows"),
+    [
+        ([0, 0.5, 1, 1.5, 2], (0, 2), [0, 1, 2, 3]),
+        ([0, 0.5, 1, 1.5, 2], (0.5, 1), [1]),
+        ([0, 0.5, 1, 1.5, 2], (2, 2), [4]),
+        ([0, 5], (2, 3), [0]),
+        ([0, 5], (3, 4), [1]),
+        ([0, 5], (2, 3.5), [1]),
+        ([0, 4], (1, 3), [0]),
+        ([3], (0, 2), [0]),
+        ([3], (4, 5), [0]),
+        ([-1, 1, 1, 2], (1, 2), [1, 2]),
+    ],
+)
+def test_the_rows_of_a_window(times: list[float], window: tuple[float, float], rows: list[int]) -> None:
+    video = {
+        "clip/features": np.arange(len(times))[:, None],
+        CLIP_TIME: np.array(times, np.float32),
+        "slowfast/features": np.array([[7], [8]]),
+        WINDOW_START: np.array([-9, window[0]], np.float32),
+        WINDOW_END: np.array([-8, window[1]], np.float32),
+    }
+    _, piece = cut_windows(video, ["clip/features", "slowfast/features"])
+    assert piece["clip/features"].ravel().tolist() == rows
+    assert piece["slowfast/features"].tolist() == [[8]]
+
+
+def prediction(score: float, *windows: float, threshold: float = 0.5) -> Prediction:
+    return replace(
+        not_judged("a.mp4", "", ""),
+        kind="video",
+        score=score,
+        calibrated=score,
+        threshold=threshold,
+        is_harmful=score >= threshold,
+        duration_seconds=2.0 * len(windows),
+        windows=tuple(Window(start_seconds=2.0 * i, end_seconds=2.0 * i + 2, score=p) for i, p in enumerate(windows)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "decision", "moment"),
+    [
+        (prediction(0.5, 0.5), "harmful", 0.0),
+        (prediction(0.7, 0.1, 0.2), "harmful", 2.0),
+        (prediction(0.4, 0.4), "safe", 0.0),
+        (prediction(0.4, 0.1, 0.5, 0.5), "harmful moment", 2.0),
+        (prediction(0.4, 0.49, 0.3), "safe", 0.0),
+        (prediction(0.4), "safe", None),
+        (not_judged("a.mp4", "damaged", "is damaged"), "not judged", None),
+    ],
+)
+def test_decisions(given: Prediction, decision: str, moment: float | None) -> None:
+    assert given.decision == decision
+    assert (given.moment and given.moment.start_seconds) == moment
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0, "0:00"), (9.99, "0:09"), (61, "1:01"), (3599.9, "59:59"), (3730, "1:02:10"), (36000, "10:00:00")),
+        (-1.5, "-0:01"),
+    ],
+)
+def test_the_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_what_is_printed(one_run: Path, tmp_path: Path, long_film: Item) -> None:
+    safe = film.film(film.media("safe.mp4", 6.0))
+    film.write_cache(tmp_path / "cache", [safe, long_film])
+    arguments = ["predict", one_run, "--cache", tmp_path / "cache", "--device", "cpu"]
+    records = [json.loads(line) for line in call(*arguments, "--json").stdout.splitlines()]
+    assert [record["decision"] for record in records] == ["safe", "harmful moment", "not judged"]
+    assert [len(record["windows"]) for record in records] == [3, 31, 0]
+    bad = records[1]["windows"][6]
+    assert records[1]["moment"] == bad == {"start_seconds": 12.0, "end_seconds": 14.0, "score": bad["score"]}
+    assert records[1]["is_harmful"] is False
+    assert records[2]["moment"] is None
+
+    text = call(*arguments).stdout
+    head, *lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert head == ["score", "calibrated", "moment", "decision", "file"]
+    row = next(line for line in lines if line[-1] == "film.mp4")
+    assert row[2:] == [f"{bad['score']:.3f}", "at", "0:12", "harmful", "moment", "film.mp4"]
+    assert "3 files: 1 safe, 1 harmful moment, 1 not judged" in text
+    assert "harmful moment: of a window alone, not of the whole" in " ".join(text.split())
+
+
+def test_one_window_a_video_needs_no_column(one_run: Path) -> None:
+    text = call("predict", one_run, "--cache", one_run.parent / "clips", "--device", "cpu").stdout
+    assert text.split()[:4] == ["score", "calibrated", "decision", "file"]
+    assert "harmful moment" not in text
+
+
+def test_sampling_is_that_of_the_run(one_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Classifier.load(one_run).sampling == "windows"
+    with pytest.raises(SettingsError, match="frames is 8, but is for --sampling uniform"):
+        Classifier.load(one_run, frames=8)
+    honest = load_checkpoint(one_run)
+    for sampling in (None, {"name": "scenes"}, {"name": "uniform"}, {**film.SAMPLING, "clip_fps": "2"}, {"name": []}):
+        settings = honest.features["settings"] | {"sampling": sampling}
+        other = replace(honest, features=honest.features | {"settings": settings})
+        monkeypatch.setattr(classifier_module, "load_checkpoint", lambda run, other=other: other)
+        with pytest.raises(MismatchError, match="its features are sampled as"):
+            Classifier.load(one_run)
+
+
+def test_a_cache_of_other_windows_is_refused(one_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(film.SAMPLING, "clip_fps", 4.0)
+    cache = Cache.open(film.write_cache(tmp_path / "cache", [film.film(film.media("a.mp4", 3.0))]))
+    assert features_of(cache)["settings"]["sampling"]["clip_fps"] == 4.0
+    with pytest.raises(MismatchError, match=r"sampling\.clip_fps: 2\.0 in the run, 4\.0 here"):
+        Classifier.load(one_run).predict_cache(cache)
+
+
+@pytest.fixture(scope="module")
+def of_videos(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`videos`, the eight of 2 s and one of 7.3 s, their `cache` on windows of 2 s, one every 1.5 s, and a `run`."""
+    into = tmp_path_factory.mktemp("of-videos")
+    for label in ("harmful", "safe"):
+        (into / "videos" / label).mkdir(parents=True)
+        for path in sorted((folder / "videos" / label).glob(f"{label}-*.mp4")):
+            (into / "videos" / label / path.name).symlink_to(path)
+    rng = np.random.default_rng(0)
+    pictures = [np.full((64, 96, 3), rng.integers(256), np.uint8) for _ in range(73)]
+    write_video(into / "videos" / "safe" / "long.mp4", pictures, fps=10)
+    windows = ["--sampling", "windows", "--stride-seconds", "1.5"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+        extracted = ["extract", into / "videos", "--out", into / "cache", "--follow-symlinks", *windows]
+        done = call(*extracted, *flags(folder), *WEIGHTS)
+    assert done.exit_code == 0, done.output
+    done = call("train", into / "cache", "--out", into / "run", *QUICK)
+    assert done.exit_code == 0, done.output
+    return into
+
+
+def test_real_videos_are_judged_as_in_their_cache(folder: Path, of_videos: Path) -> None:
+    judged = Classifier.load(
+        of_videos / "run", clip_model=f"local-dir:{folder / 'clip'}", device="cpu", precision="fp32"
+    )
+    cached = {p.id: p for p in judged.predict_cache(Cache.open(of_videos / "cache"))}
+    counted: list[int] = []
+    paths = sorted((of_videos / "videos").glob("*/*.mp4"))
+    entries, _ = gather(map(str, paths))
+    predictions = list(judged.judge(entries, on_windows=counted.append))
+    with (of_videos / "run" / "predictions.csv").open(encoding="utf-8") as file:
+        of_run = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
+    assert len(predictions) == len(cached) == len(of_run) == 9
+    for prediction in predictions:
+        id = Path(prediction.id).relative_to(of_videos / "videos").as_posix()
+        assert prediction.score == pytest.approx(of_run[id], abs=1e-4)
+        assert len(prediction.windows) == (5 if id == "safe/long.mp4" else 1)
+        for window, of_cache in zip(prediction.windows, cached[id].windows, strict=True):
+            assert window == replace(of_cache, score=pytest.approx(of_cache.score, abs=1e-4))
+    assert [w.start_seconds for w in cached["safe/long.mp4"].windows] == pytest.approx([0, 1.5, 3, 4.5, 5.3], abs=0.1)
+    assert sum(counted) == 8 + 5
+
+
+def test_a_picture_of_real_videos(folder: Path, of_videos: Path, tmp_path: Path) -> None:
+    media = ["predict", of_videos / "run", of_videos / "videos" / "safe" / "long.mp4", *flags(folder)]
+    done = call(*media, "--timeline", tmp_path / "a.png")
+    assert done.exit_code == 0, done.output
+    assert " at 0:0" in done.stdout  # the moment
+    assert red_pixels(tmp_path / "a.png") > 100  # UNTRAINED
