@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from cache.errors import HaechiError
 from predict import timeline
 from predict.prediction import Prediction, Window, not_judged
-from predict.timeline import MAX_PANELS, Timelines, envelope
+from predict.timeline import Timelines, envelope
 from tests.predict import film
 from tests.predict.conftest import call, flags
 from tests.predict.test_windows import prediction
@@ -94,12 +94,13 @@ def test_a_panel_a_video(tmp_path: Path) -> None:
     assert_nothing_is_cut_off(tmp_path / "three.png")
 
 
-def test_videos_that_are_left_out_are_named(tmp_path: Path) -> None:
-    videos = [replace(prediction(0.2, 0.1), id=f"{i}.mp4") for i in range(MAX_PANELS + 2)]
+def test_videos_that_are_left_out_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "MAX_PANELS", 3)
+    videos = [replace(prediction(0.2, 0.1), id=f"{i}.mp4") for i in range(5)]
     (note,) = draw(tmp_path / "a.png", *videos)
-    assert "first 20 videos" in note
-    assert note.splitlines()[1:] == ["  - 20.mp4", "  - 21.mp4"]
-    assert draw(tmp_path / "b.png", *videos[:MAX_PANELS]) == []
+    assert "first 3 videos" in note
+    assert note.splitlines()[1:] == ["  - 3.mp4", "  - 4.mp4"]
+    assert draw(tmp_path / "b.png", *videos[:3]) == []
 
 
 def test_letters_that_no_font_has_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
