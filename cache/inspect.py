@@ -209,6 +209,8 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
         settings = summary["settings"][stream]
         state = "[bold red]UNTRAINED[/] " if stream in summary["untrained"] else ""
         facts.add_row(stream, f"{state}{_text(settings['model'])}, weights {weights}")
+    if sampling := summary["settings"].get("sampling"):
+        facts.add_row("sampling", _sampling(sampling))
     device, precision = _each(summary["shards"], "device"), _each(summary["shards"], "precision")
     facts.add_row("computed on", f"{device}, {precision}")
     facts.add_row("fingerprint", _text(summary["fingerprint"]))
@@ -247,7 +249,7 @@ def show_video(description: dict[str, Any], console: Console) -> None:
     frames = [f"{time:8.2f} s {norm:8.3f}" for time, norm in zip(clip["time_seconds"], clip["norm"], strict=True)]
     _show_rows(f"/clip/features, {_count(len(frames), 'row')}: time and norm", frames, console)
     windows = zip(slowfast["start_seconds"], slowfast["end_seconds"], slowfast["norm"], strict=True)
-    lines = [f"{start:8.2f} to {end:.2f} s {norm:8.3f}" for start, end, norm in windows]
+    lines = [f"{start:8.2f} to {end:8.2f} s {norm:8.3f}" for start, end, norm in windows]
     _show_rows(f"/slowfast/features, {_count(len(lines), 'row')}: window and norm", lines, console)
 
     if description["actions"]:
@@ -265,11 +267,7 @@ def _show_rows(title: str, cells: list[str], console: Console) -> None:
     """A stream's rows, in columns read downwards."""
     console.print(f"\n{title}")
     shown = cells[:MAX_ROWS_SHOWN]
-    height = -(-len(shown) // 3) or 1
-    grid = Table.grid(padding=(0, 3))
-    for i in range(min(height, len(shown))):
-        grid.add_row(*shown[i::height])
-    console.print(grid)
+    console.print(Columns(shown, padding=(0, 3), equal=True, column_first=True))
     if len(cells) > len(shown):
         console.print(f"  … and {len(cells) - len(shown)} more; --json shows all")
 
@@ -296,6 +294,14 @@ def _each(shards: list[dict[str, Any]], name: str) -> str:
 def _text(text: str) -> str:
     """Text of unknown origin, made safe for rich and for the terminal."""
     return escape(visible(text))
+
+
+def _sampling(held: Any) -> str:
+    """As `uniform, frames 32, short repeat`: its name, then what belongs to it."""
+    if not isinstance(held, dict):
+        return _text(str(held))
+    rest = [f"{name} {value}" for name, value in held.items() if name != "name"]
+    return _text(", ".join([str(held.get("name", "")), *rest]))
 
 
 def _count(number: int, noun: str) -> str:

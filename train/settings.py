@@ -61,9 +61,9 @@ class TrainSettings:
     """Whether the head sees the CLIP embedding of each frame."""
     slowfast: str = "logits"
     """What it sees of SlowFast: the `pooled` features, the Kinetics `logits`, or `none`."""
-    max_rows: int = 512
+    max_rows: int = 256
     """Rows of a video that the head sees, at most: of a longer one so many, evenly spaced. Attention is quadratic in
-    rows, and a head that does not know their order sees in fewer of them the same, more coarsely. Our choice: 16 times
+    rows, and a head that does not know their order sees in fewer of them the same, more coarsely. Our choice: 8 times
     the report's."""
     regression: bool = False
     """Whether the head starts as a logistic regression on pooled features, and learns what that misses; the report's

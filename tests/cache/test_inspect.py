@@ -204,6 +204,35 @@ def test_many_rows_are_cut_on_the_screen_only(tmp_path: Path) -> None:
     assert "and 68 more" in _screen(show_video, description)
 
 
+def test_many_windows_stand_in_lines_of_their_own(tmp_path: Path) -> None:
+    """Beside each other only as far as the screen is wide."""
+    plain = synthetic.item(synthetic.media("long.mp4"), seed=0)
+    begin = 2.0 * np.arange(50, dtype=np.float32)
+    windows = {name: np.repeat(plain.array("slowfast", name), 50, axis=0) for name in ("features", "logits")}
+    windows |= {"start_seconds": begin, "end_seconds": begin + 2}
+    item = replace(plain, **{f"slowfast_{name}": values for name, values in windows.items()})
+    write_shard(shard_path(tmp_path, 0), [item], [], synthetic.provenance())
+    screen = _screen(show_video, describe_video(Cache.open(tmp_path), "long.mp4"))
+    assert "50 rows: window and norm" in screen
+    norm = f"{describe_video(Cache.open(tmp_path), 'long.mp4')['slowfast']['norm'][0]:.3f}"
+    assert f"0.00 to     2.00 s {norm:>8}" in screen
+    assert f"62.00 to    64.00 s {norm:>8}" in screen
+    assert "and 18 more" in screen
+
+
+@pytest.mark.parametrize(
+    ("sampling", "told"),
+    [
+        ({"name": "windows", "clip_fps": 2.0}, "windows, clip_fps 2.0"),
+        (["anything", "\x1b[2J"], r"['anything', '\x1b[2J']"),
+    ],
+)
+def test_the_sampling_is_shown_as_it_is_said(tmp_path: Path, sampling: object, told: str) -> None:
+    source = synthetic.provenance()
+    synthetic.write_cache(tmp_path, source=replace(source, settings={**source.settings, "sampling": sampling}))
+    assert told in _screen(show_summary, summarise(Cache.open(tmp_path)))
+
+
 def test_a_failed_video_shows_its_reason(tmp_path: Path) -> None:
     cache = Cache.open(synthetic.write_cache(tmp_path, num_failures=2))
     description = describe_video(cache, "broken-0001.mp4")
