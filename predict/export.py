@@ -56,7 +56,7 @@ def export_onnx(checkpoint: Checkpoint, path: Path) -> None:
     """Write the head to `path`, whole or not at all; numbers of videos and rows are free.
 
     The file's metadata says what is needed to use it: `threshold` (harmful: score >= it), `calibration`, `inputs`,
-    `max_rows` (of the first input: a longer video is thinned to so many, evenly spaced, first and last included),
+    `max_rows` (T: of the first input, a video of n > T rows has rows i * (n - 1) // (T - 1) for i from 0 to T - 1),
     `fingerprint` and `settings_json` of the features (see cache_schema.md), `untrained`.
 
     Raises `ModuleNotFoundError` without the packages of the extra `export`, `OSError` where it cannot be written.

@@ -257,7 +257,7 @@ def _train_many(
     from rich.markup import escape
 
     from train import screen
-    from train.dataset import load_dataset, stream_names
+    from train.dataset import load_dataset, seen_of
     from train.device import find_device
     from train.errors import TrainError
     from train.fit import DivergedError
@@ -272,14 +272,17 @@ def _train_many(
     for trial in trials:
         find_device(trial.settings)
     opened, new_labels = _open(cache, labels)
-    dataset, groupings, warned, outcomes = None, dict[bool, Grouping](), set[str](), list[Outcome]()
+    dataset, seen, groupings = None, None, dict[tuple[str, bool], Grouping]()
+    warned, outcomes = set[str](), list[Outcome]()
     with experiments_folder(out, [trial.folder for trial in trials]):
         for number, trial in enumerate(trials, start=1):
-            if dataset is None or list(dataset.streams) != stream_names(trial.settings):
+            if dataset is None or seen != seen_of(trial.settings):
                 dataset = load_dataset(opened, trial.settings, new_labels=new_labels, memory_bytes=memory_bytes)
-            if trial.settings.scenes not in groupings:
-                groupings[trial.settings.scenes] = Grouping.of(dataset, trial.settings)
-            plan = make_plan(dataset, groupings[trial.settings.scenes], trial.settings)
+                seen = seen_of(trial.settings)
+            grouped_by = trial.settings.media, trial.settings.scenes
+            if grouped_by not in groupings:
+                groupings[grouped_by] = Grouping.of(dataset, trial.settings)
+            plan = make_plan(dataset, groupings[grouped_by], trial.settings)
             if number == 1:
                 screen.show_start(console, plan)
             else:

@@ -1,6 +1,7 @@
 """Cache to dataset: every labelled video of a cache, its features in memory or streamed."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,8 @@ class Dataset:
     features: Features | Stream
     streams: dict[str, int]
     """Arrays of the cache that the head sees, and their widths, in the order in which they are joined."""
+    num_thinned: int
+    """Videos of more than `max_rows` rows."""
     num_unlabelled: int
     """Videos that were left out because nothing labels them."""
     num_other_kind: int
@@ -53,6 +56,11 @@ def stream_names(settings: TrainSettings) -> list[str]:
     """The cache's arrays that these settings use, in the order in which they are joined."""
     names = [FRAME_STREAM] if settings.clip else []
     return names + ([WINDOW_STREAMS[settings.slowfast]] if settings.slowfast != "none" else [])
+
+
+def seen_of(settings: TrainSettings) -> tuple[Any, ...]:
+    """What decides which dataset `load_dataset` gives: settings of which it is equal share one."""
+    return settings.media, settings.max_rows, *stream_names(settings)
 
 
 def open_features(cache: Cache, videos: np.ndarray, settings: TrainSettings) -> tuple[Stream, dict[str, int]]:
@@ -114,6 +122,7 @@ def load_dataset(
         videos=videos,
         features=features if features.num_bytes > limit else features.load(),
         streams=widths,
+        num_thinned=int((next(iter(features.in_cache.values())) > settings.max_rows).sum()),
         num_unlabelled=int((known & of_kind & ~has_label).sum()),
         num_other_kind=int((has_label & ~of_kind).sum()),
         new_labels=new_labels,

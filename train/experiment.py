@@ -54,7 +54,7 @@ class Trained:
 def prepare(dataset: Dataset, settings: TrainSettings, split: Split | None = None) -> Experiment:
     """Build the head, and draw the split where none is given.
 
-    `dataset` was loaded for the same `clip` and `slowfast`. Raises `TrainError` where train or val would lack a class,
+    `dataset` was loaded for settings of the same `seen_of`. Raises `TrainError` where train or val would lack a class,
     or the device is not there.
     """
     device = find_device(settings)

@@ -66,11 +66,10 @@ class Features:
         if self._stacked is not None:
             rows = self._stacked[index].float()
             return rows, self.constant[index], rows.new_ones(rows.shape[:2], dtype=torch.bool)
-        ends = self._ends[index]  # (B,)
-        lengths = torch.diff(self._ends, prepend=self._ends.new_zeros(1))[index]
+        starts, lengths = (of_all[index].unsqueeze(1) for of_all in self._spans)  # (B, 1) each
         steps = torch.arange(int(lengths.max()), device=index.device)  # (T,)
-        mask = steps < lengths.unsqueeze(1)
-        places = torch.where(mask, (ends - lengths).unsqueeze(1) + steps, 0)  # (B, T)
+        mask = steps < lengths
+        places = torch.where(mask, starts + steps, 0)  # (B, T)
         rows = self.rows[places].float().masked_fill_(~mask.unsqueeze(2), 0)
         return rows, self.constant[index], mask
 
@@ -81,9 +80,10 @@ class Features:
         return self.rows.view(len(self), -1, self.rows.shape[1]) if is_even else None
 
     @cached_property
-    def _ends(self) -> Tensor:
-        """(N,) int64, where the rows are: behind each video's last."""
-        return torch.from_numpy(np.cumsum(self.lengths)).to(self.rows.device)
+    def _spans(self) -> tuple[Tensor, Tensor]:
+        """Where each video's rows begin and how many there are, (N,) int64 each, in the memory that the rows are in."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return torch.from_numpy(starts).to(self.rows.device), torch.from_numpy(self.lengths).to(self.rows.device)
 
     def to(self, device: torch.device) -> "Features":
         """The same features in the device's memory."""
@@ -116,17 +116,6 @@ def build_features(
         total = np.add.reduceat(arrays[name].astype(np.float32), start)  # (ΣS, V) -> (N, V)
         constant = (total / lengths[name][:, None]).astype(np.float32)
     return Features(rows=torch.from_numpy(rows), lengths=kept.astype(np.int64), constant=torch.from_numpy(constant))
-
-
-def joined(parts: list[Features]) -> Features:
-    """The videos of all parts, in their order; of one part, itself."""
-    if len(parts) == 1:
-        return parts[0]
-    return Features(
-        rows=torch.cat([part.rows for part in parts]),
-        lengths=np.concatenate([part.lengths for part in parts]),
-        constant=torch.cat([part.constant for part in parts]),
-    )
 
 
 def thinned(num_rows: int, max_rows: int) -> np.ndarray:

@@ -109,11 +109,17 @@ def show_start(console: Console, plan: Plan) -> None:
     )
     if isinstance(features, Stream):
         console.print(f"features ({features.num_bytes / 1e9:.1f} GB) are streamed from the cache (--memory-gb)")
+    if dataset.num_thinned:
+        console.print(
+            f"{dataset.num_thinned:,} of {len(dataset.ids):,} {settings.media}s have more than {settings.max_rows:,} "
+            "rows: the head sees so many of them, evenly spaced (--max-rows)"
+        )
     width = sum(features.widths)
+    told_rows = f"up to {features.num_rows}" if features.lengths.min() < features.num_rows else str(features.num_rows)
     projected = f" to {settings.projection}" if settings.projection else ""
     heads = f"{num_heads(settings.projection or width)} heads, " if settings.num_layers else ""
     console.print(
-        f"input (B, {features.num_rows}, {width}): {' + '.join(dataset.streams)}{projected}, "
+        f"input (B, {told_rows}, {width}): {' + '.join(dataset.streams)}{projected}, "
         f"{heads}on {device}" + (f" in {precision}" if precision != "fp32" else "") + "\n"
     )
 

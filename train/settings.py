@@ -15,6 +15,8 @@ LOSS_CHOICES = ("bce", "focal")
 SCHEDULE_CHOICES = ("constant", "cosine", "onecycle")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 
+MOST_ROWS = 1 << 20
+
 # Where each preset differs from the fields' defaults. Those of `fast` were chosen by cross-validation and time; drawing
 # the encoder's dropout took a third of a step on a CPU and changed no figure. A head that starts as a regression may
 # need some epochs before it is better than that: patience is longer. `image` is the report's model of images: no
@@ -124,7 +126,7 @@ class TrainSettings:
             ("media", self.media in KINDS, f"one of {', '.join(KINDS)}"),
             ("clip", isinstance(self.clip, bool), "true or false"),
             ("slowfast", self.slowfast in SLOWFAST_CHOICES, f"one of {', '.join(SLOWFAST_CHOICES)}"),
-            ("max_rows", _is_whole(self.max_rows, 1, 1 << 20), "a whole number of at least 1"),
+            ("max_rows", _is_whole(self.max_rows, 1, MOST_ROWS), f"a whole number from 1 to {MOST_ROWS}"),
             ("regression", isinstance(self.regression, bool), "true or false"),
             ("projection", _is_whole(self.projection, 0, 1 << 16), "a whole number from 0 (none) to 65536"),
             ("num_layers", _is_whole(self.num_layers, 0, 64), "a whole number from 0 (none) to 64"),
@@ -199,13 +201,13 @@ class TrainSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
         """Settings as `to_dict` gave them. A field that is absent, as in files of older versions, has its default:
-        they knew only Model 4.
+        they knew only Model 4. But for `max_rows`: their heads saw all rows.
 
         Raises `TrainError` for unknown fields and for values out of range.
         """
         if unknown := sorted(values.keys() - {field.name for field in fields(cls)}):
             raise TrainError(f"unknown training settings: {', '.join(map(repr, unknown))}; made by a newer Haechi?")
-        return cls(**values)
+        return cls(**{"max_rows": MOST_ROWS, **values})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field name, fit for JSON."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from cache.reader import Cache
-from train.features import Features, FeaturesError, build_features, joined
+from train.features import Features, FeaturesError, build_features
 
 CPU = torch.device("cpu")
 
-# Rows of long videos that are read at once, most of them to be dropped: of ViT-B-32 in float16, 0.5 GB.
-READ_ROWS = 1 << 19
+# Bytes that are read at once where most of them are dropped: rows of long videos, windows of which the mean is kept.
+READ_BYTES = 1 << 26
 
 
 @dataclass(kw_only=True)
@@ -63,23 +63,36 @@ class Stream:
     def load(self, part: Tensor | None = None) -> Features:
         """The videos of `part`, ascending int64 indices, or all. Raises as `windows` does."""
         chosen = np.arange(len(self)) if part is None else part.cpu().numpy()
-        parts, problems = [], []
-        for block in self._blocks(chosen):
+        blocks = self._blocks(chosen)
+        if len(blocks) == 1:
+            return self._build(chosen).to(self.device)
+        row_width, constant_width = self.widths
+        lengths, problems = self.lengths[chosen], list[str]()
+        rows = torch.empty(int(lengths.sum()), row_width, dtype=getattr(torch, self.cache.settings["store"]))
+        constant = torch.empty(len(chosen), constant_width)
+        video = row = 0
+        for block in blocks:
             try:
-                parts.append(self._build(block))
+                built = self._build(block)
             except FeaturesError as error:
                 problems += error.problems
+                continue
+            rows[row : row + len(built.rows)] = built.rows
+            constant[video : video + len(built)] = built.constant
+            video, row = video + len(built), row + len(built.rows)
         if problems:
             raise FeaturesError(problems)
-        return joined(parts).to(self.device)
+        return Features(rows=rows, lengths=lengths, constant=constant).to(self.device)
 
     def _blocks(self, chosen: np.ndarray) -> list[np.ndarray]:
-        """`chosen` (n,) in one; where some have rows that the head does not see, cut about every `READ_ROWS` rows."""
-        longest = np.max([of_all[chosen] for of_all in self.in_cache.values()], axis=0)  # (n,)
-        if longest.max() <= self.max_rows:
+        """`chosen` (n,) in one; where more is read than kept, cut about every `READ_BYTES` bytes."""
+        row_width, constant_width = self.widths
+        of_streams = zip(self.in_cache.values(), self.widths, strict=False)  # no second stream: V is 0
+        num_read = sum(of_all[chosen] * width for of_all, width in of_streams)  # (n,) numbers, as the one below
+        if (num_read <= self.lengths[chosen] * row_width + constant_width).all():
             return [chosen]
-        total = np.cumsum(longest)
-        return np.split(chosen, np.flatnonzero(np.diff((total - 1) // READ_ROWS)) + 1)
+        total = np.cumsum(num_read) * np.dtype(self.cache.settings["store"]).itemsize
+        return np.split(chosen, np.flatnonzero(np.diff((total - 1) // READ_BYTES)) + 1)
 
     def _build(self, chosen: np.ndarray) -> Features:
         arrays = {name: self.cache.rows(*name.split("/"), videos=self.videos[chosen]) for name in self.in_cache}

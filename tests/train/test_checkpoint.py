@@ -10,7 +10,7 @@ from train import checkpoint
 from train.checkpoint import Checkpoint, features_of
 from train.dataset import Dataset
 from train.errors import TrainError
-from train.settings import PRESETS, TrainSettings
+from train.settings import MOST_ROWS, PRESETS, TrainSettings
 
 
 def saved(folder: Path, settings: TrainSettings = runs.QUICK) -> tuple[Path, Checkpoint, Dataset]:
@@ -60,11 +60,12 @@ def test_a_head_survives_the_round_trip(tmp_path: Path, preset: str) -> None:
 def test_settings_that_a_file_lacks_are_model_4s(tmp_path: Path) -> None:
     path, written, dataset = saved(tmp_path)
     data = torch.load(path, weights_only=True)
-    for name in ("preset", "projection", "precision"):
+    for name in ("preset", "projection", "precision", "max_rows"):
         del data["settings"][name]
     torch.save(data, path)
     loaded = checkpoint.load(path)
     assert (loaded.settings.preset, loaded.settings.projection, loaded.settings.precision) == ("model4", 0, "fp32")
+    assert loaded.settings.max_rows == MOST_ROWS  # before there was a limit, heads saw all
     assert (runs.score(loaded.head, dataset) == runs.score(written.head, dataset)).all()
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from train.errors import TrainError
-from train.settings import DEFAULT_PRESET, PRESETS, TrainSettings
+from train.settings import DEFAULT_PRESET, MOST_ROWS, PRESETS, TrainSettings
 
 
 def test_the_defaults_are_model_4() -> None:
@@ -68,7 +68,7 @@ def test_all_offenders_are_named_at_once() -> None:
 def test_settings_survive_a_round_trip_and_refuse_unknown_fields() -> None:
     settings = TrainSettings(lr=1e-3, pos_weight=0.5, device="cuda:1")
     assert TrainSettings.from_dict(settings.to_dict()) == settings
-    assert TrainSettings.from_dict({}) == TrainSettings()
+    assert TrainSettings.from_dict({}) == TrainSettings(max_rows=MOST_ROWS)
     with pytest.raises(TrainError, match="'warmup'"):
         TrainSettings.from_dict({"warmup": 3})
 

@@ -123,7 +123,7 @@ def test_videos_of_very_different_lengths_stream_to_the_last_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thinned, read in several blocks, and padded to the longest of each batch alone."""
-    monkeypatch.setattr(stream, "READ_ROWS", 300)
+    monkeypatch.setattr(stream, "READ_BYTES", 300 * 8 * 2)
     lengths = [1, 3, 32, 700] * 10
     items = [
         synthetic.item(
@@ -150,7 +150,7 @@ def test_videos_of_very_different_lengths_stream_to_the_last_bit(
 def test_videos_that_cannot_be_trained_on_are_all_named_whatever_the_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "READ_ROWS", 50)
+    monkeypatch.setattr(stream, "READ_BYTES", 50 * 8 * 2)
     items = [synthetic.item(synthetic.media(f"v{i}", label=i % 2), seed=i, num_frames=40) for i in range(6)]
     items[1].clip_features[30, 2] = np.inf
     items[5].clip_features[0, 0] = np.nan
