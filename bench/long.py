@@ -20,8 +20,9 @@ from bench.measure import Row
 from bench.networks import write_clip_config
 from extract.samples import scene, write_video
 
-FPS, HEIGHT, WIDTH = 25, 720, 1280
-NUM_CLIPS, CLIP_SECONDS = 24, 10
+FPS, SCALE = 25, 4
+DRAWN = {"height": 180, "width": 320}  # pixels of clips; the long video is drawn so, and shown `SCALE` times as large
+NUM_CLIPS, CLIP_SECONDS = 24, 10.0
 PART_SECONDS, NUM_SAFE_PARTS = 10, 6  # the safe parts take turns
 
 MARK_MEGABYTES = 2000
@@ -33,15 +34,20 @@ MARK_MEGABYTES = 2000
 @click.option("--window-seconds", type=float, default=2.0, show_default=True)
 @click.option("--clip-fps", type=float, default=2.0, show_default=True)
 @click.option("--small", is_flag=True, help="With networks in miniature: what it costs around them.")
+@click.option("--quick", is_flag=True, help="Three minutes of small pictures: to see that it runs.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep what is made, in this new folder.")
-def main(*, out: Path, minutes: int, window_seconds: float, clip_fps: float, small: bool, keep: Path | None) -> None:
+def main(
+    *, out: Path, minutes: int, window_seconds: float, clip_fps: float, small: bool, quick: bool, keep: Path | None
+) -> None:
     """Make clips and a long video, extract, train, predict; write where the maximum was found and the peak memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        clips = write_clips(folder / "clips", seconds=max(CLIP_SECONDS, window_seconds))
+        minutes, scale, num_clips, seconds = (3, 1, 12, 4.0) if quick else (minutes, SCALE, NUM_CLIPS, CLIP_SECONDS)
+        small |= quick
+        clips = write_clips(folder / "clips", num_clips, seconds=max(seconds, window_seconds))
         harmful_minute = minutes * 3 // 5
-        video = write_long_video(folder / "long.mp4", minutes=minutes, harmful_minute=harmful_minute)
+        video = write_long_video(folder / "long.mp4", minutes=minutes, harmful_minute=harmful_minute, scale=scale)
         program = "bench.tiny" if small else "haechi"
         weights = ["--clip-weights", "random:0", "--slowfast-weights", "random:0"]
         if small:
@@ -76,7 +82,7 @@ def rows_of(prediction: dict[str, Any], judged: measure.Run, harmful_minute: int
         Row(what="highest score elsewhere", unit="", values=[float(scores[~inside].max())]),
         Row(what="score of the whole video", unit="", values=[prediction["score"]]),
         Row(
-            what=f"peak memory of the decoding process, {WIDTH} x {HEIGHT}",
+            what=f"peak memory of the decoding process, {DRAWN['width'] * SCALE} x {DRAWN['height'] * SCALE}",
             unit="MB",
             values=[judged.peak_child_megabytes],
             at_most=MARK_MEGABYTES,
@@ -87,23 +93,25 @@ def rows_of(prediction: dict[str, Any], judged: measure.Run, harmful_minute: int
     ]
 
 
-def write_clips(folder: Path, *, seconds: float) -> Path:
-    """Class folders of `NUM_CLIPS` short clips."""
-    for i in range(NUM_CLIPS):
+def write_clips(folder: Path, num_clips: int, *, seconds: float) -> Path:
+    """Class folders of short clips."""
+    for i in range(num_clips):
         name = ("safe", "harmful")[i % 2]
         (folder / name).mkdir(parents=True, exist_ok=True)
-        frames = scene(seed=i, restless=bool(i % 2), num_frames=round(seconds * FPS), height=180, width=320)
+        frames = scene(seed=i, restless=bool(i % 2), num_frames=round(seconds * FPS), **DRAWN)
         write_video(folder / name / f"{i:02d}.mp4", frames, fps=FPS)
     return folder
 
 
-def write_long_video(path: Path, *, minutes: int, harmful_minute: int) -> Path:
+def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: int = SCALE) -> Path:
     """A video of so many minutes, all of them safe but one: parts that were encoded once, one after another."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    parts = [_write_part(folder / f"{i}.mp4", seed=1000 + i, restless=False) for i in range(NUM_SAFE_PARTS)]
-    harmful = _write_part(folder / "harmful.mp4", seed=2000, restless=True)
+    parts = [
+        _write_part(folder / f"{i}.mp4", seed=1000 + i, restless=False, scale=scale) for i in range(NUM_SAFE_PARTS)
+    ]
+    harmful = _write_part(folder / "harmful.mp4", seed=2000, restless=True, scale=scale)
     with av.open(str(path), "w") as container:
         stream: Any = None
         for start_seconds in range(0, 60 * minutes, PART_SECONDS):
@@ -123,10 +131,8 @@ def write_long_video(path: Path, *, minutes: int, harmful_minute: int) -> Path:
     return path
 
 
-def _write_part(path: Path, *, seed: int, restless: bool) -> Path:
-    """At full size; drawn at a quarter of it, which is quicker."""
-    scale, num_frames = 4, PART_SECONDS * FPS
-    small = scene(seed=seed, restless=restless, num_frames=num_frames, height=HEIGHT // scale, width=WIDTH // scale)
+def _write_part(path: Path, *, seed: int, restless: bool, scale: int) -> Path:
+    small = scene(seed=seed, restless=restless, num_frames=PART_SECONDS * FPS, **DRAWN)
     frames = [np.repeat(np.repeat(frame, scale, axis=0), scale, axis=1) for frame in small]
     return write_video(path, frames, fps=FPS, options={"preset": "ultrafast"})
 

@@ -20,7 +20,7 @@ from extract.steps import Stopwatch
 from extract.weights import LOCAL_MODEL, QUICKGELU
 from predict.media import gather
 from predict.pieces import TIMES, WINDOW_END, WINDOW_START, Piece, blocks, cut_windows, score_pieces
-from predict.prediction import Prediction, Window, not_judged
+from predict.prediction import LONGER, Prediction, Window, not_judged
 from train import checkpoint
 from train.checkpoint import Checkpoint
 from train.run import MODEL_FILE
@@ -215,6 +215,7 @@ class Classifier:
             threshold=model.best_threshold,
             is_harmful=score >= model.best_threshold,
             duration_seconds=file.duration_seconds,
+            is_longer_than_trained=file.duration_seconds > LONGER * model.longest_seconds,
             windows=self._windows(model, file, score),
             reason="",
             message="",

@@ -8,6 +8,9 @@ from cache.schema import HARMFUL, LABEL_NAMES, SAFE
 HARMFUL_MOMENT = "harmful moment"
 NOT_JUDGED = "not judged"
 
+# Our choice: so much longer a video may be than those that a head knows, before its score as a whole is doubted.
+LONGER = 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -40,6 +43,9 @@ class Prediction:
     is_harmful: bool | None
     """Whether the score of the whole reaches the threshold."""
     duration_seconds: float | None
+    is_longer_than_trained: bool | None
+    """Whether it lasts more than `LONGER` times as long as any video that the head was trained on. Then the score of
+    the whole is a guess, and its windows are what to look at."""
     windows: tuple[Window, ...]
     """In time order. Those of a run on `windows` sampling have scores of their own; `uniform` has one, the video."""
     reason: str
@@ -77,6 +83,7 @@ def not_judged(id: str, reason: str, message: str) -> Prediction:
         threshold=None,
         is_harmful=None,
         duration_seconds=None,
+        is_longer_than_trained=None,
         windows=(),
         reason=reason,
         message=message,

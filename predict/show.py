@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from cache.errors import visible
 from cache.schema import HARMFUL, LABEL_NAMES, SAFE
 from predict.clock import clock
-from predict.prediction import HARMFUL_MOMENT, Prediction, Window
+from predict.prediction import HARMFUL_MOMENT, LONGER, Prediction, Window
 
 STYLES = {LABEL_NAMES[HARMFUL]: "bold red", HARMFUL_MOMENT: "red", LABEL_NAMES[SAFE]: "green"}
 
@@ -34,6 +34,7 @@ class Table:
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, str, str, str]] = []
         self._has_windows = False
+        self._num_longer = 0
         self._counts: Counter[str] = Counter()
         self._thresholds: dict[str, float] = {}
 
@@ -49,6 +50,7 @@ class Table:
             return
         self._thresholds[prediction.kind] = prediction.threshold
         self._has_windows |= len(prediction.windows) > 1
+        self._num_longer += bool(prediction.is_longer_than_trained)
         moment = moment_text(prediction.moment) if prediction.moment else ""
         self._rows.append((f"{prediction.score:.3f}", f"{prediction.calibrated:.3f}", moment, decision, name))
 
@@ -70,3 +72,9 @@ class Table:
         if HARMFUL_MOMENT in self._counts:
             words.append(f"{HARMFUL_MOMENT}: of a window alone, not of the whole")
         console.print(f"{self._counts.total()} files: {told}" + (f" ({'; '.join(words)})" if words else ""))
+        if self._num_longer:
+            instead = "look at their moments" if self._has_windows else "windows see more of them (--sampling windows)"
+            console.print(
+                f"[yellow]{self._num_longer} last more than {LONGER:g} times as long as any video that the head was "
+                f"trained on: their score as a whole is a guess; {instead}[/]"
+            )

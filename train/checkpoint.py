@@ -44,6 +44,7 @@ FIELDS = {
     "untrained": list,
     "features": dict,
     "calibration": dict,
+    "longest_seconds": float,
     "metrics": dict,
 }
 
@@ -72,6 +73,8 @@ class Checkpoint:
     (as they were asked for)."""
     calibration: Calibration
     """How a score becomes a probability."""
+    longest_seconds: float
+    """How long the longest video lasts that the head was trained on; infinite where the file does not say."""
     metrics: dict[str, Any]
     """Part of the split -> figures of `metrics_at` at the best threshold."""
 
@@ -122,6 +125,7 @@ def load(path: Path) -> Checkpoint:
             f"{path}: version {data.get('format_version')!r}, this Haechi reads version {FORMAT_VERSION}; "
             "use the Haechi that wrote it, or train again"
         )
+    data.setdefault("longest_seconds", math.inf)  # the first files of this version do not say
     problems = [
         f"{name} is {type(data[name]).__name__ if name in data else 'missing'}, expected {kind.__name__}"
         for name, kind in FIELDS.items()
@@ -148,6 +152,8 @@ def _problems(data: dict[str, Any]) -> list[str]:
     problems = []
     if not 0 <= data["best_threshold"] <= 1:
         problems.append(f"best_threshold is {data['best_threshold']}, expected 0 to 1")
+    if not data["longest_seconds"] >= 0:
+        problems.append(f"longest_seconds is {data['longest_seconds']}, expected at least 0")
     streams = data["streams"]
     if not streams or not all(
         isinstance(n, str) and isinstance(w, int) and 0 < w <= 1 << 20 for n, w in streams.items()

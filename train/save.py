@@ -40,6 +40,7 @@ def save(folder: Path, result: Result, *, name: str, command: str, media_root: P
         untrained=dataset.cache.untrained,
         features=features_of(dataset.cache),
         calibration=result.calibration,
+        longest_seconds=float(dataset.durations_seconds.max()),
         metrics=result.metrics,
     ).save(folder / run.MODEL_FILE)
 

@@ -37,6 +37,7 @@ def in_process(small_slowfast: None, monkeypatch: pytest.MonkeyPatch) -> None:
         return measure.Run(
             seconds=time.perf_counter() - started,
             peak_megabytes=100.0 if watch else 0.0,
+            peak_child_megabytes=50.0 if watch else 0.0,
             device_megabytes=[],
             told=result.stdout,
         )

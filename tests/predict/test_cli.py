@@ -34,7 +34,7 @@ def test_json_has_a_line_a_file_in_the_order_given(folder: Path) -> None:
     assert [record["decision"] == "not judged" for record in records] == [False, True, False]
     assert records[1]["reason"] == "not_media"
     assert set(records[0]) == {
-        *("id", "kind", "score", "calibrated", "threshold", "is_harmful", "decision"),
+        *("id", "kind", "score", "calibrated", "threshold", "is_harmful", "decision", "is_longer_than_trained"),
         *("duration_seconds", "windows", "moment", "reason", "message"),
     }
     assert records[0]["windows"] == [

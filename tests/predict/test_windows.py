@@ -221,6 +221,7 @@ def prediction(score: float, *windows: float, threshold: float = 0.5) -> Predict
         threshold=threshold,
         is_harmful=score >= threshold,
         duration_seconds=2.0 * len(windows),
+        is_longer_than_trained=False,
         windows=tuple(Window(start_seconds=2.0 * i, end_seconds=2.0 * i + 2, score=p) for i, p in enumerate(windows)),
     )
 
@@ -264,6 +265,7 @@ def test_what_is_printed(one_run: Path, tmp_path: Path, long_film: Item) -> None
     assert records[1]["moment"] == bad == {"start_seconds": 12.0, "end_seconds": 14.0, "score": bad["score"]}
     assert records[1]["is_harmful"] is False
     assert records[2]["moment"] is None
+    assert [record["is_longer_than_trained"] for record in records] == [True, True, None]  # the clips last 2 s
 
     text = call(*arguments).stdout
     head, *lines = [line.split() for line in text.splitlines() if line.strip()]
@@ -271,13 +273,16 @@ def test_what_is_printed(one_run: Path, tmp_path: Path, long_film: Item) -> None
     row = next(line for line in lines if line[-1] == "film.mp4")
     assert row[2:] == [f"{bad['score']:.3f}", "at", "0:12", "harmful", "moment", "film.mp4"]
     assert "3 files: 1 safe, 1 harmful moment, 1 not judged" in text
-    assert "harmful moment: of a window alone, not of the whole" in " ".join(text.split())
+    words = " ".join(text.split())
+    assert "harmful moment: of a window alone, not of the whole" in words
+    assert "2 last more than 2 times as long as any video that the head was trained on: their score as a whole" in words
 
 
 def test_one_window_a_video_needs_no_column(one_run: Path) -> None:
     text = call("predict", one_run, "--cache", one_run.parent / "clips", "--device", "cpu").stdout
     assert text.split()[:4] == ["score", "calibrated", "decision", "file"]
     assert "harmful moment" not in text
+    assert "times as long" not in text
 
 
 def test_sampling_is_that_of_the_run(one_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

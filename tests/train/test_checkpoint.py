@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def saved(folder: Path, settings: TrainSettings = runs.QUICK) -> tuple[Path, Che
         untrained=cache.untrained,
         features=features_of(cache),
         calibration=result.calibration,
+        longest_seconds=2.0,
         metrics=result.metrics,
     )
     path = folder / "모델.pt"
@@ -144,3 +146,13 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"not a model\.pt"):
         checkpoint.load(tmp_path / "model.pt")
     assert not (tmp_path / "was-run").exists()
+
+
+def test_a_file_that_does_not_say_how_long_its_videos_were(tmp_path: Path) -> None:
+    """As the first ones of this version: no video is longer than what is not known."""
+    path, written, _ = saved(tmp_path)
+    assert checkpoint.load(path).longest_seconds == written.longest_seconds
+    data = torch.load(path, weights_only=True)
+    del data["longest_seconds"]
+    torch.save(data, path)
+    assert checkpoint.load(path).longest_seconds == math.inf
