@@ -7,6 +7,7 @@ with it. Does the timeline find the minute, and what does a decoding process hol
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from extract.samples import scene, write_video
 FPS, SCALE = 25, 4
 DRAWN = {"height": 180, "width": 320}  # pixels of clips; the long video is drawn so, and shown `SCALE` times as large
 NUM_CLIPS, CLIP_SECONDS = 24, 10.0
-PART_SECONDS, NUM_SAFE_PARTS = 10, 6  # the safe parts take turns
+NUM_SAFE_MINUTES = 4  # different ones, which take turns
 
 MARK_MEGABYTES = 2000
 
@@ -104,26 +105,23 @@ def write_clips(folder: Path, num_clips: int, *, seconds: float) -> Path:
 
 
 def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: int = SCALE) -> Path:
-    """A video of so many minutes, all of them safe but one: parts that were encoded once, one after another."""
+    """A video of so many minutes, all of them safe but one: a scene a minute, encoded once and used in turn."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    parts = [
-        _write_part(folder / f"{i}.mp4", seed=1000 + i, restless=False, scale=scale) for i in range(NUM_SAFE_PARTS)
-    ]
-    harmful = _write_part(folder / "harmful.mp4", seed=2000, restless=True, scale=scale)
+    safe = [_write_minute(folder / f"{i}.mp4", 1000 + i, restless=False, scale=scale) for i in range(NUM_SAFE_MINUTES)]
+    harmful = _write_minute(folder / "harmful.mp4", 2000, restless=True, scale=scale)
     with av.open(str(path), "w") as container:
         stream: Any = None
-        for start_seconds in range(0, 60 * minutes, PART_SECONDS):
-            safe = parts[start_seconds // PART_SECONDS % NUM_SAFE_PARTS]
-            part = harmful if start_seconds // 60 == harmful_minute else safe
+        for minute in range(minutes):
+            part = harmful if minute == harmful_minute else safe[minute % NUM_SAFE_MINUTES]
             with av.open(str(part)) as source:
                 of_source = source.streams.video[0]
                 stream = stream or container.add_stream_from_template(of_source)
                 for packet in source.demux(of_source):
                     if packet.dts is None or packet.pts is None or packet.time_base is None:
                         continue
-                    shift = round(start_seconds / packet.time_base)
+                    shift = round(60 * minute / packet.time_base)
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = stream
                     container.mux(packet)
@@ -131,10 +129,22 @@ def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: in
     return path
 
 
-def _write_part(path: Path, *, seed: int, restless: bool, scale: int) -> Path:
-    small = scene(seed=seed, restless=restless, num_frames=PART_SECONDS * FPS, **DRAWN)
-    frames = [np.repeat(np.repeat(frame, scale, axis=0), scale, axis=1) for frame in small]
-    return write_video(path, frames, fps=FPS, options={"preset": "ultrafast"})
+class _Enlarged(Sequence[np.ndarray]):
+    """Frames (H, W, 3) at `scale` times their size, made when they are asked for."""
+
+    def __init__(self, frames: Sequence[np.ndarray], scale: int) -> None:
+        self._frames, self._scale = frames, scale
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._frames[i].repeat(self._scale, axis=0).repeat(self._scale, axis=1)
+
+
+def _write_minute(path: Path, seed: int, *, restless: bool, scale: int) -> Path:
+    frames = scene(seed=seed, restless=restless, num_frames=60 * FPS, **DRAWN)
+    return write_video(path, _Enlarged(frames, scale), fps=FPS, options={"preset": "ultrafast"})
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ from extract.settings import ExtractSettings
 from extract.steps import Stopwatch
 from extract.weights import LOCAL_MODEL, QUICKGELU
 from predict.media import gather
-from predict.pieces import TIMES, WINDOW_END, WINDOW_START, Piece, blocks, cut_windows, score_pieces
+from predict.pieces import BLOCK_ROWS, TIMES, WINDOW_END, WINDOW_START, Piece, cut_windows, score_pieces
 from predict.prediction import LONGER, Prediction, Window, not_judged
 from train import checkpoint
 from train.checkpoint import Checkpoint
+from train.features import blocks_of
 from train.run import MODEL_FILE
 
 # What the settings of a cache say of each sampling, under the names that `ExtractSettings` has for it.
@@ -169,7 +170,7 @@ class Classifier:
         offsets = {stream: cache.offset(stream) for stream in STREAMS}
         columns = list(zip(*(cache.media[name].tolist() for name in ("id", "kind", "duration_seconds")), strict=True))
         longest = np.max([np.diff(offset) for offset in offsets.values()], axis=0)  # (N,)
-        for block in blocks(longest):
+        for block in blocks_of(longest, max_rows=BLOCK_ROWS):
             videos = np.arange(block.start, block.stop)
             arrays = {}
             for name in self._arrays:

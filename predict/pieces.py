@@ -8,13 +8,13 @@ Of a video with windows of 2 s and 2 CLIP frames a second, each window has these
     window 0             clip 0 1 2 3, slowfast 0
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from train.checkpoint import Checkpoint
-from train.features import FRAME_STREAM, build_features
+from train.features import FRAME_STREAM, blocks_of, build_features
 from train.fit import logits_of, scores_of
 
 # Arrays of the cache, as `clip/features` -> rows (T, width), of one video or of a piece of it.
@@ -28,18 +28,6 @@ TIMES = (CLIP_TIME, WINDOW_START, WINDOW_END)
 BLOCK_ROWS = 1 << 14
 
 
-def blocks(lengths: np.ndarray, *, limit: int = BLOCK_ROWS) -> Iterator[slice]:
-    """Neighbours, of (n,) rows each, as many as take `limit` rows when padded to the longest of them, or one."""
-    start, longest = 0, 0
-    for i, length in enumerate(lengths.tolist()):
-        longest = max(longest, length)
-        if i > start and (i + 1 - start) * longest > limit:
-            yield slice(start, i)
-            start, longest = i, length
-    if start < len(lengths):
-        yield slice(start, len(lengths))
-
-
 def score_pieces(model: Checkpoint, pieces: Sequence[Piece], *, ids: Sequence[str]) -> np.ndarray:
     """The head's scores (n,) float64 of n pieces, each judged alone; `ids` name their videos in errors.
 
@@ -47,7 +35,7 @@ def score_pieces(model: Checkpoint, pieces: Sequence[Piece], *, ids: Sequence[st
     """
     scores = np.empty(len(pieces))
     longest = np.array([max(len(piece[name]) for name in model.streams) for piece in pieces], dtype=int)
-    for block in blocks(longest):
+    for block in blocks_of(longest, max_rows=BLOCK_ROWS):
         arrays = {name: np.concatenate([piece[name] for piece in pieces[block]]) for name in model.streams}
         lengths = {name: np.array([len(piece[name]) for piece in pieces[block]]) for name in model.streams}
         features = build_features(

@@ -136,15 +136,21 @@ def _problems(arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray
     return problems
 
 
-def batches_of(index: Tensor, lengths: np.ndarray, *, max_videos: int, max_rows: int) -> list[Tensor]:
-    """`index` (n,) int64 cut into batches, in its order: of at most `max_videos`, and of at most `max_rows` rows when
-    padded to the longest of them, or of one video. `lengths` (N,) are those of the features.
+def blocks_of(lengths: np.ndarray, *, max_rows: int, max_videos: int | None = None) -> list[slice]:
+    """Videos of so many rows, `lengths` (n,), cut into neighbours that have at most `max_rows` rows when padded to the
+    longest of them, or are one video; and no more than `max_videos`.
     """
-    batches, start, longest = [], 0, 0
-    for i, length in enumerate(lengths[index.cpu().numpy()].tolist()):
+    blocks, start, longest = [], 0, 0
+    for i, length in enumerate(lengths.tolist()):
         longest = max(longest, length)
         number = i + 1 - start
-        if i > start and (number > max_videos or number * longest > max_rows):
-            batches.append(index[start:i])
+        if i > start and (number * longest > max_rows or (max_videos is not None and number > max_videos)):
+            blocks.append(slice(start, i))
             start, longest = i, length
-    return [*batches, index[start:]]
+    return [*blocks, slice(start, len(lengths))] if len(lengths) else []
+
+
+def batches_of(index: Tensor, lengths: np.ndarray, *, max_videos: int, max_rows: int) -> list[Tensor]:
+    """`index` (n,) int64 of videos, cut in its order as `blocks_of`; `lengths` (N,) are those of the features."""
+    blocks = blocks_of(lengths[index.cpu().numpy()], max_rows=max_rows, max_videos=max_videos)
+    return [index[block] for block in blocks]

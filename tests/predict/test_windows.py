@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import functools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,7 +26,7 @@ from predict import pieces
 from predict.classifier import Classifier, MismatchError, load_checkpoint
 from predict.clock import clock
 from predict.media import gather
-from predict.pieces import CLIP_TIME, WINDOW_END, WINDOW_START, blocks, cut_windows
+from predict.pieces import CLIP_TIME, WINDOW_END, WINDOW_START, cut_windows
 from predict.prediction import Prediction, Window, not_judged
 from tests.predict import film
 from tests.predict.conftest import QUICK, WEIGHTS, call, flags
@@ -152,7 +151,7 @@ def test_a_cache_in_small_blocks_gives_the_same(one_run: Path, tmp_path: Path, m
     at_once = judge(cache)
     assert [p.id for p in at_once] == [*(f"{i}.mp4" for i in range(7)), "broken.mp4"]
     for module in (classifier_module, pieces):
-        monkeypatch.setattr(module, "blocks", functools.partial(blocks, limit=9))
+        monkeypatch.setattr(module, "BLOCK_ROWS", 9)
     reads = []
     honest = Cache.rows
     monkeypatch.setattr(
@@ -166,22 +165,6 @@ def test_a_cache_in_small_blocks_gives_the_same(one_run: Path, tmp_path: Path, m
         assert (one.id, one.reason, len(one.windows)) == (other.id, other.reason, len(other.windows))
         assert other.score == (one.score and pytest.approx(one.score, abs=1e-6))
         np.testing.assert_allclose([w.score for w in other.windows], [w.score for w in one.windows], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "expected"),
-    [
-        ([], []),
-        ([20], [(0, 1)]),
-        ([4, 4, 4], [(0, 2), (2, 3)]),
-        ([1, 1, 1, 9, 1], [(0, 3), (3, 4), (4, 5)]),
-        ([5, 1, 1], [(0, 1), (1, 3)]),
-        ([0, 0, 8], [(0, 2), (2, 3)]),
-    ],
-)
-def test_blocks_count_padding(lengths: list[int], expected: list[tuple[int, int]]) -> None:
-    found = [(block.start, block.stop) for block in blocks(np.array(lengths, dtype=int), limit=8)]
-    assert found == expected
 
 
 @pytest.mark.parametrize(

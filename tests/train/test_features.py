@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from train.errors import TrainError
-from train.features import Features, batches_of, build_features, thinned
+from train.features import Features, batches_of, blocks_of, build_features, thinned
 
 
 def test_several_windows_are_rows_without_clip_and_their_mean_with_it() -> None:
@@ -106,3 +106,19 @@ def test_batches_are_bounded_by_videos_and_by_padded_rows() -> None:
     assert [batch.tolist() for batch in batches] == [[0, 1, 2], [3], [4], [5, 6], [7, 8], [9]]
     even = batches_of(torch.arange(1000), np.full(1000, 32), max_videos=256, max_rows=256 * 32)
     assert [len(batch) for batch in even] == [256, 256, 256, 232]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([], []),
+        ([20], [(0, 1)]),
+        ([4, 4, 4], [(0, 2), (2, 3)]),
+        ([1, 1, 1, 9, 1], [(0, 3), (3, 4), (4, 5)]),
+        ([5, 1, 1], [(0, 1), (1, 3)]),
+        ([0, 0, 8], [(0, 2), (2, 3)]),
+    ],
+)
+def test_blocks_count_padding(lengths: list[int], expected: list[tuple[int, int]]) -> None:
+    found = [(block.start, block.stop) for block in blocks_of(np.array(lengths, dtype=int), max_rows=8)]
+    assert found == expected
