@@ -36,7 +36,7 @@ MARK_MEGABYTES = 2000
 @click.option("--clip-fps", type=float, default=2.0, show_default=True)
 @click.option("--small", is_flag=True, help="With networks in miniature: what it costs around them.")
 @click.option("--quick", is_flag=True, help="Three minutes of small pictures: to see that it runs.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Keep what is made, in this new folder.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Make all in this folder, and use what is there.")
 def main(
     *, out: Path, minutes: int, window_seconds: float, clip_fps: float, small: bool, quick: bool, keep: Path | None
 ) -> None:
@@ -46,17 +46,20 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
         minutes, scale, num_clips, seconds = (3, 1, 12, 4.0) if quick else (minutes, SCALE, NUM_CLIPS, CLIP_SECONDS)
         small |= quick
-        clips = write_clips(folder / "clips", num_clips, seconds=max(seconds, window_seconds))
-        harmful_minute = minutes * 3 // 5
-        video = write_long_video(folder / "long.mp4", minutes=minutes, harmful_minute=harmful_minute, scale=scale)
+        clips, video, harmful_minute = folder / "clips", folder / f"{minutes}-minutes.mp4", minutes * 3 // 5
+        if not clips.exists():
+            write_clips(clips, num_clips, seconds=max(seconds, window_seconds))
+        if not video.exists():
+            write_long_video(video, minutes=minutes, harmful_minute=harmful_minute, scale=scale)
         program = "bench.tiny" if small else "haechi"
         weights = ["--clip-weights", "random:0", "--slowfast-weights", "random:0"]
         if small:
             weights += ["--clip-model", write_clip_config(folder / "clip")]
         sampling = ["--sampling", "windows", "--window-seconds", str(window_seconds), "--clip-fps", str(clip_fps)]
         cache, run, picture = folder / "cache", folder / "run", folder / "timeline.png"
-        measure.run([program, "extract", clips, "--out", cache, *sampling, *weights])
-        measure.run(["haechi", "train", cache, "--out", run])
+        if not run.exists():
+            measure.run([program, "extract", clips, "--out", cache, *sampling, *weights])
+            measure.run(["haechi", "train", cache, "--out", run])
         where = ["--clip-model", weights[-1]] if small else []
         judged = measure.run(
             [program, "predict", run, video, "--json", "--timeline", picture, "--worker-memory-gb", "2", *where],
@@ -94,17 +97,16 @@ def rows_of(prediction: dict[str, Any], judged: measure.Run, harmful_minute: int
     ]
 
 
-def write_clips(folder: Path, num_clips: int, *, seconds: float) -> Path:
+def write_clips(folder: Path, num_clips: int, *, seconds: float) -> None:
     """Class folders of short clips."""
     for i in range(num_clips):
         name = ("safe", "harmful")[i % 2]
         (folder / name).mkdir(parents=True, exist_ok=True)
         frames = scene(seed=i, restless=bool(i % 2), num_frames=round(seconds * FPS), **DRAWN)
         write_video(folder / name / f"{i:02d}.mp4", frames, fps=FPS)
-    return folder
 
 
-def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: int = SCALE) -> Path:
+def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: int = SCALE) -> None:
     """A video of so many minutes, all of them safe but one: a scene a minute, encoded once and used in turn."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
@@ -126,7 +128,6 @@ def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: in
                     packet.stream = stream
                     container.mux(packet)
     shutil.rmtree(folder)
-    return path
 
 
 class _Enlarged(Sequence[np.ndarray]):
