@@ -11,7 +11,7 @@ CACHE ?= out/cache
 RUN ?= out/run
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train compare inspect verify validate parity bench test torture lint format clean
+.PHONY: help install demo features train predict compare inspect verify validate parity bench test torture lint format clean
 
 help: ## Show this list
 	@printf 'Usage: make TARGET [DATA=…] [CACHE=…] [RUN=…] [ARGS="flags of the command"]\n\n'

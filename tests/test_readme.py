@@ -63,6 +63,13 @@ def test_help_lists_every_target() -> None:
         assert re.search(rf"^  {target} ", listed, flags=re.MULTILINE), target
 
 
+def test_no_target_is_taken_for_a_folder() -> None:
+    """`predict/` and `bench/` are folders here: a target of that name that is not phony is never made."""
+    phony = re.search(r"^\.PHONY: (.+)$", MAKEFILE, flags=re.MULTILINE)
+    assert phony is not None
+    assert set(phony[1].split()) == TARGETS
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_arguments_reach_the_command() -> None:
     for target, command in (("train", "haechi train"), ("inspect", "haechi inspect"), ("verify", "haechi verify")):

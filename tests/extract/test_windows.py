@@ -227,7 +227,7 @@ def test_pieces_come_in_order_whatever_the_pace(minute: Path) -> None:
     """A worker waits for whoever takes them, and that is not counted as its time."""
     how = sampling(1.0, 1.0, 10.0)
     numbers: list[int] = []
-    with pool(how, timeout_seconds=1) as decoders:  # 2 with the minute that the video lasts
+    with pool(how, timeout_seconds=2) as decoders:  # 4 with the minute that the video lasts
         for _, result in decoders.run([minute], outputs(how)):
             if isinstance(result, Piece):
                 numbers += [number_of(frame) for frame in result.frames[0]]
