@@ -62,12 +62,15 @@ class Features:
         """The videos of `index` (B,) int64: rows (B, T, F) float32, constant (B, V) float32, mask (B, T) bool.
 
         T is that of the batch's longest video; behind a shorter one's last row are zeros, where the mask is False.
+        `index` may be on another device than the features, where the batch is.
         """
         if self._stacked is not None:
             rows = self._stacked[index].float()
             return rows, self.constant[index], rows.new_ones(rows.shape[:2], dtype=torch.bool)
+        longest = int(self.lengths[index.cpu().numpy()].max())
+        index = index.to(self.rows.device)
         starts, lengths = (of_all[index].unsqueeze(1) for of_all in self._spans)  # (B, 1) each
-        steps = torch.arange(int(lengths.max()), device=index.device)  # (T,)
+        steps = torch.arange(longest, device=index.device)  # (T,)
         mask = steps < lengths
         places = torch.where(mask, starts + steps, 0)  # (B, T)
         rows = self.rows[places].float().masked_fill_(~mask.unsqueeze(2), 0)

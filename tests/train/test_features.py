@@ -70,6 +70,19 @@ def test_a_batch_is_padded_to_its_own_longest_video() -> None:
             assert not rows[i][~mask[i]].any()
 
 
+@pytest.mark.parametrize("lengths", [[3, 3, 3], [3, 1, 2]])
+def test_a_batch_is_where_the_features_are_wherever_its_index_is(lengths: list[int]) -> None:
+    """The regression on pooled features asks from the CPU, the loop from the device. "meta" is one without numbers."""
+    there = Features(
+        rows=torch.zeros(sum(lengths), 4, dtype=torch.float16),
+        lengths=np.array(lengths),
+        constant=torch.zeros(len(lengths), 2),
+    ).to(torch.device("meta"))
+    rows, constant, mask = there.batch(torch.tensor([0, 2]))
+    assert {rows.device.type, constant.device.type, mask.device.type} == {"meta"}
+    assert rows.shape == (2, 3, 4)
+
+
 def test_long_videos_are_thinned() -> None:
     clip, features = mixed([2, 9, 5], max_rows=5)
     assert features.lengths.tolist() == [2, 5, 5]
