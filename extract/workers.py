@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -142,17 +142,23 @@ class DecodePool:
         time after time.
 
         Once `stopping` says so no video is begun; those that are being decoded may finish within `GRACE_SECONDS`.
-        `on_idle` is called now and then while nothing finishes.
+        `on_idle` is called now and then while nothing finishes. A pool whose run was left before its end is at its own.
         """
         with ExitStack() as stack:
             slots = [Slot(outputs, self._num_places) for _ in range(2 * self._num_workers + 1)]
             for slot in slots:
                 stack.callback(slot.close)
-            yield from self._run(paths, slots, stopping, on_idle)
+            is_whole = False
+            try:
+                is_whole = yield from self._run(paths, slots, stopping, on_idle)
+            finally:
+                if not is_whole:  # a worker that outlives a slot would write into the file that gets its number next
+                    self._stop_pool()
 
     def _run(
         self, paths: Sequence[Path], free: list[Slot], stopping: Callable[[], bool], on_idle: Callable[[], None]
-    ) -> Iterator[tuple[int, Piece | Sampled | Rejected]]:
+    ) -> Generator[tuple[int, Piece | Sampled | Rejected], None, bool]:
+        """As `run`; whether all paths were done."""
         waiting = deque(range(len(paths)))
         running: dict[Future[Sampled | Rejected], _Task] = {}
         tried_twice: set[int] = set()
@@ -161,10 +167,11 @@ class DecodePool:
         while waiting or running:
             if stop_at is None and stopping():
                 stop_at = time.monotonic() + GRACE_SECONDS
-            if stop_at is not None:
-                begun = any(task.slot.ring.deadline for task in running.values())
-                if not begun or time.monotonic() > stop_at:
-                    return
+                for future in [future for future, task in running.items() if not task.slot.ring.deadline]:
+                    future.cancel()
+                    del running[future]
+            if stop_at is not None and (not running or time.monotonic() > stop_at):
+                return False
             try:
                 oldest = min((task.index for task in running.values()), default=0)
                 while stop_at is None and free and waiting and (not running or waiting[0] < oldest + MAX_AHEAD):
@@ -208,6 +215,7 @@ class DecodePool:
                 free += [task.slot for task in running.values()]
                 running.clear()
                 self._pool = self._start_pool()
+        return True
 
     def _stop_pool(self) -> None:
         self._pool.stop()  # type: ignore[no-untyped-call]

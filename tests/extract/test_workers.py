@@ -109,6 +109,21 @@ def test_when_asked_to_stop_it_begins_nothing_and_waits_a_little(
     assert len(idle) > 2
 
 
+def test_a_worker_never_writes_into_a_file_of_the_run(videos: Path, tmp_path: Path) -> None:
+    """Where a run is left, its slots' descriptors go to what is opened next, such as a shard."""
+    with pool() as decoders:
+        results = decoders.run([videos / "sound.mp4"] * 12, [OUTPUT])
+        next(results)
+        results.close()
+        files = [(tmp_path / str(i)).open("w+b") for i in range(20)]
+        for file in files:
+            file.truncate(1 << 20)
+        time.sleep(2)
+        for file in files:
+            assert os.fstat(file.fileno()).st_blocks == 0  # none was ever written to
+            file.close()
+
+
 def test_decoding_processes_die_with_the_one_that_started_them(tmp_path: Path) -> None:
     """Even if it has no time to tell them: nothing decodes on for nobody."""
     program = f"""
