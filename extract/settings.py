@@ -47,7 +47,7 @@ class ExtractSettings:
     shard_size: int = 256
     """Manifest rows a shard, at most."""
     shard_minutes: float = 10.0
-    """A shard that is not full is written after so long: a run that is killed loses no more."""
+    """A shard that is not full is written after so long: a run that is killed loses so much, and the videos in work."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: str = "auto"

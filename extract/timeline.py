@@ -1,5 +1,6 @@
 """When the frames of a video are shown, and which of them were taken."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,48 @@ import numpy as np
 from extract.reasons import Reason, UnusableError
 
 MAX_SECONDS = 10 * 365 * 86400  # times beyond are what decoders give where there are none
+
+# A frame that comes so much later than the one before is over, in a container whose clock may jump, begins a new part.
+# FFmpeg's own measure for those (-dts_delta_threshold).
+JUMP_SECONDS = 10.0
+
+
+class Clock:
+    """Makes the times of a container rise.
+
+    A frame without a time is shown when the one before is over. So is one whose time falls back, as where recordings
+    were joined, or leaps ahead in a container whose clock may jump: what follows is shifted with it. A time that is
+    only doubled moves no other, until two are doubled in a row.
+    """
+
+    def __init__(self, *, may_jump: bool) -> None:
+        """`may_jump`: whether the container's clock may begin anew at any time."""
+        self._may_jump = may_jump
+        self._shift = 0.0
+        self._start = self._until = -math.inf
+        self._is_doubled, self._may_double = False, True
+
+    def start_of(self, time: float | None, duration: float) -> float:
+        """When the next frame is shown, from its `time` in the container and how long it lasts by its own word."""
+        if self._start == -math.inf:
+            start = 0.0 if time is None else time
+        elif time is None:
+            start = self._until
+        else:
+            start = time + self._shift
+            back = self._start - start
+            if self._may_double and 0 <= back < 2 * duration:
+                if not self._is_doubled:
+                    self._is_doubled = True
+                    self._start += duration / 2  # the frame after finds its own time free
+                    return self._start
+                self._may_double = False
+            if back >= 0 or (self._may_jump and start - self._until > JUMP_SECONDS):
+                self._may_jump = True
+                self._shift, start = self._until - time, self._until
+        self._is_doubled = False
+        self._start, self._until = start, start + duration
+        return start
 
 
 @dataclass(frozen=True, kw_only=True)

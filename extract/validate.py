@@ -80,6 +80,7 @@ def check_file(path: Path) -> None:
 def open_container(path: Path, **options: str) -> Any:
     """PyAV's container of a file, which opens no other file; `options` are FFmpeg's. Raises `av.error.FFmpegError`."""
     options |= {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    options["correct_ts_overflow"] = "0"  # FFmpeg takes a clock that began anew for one that ran over, 26 hours on
     return av.open(str(path), metadata_errors="replace", container_options=options)
 
 

@@ -12,6 +12,7 @@ from extract.reasons import Reason, UnusableError
 from extract.sampling import Windows, uniform
 from extract.slots import Sink
 from extract.steps import RESIZE, Stopwatch
+from extract.timeline import Clock
 
 WINDOW_FRAMES = 32  # that SlowFast's fast pathway takes of a window
 
@@ -28,22 +29,11 @@ class Clocked:
     end_seconds: float
 
 
-def clocked(frames: Iterable[tuple[Any, float | None, float]]) -> Iterator[Clocked]:
-    """Frames (frame, time or None, its own duration), seconds, with times that rise: each lasts until the next.
-
-    One without a time, or with one that is not later than the frame before, is shown when that one's duration is over,
-    and what follows is shifted with it, as where recordings were joined and the clock began anew.
-    """
+def clocked(frames: Iterable[tuple[Any, float | None, float]], clock: Clock) -> Iterator[Clocked]:
+    """Frames (frame, time or None, its own duration), seconds: each lasts until `clock` shows the next."""
     before: tuple[Any, float, float] | None = None
-    shift = 0.0
     for frame, time, duration in frames:
-        if before is None:
-            start = time or 0.0
-        elif time is not None and time + shift > before[1]:
-            start = time + shift
-        else:
-            start = before[1] + before[2]
-            shift = shift if time is None else start - time
+        start = clock.start_of(time, duration)
         if before is not None:
             yield Clocked(frame=before[0], start_seconds=before[1], end_seconds=start)
         before = frame, start, duration
@@ -71,10 +61,13 @@ class WindowStream:
     def show(self, picture: Callable[[], np.ndarray], start_seconds: float, end_seconds: float) -> None:
         """Take the next frame; `picture` gives it, (H, W, 3) uint8 RGB, if it is wanted.
 
-        Raises `UnusableError` where more is to be looked at than is allowed.
+        Raises `UnusableError` where more is to be looked at than is allowed, before any of this frame's is handed on.
         """
         if not self._num_points:
             self._origin = start_seconds
+        if (end_seconds - self._origin) * (1 / self._step_seconds + self._sampling.clip_fps) > self._max_samples:
+            told = f"asks for more than {self._max_samples} frames to be looked at, the limit (--max-frames)"
+            raise UnusableError(Reason.TOO_LARGE, told)
         until = end_seconds - TOLERANCE_SECONDS
         pixels = functools.cache(picture)
 
@@ -91,9 +84,6 @@ class WindowStream:
             clip = self._origin + len(self._clip_seconds) / self._sampling.clip_fps
             if min(point, clip) >= until and self._num_points and self._clip_seconds:
                 return
-            if self._num_points + len(self._clip_seconds) == self._max_samples:
-                told = f"asks for more than {self._max_samples} frames to be looked at, the limit (--max-frames)"
-                raise UnusableError(Reason.TOO_LARGE, told)
             if clip <= point:
                 self._take_clip(transformed, clip)
             else:

@@ -16,11 +16,15 @@ from extract.reasons import Reason, UnusableError
 from extract.sampling import Windows, uniform
 from extract.slots import Sink
 from extract.steps import Stopwatch
-from extract.timeline import MAX_SECONDS, Taken, Timeline
+from extract.timeline import MAX_SECONDS, Clock, Taken, Timeline
 from extract.validate import Header, open_container, video_stream
 from extract.windows import WindowStream, clocked
 
 LEVELS = {av.logging.PANIC: "panic", av.logging.FATAL: "fatal", av.logging.ERROR: "error"}
+
+JUMPING_CONTAINERS = {"mpegts", "mpeg"}  # they are cut and joined byte by byte, each part with a clock of its own
+
+MAX_STILL_SECONDS = 600.0  # a frame, over the whole video; our choice: a lecture's slides last as long, a trap longer
 
 CHECK_FRAMES = 256  # after so many FFmpeg's log is looked at: a long video that is damaged is not decoded to its end
 
@@ -56,13 +60,14 @@ def read_windows(
             yield frame, _time(frame, header), _duration(frame, rate)
 
     with _errors_told():
-        for shown in clocked(timed()):
+        for shown in clocked(timed(), _clock(header)):
             if abs(shown.end_seconds) > MAX_SECONDS:
                 raise UnusableError(Reason.DAMAGED, "its frames have no valid times")
             frame = shown.frame
+            origin = origin if num_frames else shown.start_seconds
+            _refuse_stills(shown.end_seconds - origin, header)
             windows.show(functools.partial(_picture, frame), shown.start_seconds, shown.end_seconds)
             width, height = (frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)
-            origin = origin if num_frames else shown.start_seconds
             num_frames += 1
     clip_seconds, starts, ends = windows.finish(shown.end_seconds)
     return Taken(
@@ -93,7 +98,7 @@ def _read_expecting(
             size = picture.shape[:2]
             for position in wanted[index]:
                 show(position, picture)
-    return _timeline(times, fps=fps, height=size[0], width=size[1])
+    return _timeline(times, _clock(header), fps=fps, height=size[0], width=size[1])
 
 
 def _decoded(path: Path, header: Header) -> Iterator[tuple[Any, float]]:
@@ -167,10 +172,20 @@ def _duration(frame: Any, fps: float) -> float:
     return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / fps
 
 
-def _timeline(times: list[tuple[float | None, float]], *, fps: float, width: int, height: int) -> Timeline:
-    """Times by the container; where it lacks some or they do not rise, evenly by the frame rate."""
-    starts = np.array([np.nan if start is None else start for start, _ in times])
-    if not (np.diff(starts) > 0).all() or np.isnan(starts).any():
-        starts = np.arange(len(times)) / fps
+def _clock(header: Header) -> Clock:
+    return Clock(may_jump=header.container in JUMPING_CONTAINERS)
+
+
+def _refuse_stills(seconds: float, header: Header) -> None:
+    """Raise `UnusableError` where few frames are to fill a long time: a small file would cost days of windows."""
+    if seconds > header.num_packets * MAX_STILL_SECONDS:
+        told = f"{header.num_packets} frames in {seconds:,.0f} s: more than {MAX_STILL_SECONDS:g} s a frame"
+        raise UnusableError(Reason.TOO_LARGE, told)
+
+
+def _timeline(
+    times: list[tuple[float | None, float]], clock: Clock, *, fps: float, width: int, height: int
+) -> Timeline:
+    starts = np.array([clock.start_of(time, duration) for time, duration in times])
     ends = np.append(starts[1:], starts[-1] + times[-1][1])
     return Timeline(start_seconds=starts, end_seconds=ends, fps=fps, width=width, height=height)

@@ -1,6 +1,5 @@
 """`windows` sampling: every moment is seen once, by the clock, whatever the container, in memory that does not grow."""
 
-import itertools
 import math
 import time
 from pathlib import Path
@@ -13,10 +12,11 @@ from extract.decode import Sampled, sample
 from extract.limits import Limits
 from extract.reasons import Reason, UnusableError
 from extract.samples import write_video
-from extract.sampling import Windows
+from extract.sampling import Uniform, Windows
 from extract.settings import ExtractSettings
 from extract.slots import Output
 from extract.steps import Stopwatch
+from extract.timeline import Clock
 from extract.transforms import FrameTransform
 from extract.windows import WINDOW_FRAMES, Clocked, WindowStream, clocked
 from extract.workers import DecodePool, Piece, Rejected
@@ -127,26 +127,17 @@ def test_more_than_is_allowed_is_refused() -> None:
     assert caught.value.reason == Reason.TOO_LARGE
 
 
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        ([0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.25]),
-        ([-1.0, -0.5, 0.0], [-1.0, -0.5, 0.0, 0.25]),
-        ([None, None, None], [0.0, 0.25, 0.5, 0.75]),
-        ([3.0, None, 4.0], [3.0, 3.25, 4.0, 4.25]),
-        ([3.0, 3.5, 0.0, 0.5], [3.0, 3.5, 3.75, 4.25, 4.5]),  # a clock that began anew
-        ([1.0, 1.0, 2.0], [1.0, 1.25, 2.25, 2.5]),
-    ],
-)
-def test_times_that_rise(times: list[float | None], expected: list[float]) -> None:
-    """Every frame lasts a quarter of a second by its own word."""
-    found = list(clocked((i, at, 0.25) for i, at in enumerate(times)))
-    shown = [Clocked(frame=i, start_seconds=a, end_seconds=b) for i, (a, b) in enumerate(itertools.pairwise(expected))]
-    assert found == shown
+def test_each_frame_lasts_until_the_next() -> None:
+    found = list(clocked([("a", 1.0, 0.25), ("b", 1.5, 0.25), ("c", 3.0, 0.25)], Clock(may_jump=False)))
+    assert found == [
+        Clocked(frame="a", start_seconds=1.0, end_seconds=1.5),
+        Clocked(frame="b", start_seconds=1.5, end_seconds=3.0),
+        Clocked(frame="c", start_seconds=3.0, end_seconds=3.25),
+    ]
 
 
 def test_no_frames_no_times() -> None:
-    assert list(clocked([])) == []
+    assert list(clocked([], Clock(may_jump=False))) == []
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "vp9.webm", "mpeg4.avi", "open_gop.mp4"])
@@ -172,14 +163,51 @@ def test_the_frames_of_real_files(tmp_path: Path, name: str) -> None:
         assert np.abs(np.array([number_of(frame) for frame in window]) - np.floor(grid + 0.05)).max() < 1
 
 
-def test_variable_frame_rate_goes_by_the_clock(videos: Path) -> None:
+def test_variable_frame_rate_goes_by_the_clock(tmp_path: Path) -> None:
+    """Pictures that carry their number, 30 a second and then 5: each moment shows the frame that is on at that time."""
+    frames = [bar_code(i) for i in range(len(VFR_TIMES))]
+    path = write_video(tmp_path / "vfr.mp4", frames, times_seconds=VFR_TIMES)
     how = sampling(1.0, 1.0, 4.0)
     kept = Kept(*outputs(how))
-    found = sample(videos / "vfr.mp4", sampling=how, limits=LIMITS, sink=kept)
+    found = sample(path, sampling=how, limits=LIMITS, sink=kept)
     assert found.duration_seconds == pytest.approx(VFR_TIMES[-1] + 0.2, abs=0.25)
     assert len(found.clip_seconds) == math.ceil(found.duration_seconds * 4 - 0.01)
-    with pytest.raises(AssertionError):
-        np.testing.assert_array_equal(kept.frames(0)[-1], kept.frames(0)[0])
+    expected = np.searchsorted(np.array(VFR_TIMES) - 0.002, found.clip_seconds, side="right") - 1
+    assert [number_of(frame) for frame in kept.frames(0)] == expected.tolist()
+    for start, window in zip(found.window_start_seconds, windows_of(kept), strict=True):
+        grid = start + np.arange(WINDOW_FRAMES) / WINDOW_FRAMES
+        expected = np.searchsorted(np.array(VFR_TIMES) - 0.002, grid, side="right") - 1
+        assert [number_of(frame) for frame in window] == expected.tolist()
+
+
+@pytest.mark.parametrize("starts", [[1000, 10], [10, 1000], [1000, 10, 1005]])
+def test_recordings_joined_byte_by_byte_last_as_long_as_they_do(tmp_path: Path, starts: list[int]) -> None:
+    """MPEG-TS as dashcams and recorders leave it, each part with a clock of its own."""
+    joined = tmp_path / "joined.ts"
+    for number, start in enumerate(starts):
+        frames = [bar_code(40 * number + i // FPS) for i in range(5 * FPS)]
+        times = [start + i / FPS for i in range(5 * FPS)]
+        part = write_video(tmp_path / "part.ts", frames, times_seconds=times, options={"bf": "0"})
+        joined.write_bytes((joined.read_bytes() if number else b"") + part.read_bytes())
+    how = sampling(1.0)
+    kept = Kept(*outputs(how))
+    found = sample(joined, sampling=how, limits=LIMITS, sink=kept)
+    assert found.num_frames == 5 * FPS * len(starts)
+    assert found.duration_seconds == pytest.approx(5 * len(starts), abs=0.1)
+    assert len(found.window_start_seconds) == 5 * len(starts)
+    seen = [number_of(frame) for frame in kept.frames(0)]
+    assert seen == [40 * part + second for part in range(len(starts)) for second in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)]
+    uniform = sample(joined, sampling=Uniform(frames=8), limits=LIMITS, sink=Kept())
+    assert uniform.duration_seconds == pytest.approx(found.duration_seconds, abs=1e-3)
+
+
+def test_a_small_file_that_claims_days_is_refused_before_it_is_looked_at(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "gap.mkv", [bar_code(i) for i in range(3)], times_seconds=[0.0, 0.04, 200_000.0])
+    kept = Kept(*outputs(sampling()))
+    with pytest.raises(UnusableError, match="3 frames in 200,000 s: more than 600 s a frame") as caught:
+        sample(path, sampling=sampling(), limits=LIMITS, sink=kept)
+    assert caught.value.reason == Reason.TOO_LARGE
+    assert kept.pieces == []
 
 
 def test_rotation_is_applied(videos: Path) -> None:
