@@ -4,6 +4,8 @@ import io
 import math
 import pickle
 import struct
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from cache import schema
 from cache.errors import bullet_list
 from cache.reader import Cache
 from train.calibration import Calibration
+from train.dataset import stream_names
 from train.errors import TrainError
 from train.head import Head
 from train.settings import TrainSettings
@@ -21,8 +24,11 @@ from train.settings import TrainSettings
 FORMAT = "haechi-model"
 FORMAT_VERSION = 2
 
-# What torch.load raises for bytes that are none of its own, as tried on damaged files.
+# What zipfile and torch.load raise for bytes that are none of their own, as tried on damaged files.
 UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
     pickle.UnpicklingError,
     struct.error,
     RuntimeError,
@@ -113,6 +119,9 @@ def load(path: Path) -> Checkpoint:
     Raises `TrainError` for a file that is missing, no such file, of another version, or at odds with itself.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            if (damaged := archive.testzip()) is not None:
+                raise TrainError(f"{path}: damaged: the checksum of {damaged!r} in it is another")
         data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise TrainError(f"{path}: no such file; `haechi train CACHE --out RUN` writes RUN/model.pt") from error
@@ -132,10 +141,12 @@ def load(path: Path) -> Checkpoint:
         if not isinstance(data.get(name), kind)
     ]
     if not problems:
-        problems = _problems(data)
+        problems = [*_problems(data), *_feature_problems(data["features"])]
     if problems:
         raise TrainError(f"{path}: damaged:\n{bullet_list(problems)}")
     settings = TrainSettings.from_dict(data["settings"])
+    if list(data["streams"]) != (names := stream_names(settings)):
+        raise TrainError(f"{path}: damaged: streams are {list(data['streams'])}, its settings say {names}")
     with torch.device("meta"):  # shapes only: a wrong width costs no memory
         row_width, *constant_width = data["streams"].values()
         head = Head(row_width, sum(constant_width), settings)
@@ -171,6 +182,23 @@ def _problems(data: dict[str, Any]) -> list[str]:
     if schema.fingerprint_of(data["features"].get("settings", {})) != data["fingerprint"]:
         problems.append("fingerprint is not the hash of features.settings")
     return problems
+
+
+def _feature_problems(features: dict[str, Any]) -> list[str]:
+    """What `predict` could not make features from."""
+    held = features.get("settings")
+    if not isinstance(held, dict):
+        return [f"features.settings is {held!r}, expected what the fingerprint hashes"]
+    expected = {
+        "features.clip_weights": features.get("clip_weights"),
+        "features.slowfast_weights": features.get("slowfast_weights"),
+        "features.settings.store": held.get("store"),
+        **{
+            f"features.settings.{name}.model": part.get("model") if isinstance(part := held.get(name), dict) else None
+            for name in ("clip", "slowfast")
+        },
+    }
+    return [f"{name} is {value!r}, expected text" for name, value in expected.items() if not isinstance(value, str)]
 
 
 def _state_problems(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:

@@ -2,9 +2,11 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from cache import schema
 from cache.reader import Cache
 from tests.train import runs
 from train import checkpoint
@@ -87,6 +89,11 @@ def spoil_weight(data: dict) -> None:
     data["model_state_dict"]["mlp.0.bias"][0] = float("nan")
 
 
+def without_clip(data: dict) -> None:
+    del data["features"]["settings"]["clip"]
+    data["fingerprint"] = schema.fingerprint_of(data["features"]["settings"])
+
+
 TAMPERED: dict[str, tuple[Callable[[dict], object], str]] = {
     "format": (lambda d: d.update(format="x"), "not a model.pt of Haechi"),
     "version": (lambda d: d.update(format_version=1), "version 1, this Haechi reads version 2"),
@@ -96,8 +103,11 @@ TAMPERED: dict[str, tuple[Callable[[dict], object], str]] = {
     "temperature": (lambda d: d["calibration"].update(temperature=-1.0), "temperature -1.0, expected more than 0"),
     "no metrics": (lambda d: d.pop("metrics"), "metrics is missing"),
     "streams": (lambda d: d.update(streams={"clip/features": -8}), "streams is"),
-    "huge width": (lambda d: d.update(streams={"clip/features": 1 << 20}), "weights do not fit"),
+    "huge width": (lambda d: d["streams"].update({"clip/features": 1 << 20}), "weights do not fit"),
+    "another stream": (lambda d: d.update(streams={"clip/nonsense": 8}), r"its settings say \['clip/features', "),
     "fingerprint": (lambda d: d.update(fingerprint="0" * 64), "fingerprint is not the hash"),
+    "no CLIP": (without_clip, r"features\.settings\.clip\.model is None, expected text"),
+    "weights' name": (lambda d: d["features"].pop("clip_weights"), r"features\.clip_weights is None, expected text"),
     "unknown setting": (lambda d: d["settings"].update(warmup=1), "'warmup'"),
     "unknown preset": (lambda d: d["settings"].update(preset=["fast"]), "preset is"),
     "setting out of range": (lambda d: d["settings"].update(num_layers=10**9), "num_layers is 1000000000"),
@@ -135,6 +145,26 @@ def test_a_missing_or_cut_file_is_told(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(TrainError, match="damaged"):
         checkpoint.load(path)
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    """torch reads a file without looking at its checksums: the head would give other scores, and no word."""
+    path, written, _ = saved(tmp_path)
+    content = path.read_bytes()
+    state = {name: value.clone() for name, value in written.head.state_dict().items()}
+    num_refused = 0
+    for place in np.random.default_rng(0).integers(0, len(content) * 8, 60).tolist():
+        changed = bytearray(content)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            loaded = checkpoint.load(path)
+        except TrainError:
+            num_refused += 1
+        else:  # in the padding between two tensors
+            assert loaded.best_threshold == written.best_threshold
+            assert all(torch.equal(value, state[name]) for name, value in loaded.head.state_dict().items())
+    assert num_refused > 50
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
