@@ -30,6 +30,7 @@ def save(folder: Path, result: Result, *, name: str, command: str, media_root: P
         page = replace(page, thumbnails=make_thumbnails({row.id: media_root / row.id for row in page.mistakes}))
     write_page(folder / run.PAGE_FILE, page)
     dataset = result.plan.dataset
+    trained = slice(None) if result.folds else result.split.rows("train")  # after folds the head is trained on all
     Checkpoint(
         head=result.head,
         best_threshold=result.threshold,
@@ -40,7 +41,7 @@ def save(folder: Path, result: Result, *, name: str, command: str, media_root: P
         untrained=dataset.cache.untrained,
         features=features_of(dataset.cache),
         calibration=result.calibration,
-        longest_seconds=float(dataset.durations_seconds.max()),
+        longest_seconds=float(dataset.durations_seconds[trained].max()),
         metrics=result.metrics,
     ).save(folder / run.MODEL_FILE)
 

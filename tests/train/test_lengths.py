@@ -15,7 +15,7 @@ from cache.reader import Cache
 from cache.schema import Item
 from cache.writer import shard_path, write_shard
 from tests import synthetic
-from train import fit, stream
+from train import checkpoint, fit, stream
 from train.dataset import load_dataset
 from train.features import Features
 from train.fit import logits_of
@@ -119,6 +119,19 @@ def test_a_grid_of_rows_sees_as_many_rows_as_it_says(cache: Path, tmp_path: Path
     run("train", cache, "--out", tmp_path / "alone", *quick, "--max-rows", 30)
     of_grid = tmp_path / "grid" / "max_rows=30" / "seed-0"
     assert (of_grid / "metrics.json").read_bytes() == (tmp_path / "alone" / "metrics.json").read_bytes()
+
+
+@pytest.mark.parametrize(("args", "longest"), [(["--folds", 0], 2.0), (["--folds", 2], 600.0)])
+def test_a_head_knows_the_videos_that_it_was_trained_on(tmp_path: Path, args: list[object], longest: float) -> None:
+    """Not those of validation and test, unless folds were, after which the last head is trained on all."""
+    items = []
+    for i in range(36):
+        row = item(i, *((4, 1) if i < 24 else (1200, 300)), label=i % 2)
+        split = "" if longest == 600 else ["train", "val", "test"][max(0, i - 18) // 6]
+        items.append(replace(row, media=replace(row.media, split=split)))
+    write_shard(shard_path(tmp_path, 0), items, [], synthetic.provenance())
+    run("train", tmp_path, "--out", tmp_path / "run", "--epochs", 2, "--no-scenes", "--device", "cpu", *args)
+    assert checkpoint.load(tmp_path / "run" / "model.pt").longest_seconds == longest
 
 
 def test_no_more_is_read_at_once_than_bytes_allow(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
