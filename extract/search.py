@@ -24,6 +24,7 @@ class Moment:
     """A frame that a text was compared with."""
 
     time_seconds: float
+    """From the video's first frame on, as players count."""
     score: float
     """Cosine similarity, -1 to 1."""
 
@@ -94,7 +95,7 @@ def _nearest(
     result = []
     for i in has_rows[np.argsort(-best, kind="stable")[:top]].tolist():
         rows = slice(offset[i], offset[i + 1])
-        moments = _moments(scores[rows], times[rows])
+        moments = _moments(scores[rows], times[rows] - times[offset[i]])
         result.append(
             Found(
                 id=str(cache.media["id"][videos[i]]),

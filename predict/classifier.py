@@ -99,14 +99,20 @@ class Classifier:
         name: str = self._features["sampling"]["name"]
         return name
 
-    def predict(self, media: Iterable[Path | str]) -> list[Prediction]:
+    def predict(
+        self, media: Iterable[Path | str], *, on_notice: Callable[[str], None] = lambda text: None
+    ) -> list[Prediction]:
         """Judge files, folders and manifests; a prediction a file, in the order in which they were given.
+
+        `on_notice` hears what a user should know, such as which files of a folder were passed over.
 
         Raises `HaechiError` where nothing can be judged at all: no such weights, other weights than the run's, no
         media. A file that cannot be judged is a prediction with a reason.
         """
-        entries, _ = gather(map(str, media))
-        return list(self.judge(entries))
+        entries, notices = gather(map(str, media))
+        for text in notices:
+            on_notice(text)
+        return list(self.judge(entries, on_notice=on_notice))
 
     def judge(
         self,
@@ -223,8 +229,13 @@ class Classifier:
         )
 
     def _windows(self, model: Checkpoint, file: Extracted, score: float) -> tuple[Window, ...]:
-        """Each with the head's score of it alone; that of `uniform` sampling is the video, with its `score`."""
-        starts, ends = file.rows[WINDOW_START], file.rows[WINDOW_END]
+        """Each with the head's score of it alone; that of `uniform` sampling is the video, with its `score`.
+
+        Players count from the first frame on, whatever the container's clock says of it.
+        """
+        starts, ends = (file.rows[name].astype(np.float64) for name in (WINDOW_START, WINDOW_END))
+        if len(starts):
+            starts, ends = (times - starts[0] for times in (starts, ends))
         scores = np.full(len(starts), score)
         if self.sampling == WINDOWS:
             scores = score_pieces(model, cut_windows(file.rows, model.streams), ids=[file.id] * len(starts))

@@ -17,6 +17,7 @@ class Window:
     """A piece of a video, with the head's score of it alone."""
 
     start_seconds: float
+    """From the video's first frame on, as players count."""
     end_seconds: float
     score: float
     """0 to 1."""

@@ -85,6 +85,20 @@ def test_a_window_scores_as_if_it_were_the_video(run: Path, tmp_path: Path, long
         assert window.score == pytest.approx(each.score, abs=1e-6)
 
 
+def test_times_count_from_the_first_frame_whatever_the_container_says(
+    run: Path, tmp_path: Path, long_film: Item
+) -> None:
+    """Recorders and broadcasts have clocks that begin anywhere."""
+    origin = np.float32(50_000)
+    moved = replace(
+        long_film,
+        clip_time_seconds=long_film.clip_time_seconds + origin,
+        slowfast_start_seconds=long_film.slowfast_start_seconds + origin,
+        slowfast_end_seconds=long_film.slowfast_end_seconds + origin,
+    )
+    assert judge(run, tmp_path / "moved", moved) == judge(run, tmp_path / "film", long_film)
+
+
 def test_the_moment_is_the_bad_window(run: Path, tmp_path: Path, long_film: Item) -> None:
     (prediction,) = judge(run, tmp_path / "film", long_film)
     assert prediction.moment is not None
