@@ -82,35 +82,43 @@ def predict(
 
         timelines = Timelines(timeline, classifier)
     table = Table()
-    num_failed = 0
-    with progress_bar(console) as bar:
-        if cache is not None:
-            opened = Cache.open(cache)
-            bar.start(len(opened.media["id"]) + len(opened.failures), "judge a cache")
-            predictions = classifier.judge_cache(opened)
-        else:
-            names = [name for each in media for name in (lines(sys.stdin) if each == "-" else [each])]
-            entries, notices = gather(names, follow_symlinks=follow_symlinks)
-            show_notices(console, notices)
-            predictions = classifier.judge(
-                entries,
-                on_start=lambda where: bar.start(len(entries), f"judge on {where}"),
-                on_notice=lambda text: show_notices(console, [text]),
-                on_windows=bar.add_windows if classifier.sampling == WINDOWS else lambda num_windows: None,
-            )
-        for prediction in predictions:
-            num_failed += bool(prediction.reason)
-            bar.advance(failed=bool(prediction.reason))
-            if timelines is not None:
-                timelines.add(prediction)
-            if as_json:
-                click.echo(json_line(prediction))
+    num_judged = num_failed = 0
+    is_whole = False
+    try:
+        with progress_bar(console) as bar:
+            if cache is not None:
+                opened = Cache.open(cache)
+                bar.start(len(opened.media["id"]) + len(opened.failures), "judge a cache")
+                predictions = classifier.judge_cache(opened)
             else:
-                table.add(prediction)
-    if not as_json:
-        table.show(Console(highlight=False, emoji=False))
-    if timelines is not None:
-        show_notices(console, timelines.draw())
+                names = [name for each in media for name in (lines(sys.stdin.buffer) if each == "-" else [each])]
+                entries, notices = gather(names, follow_symlinks=follow_symlinks)
+                show_notices(console, notices)
+                predictions = classifier.judge(
+                    entries,
+                    on_start=lambda where: bar.start(len(entries), f"judge on {where}"),
+                    on_notice=lambda text: show_notices(console, [text]),
+                    on_windows=bar.add_windows if classifier.sampling == WINDOWS else lambda num_windows: None,
+                )
+            for prediction in predictions:
+                num_judged += 1
+                num_failed += bool(prediction.reason)
+                bar.advance(failed=bool(prediction.reason))
+                if timelines is not None:
+                    timelines.add(prediction)
+                if as_json:
+                    click.echo(json_line(prediction))
+                else:
+                    table.add(prediction)
+        is_whole = True
+    finally:  # what was judged is shown, whatever ends it: it may be hours of work
+        if is_whole or num_judged:
+            if not as_json:
+                table.show(Console(highlight=False, emoji=False))
+            if timelines is not None:
+                show_notices(console, timelines.draw())
+        if not is_whole and num_judged:
+            show_notices(console, [f"stopped after {num_judged} files: the others are not judged"])
     if num_failed:
         ctx.exit(SOME_NOT_JUDGED)
 

@@ -43,6 +43,8 @@ class Timelines:
 
     def __init__(self, path: Path, classifier: Classifier) -> None:
         """Raises `HaechiError` where `path` cannot be written, or where the run has no scores over time."""
+        if not path.name:
+            raise HaechiError(f"--timeline: an empty name; a PNG is drawn, such as --timeline film{SUFFIX}")
         folder = path.absolute().parent
         if path.suffix.lower() != SUFFIX:
             raise HaechiError(f"{path}: a PNG is drawn; name it --timeline {path.with_suffix(SUFFIX)}")
@@ -220,4 +222,8 @@ def _find_new_fonts() -> None:
 
 
 def _letters(font: str) -> set[int]:
-    return set(get_font(font).get_charmap())
+    """None where the file is gone or damaged since matplotlib last looked."""
+    try:
+        return set(get_font(font).get_charmap())
+    except (OSError, RuntimeError):
+        return set()

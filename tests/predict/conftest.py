@@ -15,7 +15,7 @@ from extract.samples import write_sample_images, write_sample_set
 QUICK = ["--epochs", "2", "--device", "cpu", "--folds", "0", "--test-fraction", "0", "--val-fraction", "0.5"]
 
 
-def call(*arguments: object, input: str | None = None) -> Result:
+def call(*arguments: object, input: str | bytes | None = None) -> Result:
     done = CliRunner().invoke(haechi.main, [str(argument) for argument in arguments], input=input)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done

@@ -1,10 +1,17 @@
 """`haechi predict` as a user types it."""
 
+import itertools
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cache.errors import HaechiError
+from predict.classifier import Classifier
+from predict.prediction import Prediction
 from tests.predict.conftest import call, flags
 
 
@@ -72,6 +79,43 @@ def test_media_or_a_cache(folder: Path, media: list[str]) -> None:
     done = call("predict", folder / "run", *media, *flags(folder))
     assert done.exit_code == 2
     assert "MEDIA, or --cache CACHE" in done.output
+
+
+def test_a_file_is_judged_once_and_an_id_is_of_one_file(folder: Path, tmp_path: Path) -> None:
+    name = folder / "videos" / "safe" / "safe-00.mp4"
+    twice = [name, name.parent / ".." / "safe" / name.name]
+    done = call("predict", folder / "run", *twice, *flags(folder), "--json")
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [str(name)]
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+        shutil.copy(name, tmp_path / day / "cam.mp4")
+        (tmp_path / day / "list.csv").write_text("path\ncam.mp4\n")
+    done = call("predict", folder / "run", *(tmp_path / day / "list.csv" for day in ("day1", "day2")), *flags(folder))
+    assert done.exit_code == 1
+    assert "'cam.mp4': the id of " in done.output
+    assert "judge them apart" in done.output
+
+
+def test_unfit_names_are_told(folder: Path) -> None:
+    done = call("predict", folder / "run", "", "-", *flags(folder), input=b"caf\xe9.mp4\n")
+    assert done.exit_code == 1
+    assert "an empty name stands for no file" in done.output
+    assert "bytes that are not UTF-8" in done.output
+
+
+def test_what_was_judged_is_shown_whatever_ends_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Classifier.judge
+
+    def breaking_off(self: Classifier, *args: Any, **named: Any) -> Iterator[Prediction]:
+        yield from itertools.islice(honest(self, *args, **named), 2)
+        raise HaechiError("the disk is gone")
+
+    monkeypatch.setattr(Classifier, "judge", breaking_off)
+    done = call("predict", folder / "run", folder / "videos", *flags(folder))
+    assert done.exit_code == 1
+    assert "2 files: " in done.stdout
+    assert "stopped after 2 files: the others are not judged" in " ".join(done.stderr.split())
+    assert "the disk is gone" in done.stderr
 
 
 def test_names_are_shown_harmless(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry
 
 from cache.errors import HaechiError
 from predict import timeline
@@ -111,6 +112,13 @@ def test_letters_that_no_font_has_are_told(tmp_path: Path, monkeypatch: pytest.M
     assert "no font here has ᶁ; such letters are boxes" in note
 
 
+def test_a_font_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matplotlib's list of fonts is from the day when it was first used."""
+    gone = FontEntry(fname=str(tmp_path / "gone.ttf"), name="Gone")
+    monkeypatch.setattr(timeline.fontManager, "ttflist", [gone, *timeline.fontManager.ttflist])
+    assert draw(tmp_path / "a.png", replace(prediction(0.2, 0.1), id="aᶁ.mp4")) == []
+
+
 def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
     (note,) = draw(tmp_path / "a.png", not_judged("b.mp4", "damaged", "is damaged"))
     assert "not drawn, as no video was judged" in note
@@ -134,6 +142,7 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.
     ("name", "options", "told"),
     [
         ("nowhere/a.png", {}, "nowhere: there is no such folder"),
+        ("", {}, "--timeline: an empty name"),
         ("a.jpg", {}, "a PNG is drawn; name it --timeline .*a.png"),
         ("a.png", {"sampling": "uniform"}, "extract with --sampling windows and train on that"),
         ("a.png", {"media": "image"}, "for videos, and the run is for images"),
@@ -141,7 +150,7 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, name: str, options: dict[str, str], told: str) -> None:
     with pytest.raises(HaechiError, match=told):
-        timelines(tmp_path / name, **options)
+        timelines(tmp_path / name if name else Path(), **options)
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
