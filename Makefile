@@ -69,7 +69,7 @@ bench: $(INSTALLED) ## Measure everything that README says of speed, write it to
 	$(BIN)/python -m bench $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 test: $(INSTALLED) ## Run the whole suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 torture: $(INSTALLED) ## Try to lose a video or to let damage in, for a quarter of an hour; exit with 1 if anything is lost
 	$(BIN)/python -m tests.torture $(ARGS)

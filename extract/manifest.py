@@ -91,7 +91,7 @@ def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> 
             "say --positive NAME for the harmful one (all others are safe then)"
         )
         manifests = sorted(p.name for p in data.iterdir() if p.suffix.lower() in labels.SUFFIXES)
-        problems += [f"or give the manifest that lies in it: {shown(str(data / name))}" for name in manifests]
+        problems += [f"or give the manifest that lies in it: {shown(name)}" for name in manifests]
     if problems:
         raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *found.notices]))
     if not found.media:
