@@ -158,7 +158,7 @@ class DecodePool:
     def _run(
         self, paths: Sequence[Path], free: list[Slot], stopping: Callable[[], bool], on_idle: Callable[[], None]
     ) -> Generator[tuple[int, Piece | Sampled | Rejected], None, bool]:
-        """As `run`; whether all paths were done."""
+        """As `run`; whether it was never asked to stop."""
         waiting = deque(range(len(paths)))
         running: dict[Future[Sampled | Rejected], _Task] = {}
         tried_twice: set[int] = set()
@@ -215,7 +215,7 @@ class DecodePool:
                 free += [task.slot for task in running.values()]
                 running.clear()
                 self._pool = self._start_pool()
-        return True
+        return stop_at is None
 
     def _stop_pool(self) -> None:
         self._pool.stop()  # type: ignore[no-untyped-call]

@@ -1,7 +1,5 @@
 """On a GPU. Skipped where there is none, unless HAECHI_EXPECT_CUDA=1 promises one."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,9 @@ import torch
 from extract.backbones import Backbones
 from extract.device import Compute
 from extract.settings import ExtractSettings
+from tests.cuda import NEEDS_CUDA
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() and os.environ.get("HAECHI_EXPECT_CUDA") != "1",
-    reason="no CUDA device; HAECHI_EXPECT_CUDA=1 makes this a failure",
-)
+pytestmark = NEEDS_CUDA
 
 
 def backbones(settings: ExtractSettings, **changes: object) -> Backbones:

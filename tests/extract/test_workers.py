@@ -124,6 +124,16 @@ def test_a_worker_never_writes_into_a_file_of_the_run(videos: Path, tmp_path: Pa
             file.close()
 
 
+def test_a_stopped_pool_ends_even_where_nothing_waited_any_more(videos: Path) -> None:
+    """All videos are with the pool when the stop comes, and those that no worker has begun are taken back from it."""
+    seen: list[int] = []
+    with pool(num_workers=1) as decoders:
+        for index, result in decoders.run([videos / "sound.mp4"] * 3, [OUTPUT], stopping=lambda: bool(seen)):
+            seen += [index] * isinstance(result, Sampled)
+        assert 1 <= len(seen) <= 2
+        assert not decoders._pool.active
+
+
 def test_decoding_processes_die_with_the_one_that_started_them(tmp_path: Path) -> None:
     """Even if it has no time to tell them: nothing decodes on for nobody."""
     program = f"""

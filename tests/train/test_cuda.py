@@ -1,7 +1,6 @@
 """Training on a GPU. Skipped where there is none, unless HAECHI_EXPECT_CUDA=1 promises one."""
 
 import csv
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +13,12 @@ import haechi
 from cache.reader import Cache
 from cache.writer import shard_path, write_shard
 from tests import synthetic
+from tests.cuda import NEEDS_CUDA
 from train import checkpoint
 from train.dataset import load_dataset
 from train.fit import logits_of, scores_of
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() and os.environ.get("HAECHI_EXPECT_CUDA") != "1",
-    reason="no CUDA device; HAECHI_EXPECT_CUDA=1 makes this a failure",
-)
+pytestmark = NEEDS_CUDA
 
 
 def train(out: Path, *args: str) -> list[float]:
