@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## From nothing to trained heads on generated videos and images, without a network (untrained weights)
 	rm -rf demo
-	$(BIN)/python -m extract.samples demo/media
+	$(BIN)/python -m haechi.extract.samples demo/media
 	$(HAECHI) extract demo/media --out demo/cache $(UNTRAINED)
 	$(HAECHI) inspect demo/cache
 	$(HAECHI) train demo/cache --out demo/run --media-root demo/media $(ARGS)

@@ -17,15 +17,15 @@ from bench import measure
 from bench.figures import show
 from bench.measure import Row
 from bench.options import common
-from cache.reader import Cache
-from train.baselines import fit_baselines
-from train.dataset import Dataset, load_dataset
-from train.experiment import Trained, prepare, train_once
-from train.metrics import metrics_at
-from train.policy import Policy
-from train.settings import DEFAULT_PRESET, TrainSettings
-from train.split import make_folds
-from train.threshold import choose_threshold
+from haechi.cache.reader import Cache
+from haechi.train.data.dataset import Dataset, load_dataset
+from haechi.train.data.split import make_folds
+from haechi.train.evaluate.metrics import metrics_at
+from haechi.train.evaluate.threshold import choose_threshold
+from haechi.train.experiment import Trained, prepare, train_once
+from haechi.train.model.baselines import fit_baselines
+from haechi.train.policy import Policy
+from haechi.train.settings import DEFAULT_PRESET, TrainSettings
 
 NUM_FOLDS = 5
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from extract.limits import Limits
-from extract.manifest import Manifest, read_manifest
-from extract.settings import ExtractSettings
+from haechi.extract.decoding.limits import Limits
+from haechi.extract.manifest import Manifest, read_manifest
+from haechi.extract.settings import ExtractSettings
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from extract.slots import Output
-    from extract.workers import DecodePool
+    from haechi.extract.decoding.pool import DecodePool
+    from haechi.extract.decoding.shared_frames import Output
 
 # Decoding processes load this file too: what is heavy is imported where it is needed.
 
@@ -37,8 +37,8 @@ def report(manifest: Manifest, settings: ExtractSettings) -> float:
 
 def decode(manifest: Manifest, settings: ExtractSettings) -> float:
     """Only decoding, by a process a core, all of them warm."""
-    from extract.backbones import Backbones
-    from extract.device import Compute
+    from haechi.extract.backbones.device import Compute
+    from haechi.extract.backbones.pair import Backbones
 
     outputs = Backbones(settings, Compute.choose(settings)).outputs
     with _pool(settings) as pool:
@@ -52,8 +52,8 @@ def decode(manifest: Manifest, settings: ExtractSettings) -> float:
 def model(manifest: Manifest, settings: ExtractSettings) -> float:
     """Only the backbones, warm, on the same batches, decoded before."""
     from bench.measure import seconds_of
-    from extract.backbones import Backbones
-    from extract.device import Compute
+    from haechi.extract.backbones.device import Compute
+    from haechi.extract.backbones.pair import Backbones
 
     compute = Compute.choose(settings)
     backbones = Backbones(settings, compute)
@@ -75,7 +75,7 @@ def _pool(settings: ExtractSettings) -> "DecodePool":
     """A decoding process a core."""
     import joblib
 
-    from extract.workers import DecodePool
+    from haechi.extract.decoding.pool import DecodePool
 
     return DecodePool(
         num_workers=joblib.cpu_count(),
@@ -88,7 +88,7 @@ def _decoded(
     pool: "DecodePool", manifest: Manifest, outputs: "list[Output]"
 ) -> "list[tuple[tuple[int, int], list[np.ndarray]]]":
     """Every video's frames in memory."""
-    from extract.workers import Piece, Rejected
+    from haechi.extract.decoding.pool import Piece, Rejected
 
     pieces = []
     for index, result in pool.run([entry.path for entry in manifest.entries], outputs):

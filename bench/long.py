@@ -19,7 +19,7 @@ from bench import measure
 from bench.figures import show
 from bench.measure import Row
 from bench.networks import write_clip_config
-from extract.samples import scene, write_video
+from haechi.extract.samples import scene, write_video
 
 FPS, SCALE = 25, 4
 DRAWN = {"height": 180, "width": 320}  # pixels of clips; the long video is drawn so, and shown `SCALE` times as large

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from extract import slowfast
-from extract.transforms import FrameTransform
+from haechi.extract.backbones import slowfast
+from haechi.extract.decoding.transforms import FrameTransform
 
 SIDE, CLIP_WIDTH, SLOWFAST_WIDTH, NUM_LOGITS = 32, 32, 6, 10
 

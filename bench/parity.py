@@ -21,14 +21,14 @@ from bench.networks import shrink_slowfast, write_clip_config
 from bench.options import sources
 from bench.reference import Reference, sampled
 from bench.videos import gather
-from cache.errors import HaechiError
-from cache.reader import Cache
-from cache.schema import to_store
-from extract import pipeline
-from extract.device import Compute
-from extract.manifest import Entry, Manifest
-from extract.settings import ExtractSettings
-from extract.slowfast import SlowFast
+from haechi.cache.errors import HaechiError
+from haechi.cache.reader import Cache
+from haechi.cache.schema import to_store
+from haechi.extract import pipeline
+from haechi.extract.backbones.device import Compute
+from haechi.extract.backbones.slowfast import SlowFast
+from haechi.extract.manifest import Entry, Manifest
+from haechi.extract.settings import ExtractSettings
 
 # Largest error of a frame or window, relative to the mean distance between different ones.
 BOUNDS = {"fp32": 0.002, "bf16": 0.03, "fp16": 0.03}

@@ -11,8 +11,8 @@ from bench.figures import show
 from bench.measure import Row
 from bench.options import common
 from bench.synthetic import write_cache
-from cache import schema
-from cache.reader import Cache, shard_paths
+from haechi.cache import schema
+from haechi.cache.reader import Cache, shard_paths
 
 MARK_CAT = 0.5
 

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as picture_ops
 
-from extract.openclip import resolve_model
-from extract.settings import ExtractSettings
-from extract.slowfast import MODELS
-from extract.weights import Weights
+from haechi.extract.backbones.openclip import resolve_model
+from haechi.extract.backbones.slowfast import MODELS
+from haechi.extract.backbones.weights import Weights
+from haechi.extract.settings import ExtractSettings
 
 # Of pytorchvideo's tutorial for slowfast_r50.
 SIDE, NUM_FAST, ALPHA, MEAN, STD = 256, 32, 4, 0.45, 0.225

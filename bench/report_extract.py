@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from extract.settings import ExtractSettings
-from extract.slowfast import MODELS
+from haechi.extract.backbones.slowfast import MODELS
+from haechi.extract.settings import ExtractSettings
 
 NUM_FRAMES, SIDE, ALPHA = 32, 256, 4
 MEAN, STD = 0.45, 0.225

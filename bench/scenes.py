@@ -21,8 +21,8 @@ from bench import measure
 from bench.figures import show
 from bench.measure import Row
 from bench.options import common
-from cache.reader import Cache
-from train.scenes import Scenes, find_scenes
+from haechi.cache.reader import Cache
+from haechi.train.data.scenes import Scenes, find_scenes
 
 
 @click.command()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.schema import Item, Media, Provenance
-from cache.writer import shard_path, write_shard
+from haechi.cache.schema import Item, Media, Provenance
+from haechi.cache.writer import shard_path, write_shard
 
 # Of the report: harmful and safe videos that train, and as many in proportion of the 580 that validate.
 TRAIN, VAL = (2393, 893), (422, 158)
@@ -30,8 +30,7 @@ def write_cache(path: Path, *, share: float = 1.0) -> Path:
     path.mkdir()
     provenance = Provenance(
         settings=SETTINGS,
-        clip_weights="random:0",
-        slowfast_weights="random:0",
+        weights={"clip": "random:0", "slowfast": "random:0"},
         device="none",
         precision="fp32",
         producer="haechi bench",
@@ -75,10 +74,12 @@ def _item(id: str, *, split: str, label: int, rng: np.random.Generator) -> Item:
 
     return Item(
         media=media,
-        clip_features=numbers(NUM_FRAMES, CLIP_WIDTH),
-        clip_time_seconds=times,
-        slowfast_features=numbers(1, SLOWFAST_WIDTH),
-        slowfast_logits=numbers(1, NUM_LOGITS),
-        slowfast_start_seconds=times[:1],
-        slowfast_end_seconds=times[-1:] + np.float32(0.04),
+        arrays={
+            "clip/features": numbers(NUM_FRAMES, CLIP_WIDTH),
+            "clip/time_seconds": times,
+            "slowfast/features": numbers(1, SLOWFAST_WIDTH),
+            "slowfast/logits": numbers(1, NUM_LOGITS),
+            "slowfast/start_seconds": times[:1],
+            "slowfast/end_seconds": times[-1:] + np.float32(0.04),
+        },
     )

@@ -6,8 +6,8 @@ A CLIP in miniature is open_clip's own, chosen by the name that `networks.write_
 import sys
 
 if __name__ == "__main__":  # decoding processes load this file too, and need none of it
-    import haechi
+    import haechi.cli
     from bench.networks import shrink_slowfast
 
     shrink_slowfast()
-    haechi.main(sys.argv[1:])
+    haechi.cli.main(sys.argv[1:])

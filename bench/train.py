@@ -17,12 +17,12 @@ from bench.measure import Row
 from bench.options import common
 from bench.report_train import ReportTraining
 from bench.synthetic import write_cache
-from cache.reader import Cache
-from train.dataset import Dataset, load_dataset
-from train.experiment import Experiment, prepare
-from train.features import Features
-from train.fit import SCORE_BATCH_SIZE, fit
-from train.settings import TrainSettings
+from haechi.cache.reader import Cache
+from haechi.train.data.dataset import Dataset, load_dataset
+from haechi.train.data.features import Features
+from haechi.train.experiment import Experiment, prepare
+from haechi.train.model.fit import SCORE_BATCH_SIZE, fit
+from haechi.train.settings import TrainSettings
 
 PRESET, EPOCHS = "fast", 10
 

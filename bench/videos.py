@@ -4,9 +4,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from extract.manifest import read_manifest
-from extract.samples import scene, write_video
-from extract.sampling import uniform
+from haechi.extract.manifest import read_manifest
+from haechi.extract.samples import scene, write_video
+from haechi.extract.sampling import uniform
 
 VARIABLE_RATE = 3  # every third generated video has a variable frame rate
 

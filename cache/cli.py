@@ -10,9 +10,9 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cache.check import Problem
-    from cache.repair import Repair, RepairedShard
-    from cache.verify import Report
+    from haechi.cache.integrity.repair import Repair, RepairedShard
+    from haechi.cache.integrity.shard_check import Problem
+    from haechi.cache.integrity.verify import Report
 
 MAX_IDS_SHOWN = 20
 
@@ -61,8 +61,8 @@ def inspect(
     if useless := [f"--{name.replace('_', '-')}" for name in of_search if _is_given(ctx, name)]:
         raise click.UsageError(f"only with --search: {', '.join(useless)}")
 
-    from cache import inspect as inspection
-    from cache.reader import Cache
+    from haechi.cache import summary as inspection
+    from haechi.cache.reader import Cache
 
     opened = Cache.open(cache)
     if video is None:
@@ -95,7 +95,7 @@ def verify(ctx: click.Context, *, cache: Path, with_repair: bool, as_json: bool)
     is well afterwards.
     """
     if with_repair:
-        from cache.repair import repair
+        from haechi.cache.integrity.repair import repair
 
         repaired = repair(cache)
         if as_json:
@@ -104,7 +104,7 @@ def verify(ctx: click.Context, *, cache: Path, with_repair: bool, as_json: bool)
             _show_repair(repaired)
         ctx.exit(0 if repaired.is_sound else 1)
 
-    from cache.verify import verify as check
+    from haechi.cache.integrity.verify import verify as check
 
     report = check(cache)
     if as_json:
@@ -151,7 +151,7 @@ def _repair_json(repaired: "Repair") -> dict[str, object]:
 def _show_repair(repaired: "Repair") -> None:
     from rich.markup import escape
 
-    from cache.errors import visible
+    from haechi.cache.text import visible
 
     console = _console()
     if not repaired.found.problems:
@@ -203,7 +203,7 @@ def _counted(number: int, what: str) -> str:
 def _show_problems(report: "Report", console: "Console") -> None:
     from rich.markup import escape
 
-    from cache.errors import visible
+    from haechi.cache.text import visible
 
     shown = ""
     for (shard, dataset, what), videos in _grouped(report.problems).items():
@@ -223,7 +223,7 @@ def _show_report(report: "Report") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from cache.errors import visible
+    from haechi.cache.text import visible
 
     console = _console()
     _show_problems(report, console)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cache.errors import CacheError
+from haechi.cache.errors import CacheError
 
 LOCK_NAME = ".lock"
 

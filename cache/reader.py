@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from cache import schema
-from cache.errors import CacheError, bullet_list
-from cache.schema import Failure
-from cache.shard import Shard
+from haechi.cache import schema
+from haechi.cache.errors import CacheError
+from haechi.cache.schema import Failure
+from haechi.cache.shard import Shard
+from haechi.cache.text import bullet_list
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheError, FeatureError, VersionError
+from haechi.cache.errors import CacheError, FeatureError, VersionError
 
 FORMAT = "haechi-cache"
 FORMAT_VERSION = 1
@@ -38,7 +38,7 @@ class Media:
     id: str
     """Path relative to the data root, `/`-separated, or what the manifest's `id` column says (see `id_problem`)."""
     kind: str
-    """One of `cache.kinds.KINDS`."""
+    """One of `haechi.cache.kinds.KINDS`."""
     sha256: str
     """Of the file's bytes, 64 lower-case hexadecimal digits."""
     size_bytes: int
@@ -68,7 +68,7 @@ class Failure:
     stage: str
     """Where it failed: `validate`, `decode` or `features`."""
     reason: str
-    """A code of `extract.reasons`, such as `damaged` or `timeout`."""
+    """A code of `haechi.extract.decoding.reasons`, such as `damaged` or `timeout`."""
     message: str
     """What a person needs to know, at most `MAX_MESSAGE_BYTES` bytes."""
     size_bytes: int
@@ -102,11 +102,23 @@ FAILURE_TYPES: dict[str, Any] = {
 assert list(MEDIA_TYPES) == [f.name for f in fields(Media)]
 assert list(FAILURE_TYPES) == [f.name for f in fields(Failure)]
 
-# Arrays of each stream: name -> number of axes. The first axis is the stream's row: a frame, or a window.
-STREAMS: dict[str, dict[str, int]] = {
-    "clip": {"features": 2, "time_seconds": 1},
-    "slowfast": {"features": 2, "logits": 2, "start_seconds": 1, "end_seconds": 1},
-}
+# Arrays of a stream, by the kind of its rows: name -> number of axes, the first of which is the row.
+#
+#     features          (rows, width): what the backbone makes of the frame (not normalised), or of the window (pooled,
+#                       before its classifier)
+#     logits            (rows, width): the outputs of the classifier
+#     time_seconds      (rows,): when the frame is first shown
+#     start_seconds     (rows,): when the window's first frame is first shown
+#     end_seconds       (rows,): until when its last frame is shown
+FRAME_ARRAYS = {"features": 2, "time_seconds": 1}
+WINDOW_ARRAYS = {"features": 2, "logits": 2, "start_seconds": 1, "end_seconds": 1}
+
+# Stream -> its arrays. An image backbone writes the first, a motion backbone the second, whichever models they are.
+STREAMS: dict[str, dict[str, int]] = {"clip": FRAME_ARRAYS, "slowfast": WINDOW_ARRAYS}
+FRAME_STREAM, WINDOW_STREAM = STREAMS
+
+# Dataset -> number of axes, of all streams.
+DATASETS = {f"{stream}/{name}": num_axes for stream, arrays in STREAMS.items() for name, num_axes in arrays.items()}
 
 
 def id_problem(id: str) -> str | None:
@@ -128,27 +140,13 @@ class Item:
     """
 
     media: Media
-    clip_features: np.ndarray
-    """(T, 512) for ViT-B-32: the image embedding of each sampled frame, not normalised."""
-    clip_time_seconds: np.ndarray
-    """(T,) when each frame is first shown."""
-    slowfast_features: np.ndarray
-    """(S, 2304) for slowfast_r50: pooled features before the classifier, a row a window."""
-    slowfast_logits: np.ndarray
-    """(S, 400) Kinetics-400 logits of the same windows."""
-    slowfast_start_seconds: np.ndarray
-    """(S,) when each window's first frame is first shown."""
-    slowfast_end_seconds: np.ndarray
-    """(S,) until when each window's last frame is shown."""
-
-    def array(self, stream: str, name: str) -> np.ndarray:
-        """The array stored as `/{stream}/{name}`."""
-        result: np.ndarray = getattr(self, f"{stream}_{name}")
-        return result
+    arrays: dict[str, np.ndarray]
+    """Dataset -> its rows of this video: one array for each name in `DATASETS`, such as `clip/features`."""
 
     def __post_init__(self) -> None:
+        assert self.arrays.keys() == set(DATASETS), f"{self.media.id}: arrays {sorted(self.arrays)}"
         for stream, arrays in STREAMS.items():
-            lengths = {len(self.array(stream, name)) for name in arrays}
+            lengths = {len(self.arrays[f"{stream}/{name}"]) for name in arrays}
             assert len(lengths) == 1, f"{self.media.id}: /{stream} arrays of different lengths {lengths}"
 
 
@@ -177,9 +175,8 @@ class Provenance:
 
     settings: dict[str, Any]
     """All that decides a feature's value; the fingerprint is its hash."""
-    clip_weights: str
-    """As asked for: a name, a path, or `random:SEED`. The weights' hash stands in `settings`."""
-    slowfast_weights: str
+    weights: dict[str, str]
+    """Stream -> the weights as asked for: a name, a path, or `random:SEED`. Their hash stands in `settings`."""
     device: str
     """The device that computed the features, such as `cpu` or `cuda (NVIDIA H100)`."""
     precision: str

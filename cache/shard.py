@@ -11,9 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cache import schema
-from cache.errors import CacheError, VersionError, bullet_list
-from cache.schema import Provenance, Seal
+from haechi.cache import schema
+from haechi.cache.errors import CacheError, VersionError
+from haechi.cache.schema import Provenance, Seal
+from haechi.cache.text import bullet_list
 
 MAX_ATTRIBUTE_BYTES = 60_000
 MAX_ROW_BYTES = 4 << 20  # the widest row that settings may declare, as float32
@@ -29,8 +30,7 @@ TEXT_ATTRIBUTES = (
     "fingerprint",
     "settings_json",
     "versions_json",
-    "clip_weights",
-    "slowfast_weights",
+    *(f"{stream}_weights" for stream in schema.STREAMS),
     "device",
     "precision",
     "producer",
@@ -296,8 +296,7 @@ def read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str, 
     provenance = Provenance(
         settings=settings,
         versions=versions,
-        clip_weights=text["clip_weights"],
-        slowfast_weights=text["slowfast_weights"],
+        weights={stream: text[f"{stream}_weights"] for stream in schema.STREAMS},
         device=text["device"],
         precision=text["precision"],
         producer=text["producer"],

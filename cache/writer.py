@@ -14,12 +14,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cache import schema
-from cache.schema import Failure, Item, Media, Provenance, Seal
+from haechi.cache import schema
+from haechi.cache.schema import Failure, Item, Media, Provenance, Seal
 
 TEMPORARY_PREFIX = ".partial-"
 
-PROVENANCE_TEXT = ("clip_weights", "slowfast_weights", "device", "precision", "producer")
+PROVENANCE_TEXT = ("device", "precision", "producer")
 
 # The layout of HDF5 1.10: any later library reads it, its metadata carries checksums, and it is the smaller one.
 LIBRARY_VERSION = ("v110", "v110")
@@ -96,6 +96,7 @@ def _write_attributes(file: h5py.File, provenance: Provenance) -> None:
         "versions_json": schema.canonical_json(provenance.versions),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    text |= {f"{stream}_weights": provenance.weights[stream] for stream in schema.STREAMS}
     text |= {name: getattr(provenance, name) for name in PROVENANCE_TEXT}
     for name, value in text.items():
         encoded = value.encode()
@@ -133,12 +134,12 @@ def _write_stream(file: h5py.File, stream: str, items: Sequence[Item], provenanc
     group = file.create_group(stream)
     store = provenance.settings["store"]
     widths = provenance.settings[stream]["widths"]
-    lengths = [len(item.array(stream, "features")) for item in items]
+    lengths = [len(item.arrays[f"{stream}/features"]) for item in items]
     _write_array(group, "offset", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     for name, num_axes in schema.STREAMS[stream].items():
         dtype = store if num_axes == 2 else "float32"
         shape = (0, widths[name]) if num_axes == 2 else (0,)
-        arrays = [item.array(stream, name) for item in items]
+        arrays = [item.arrays[f"{stream}/{name}"] for item in items]
         assert all(a.dtype == dtype and a.shape[1:] == shape[1:] for a in arrays), (
             f"/{stream}/{name}: wrong type or width"
         )

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extract.decode import Sampled
+from haechi.extract.decoding.decode import Sampled
 
 if TYPE_CHECKING:
-    from extract.backbones import MediaFeatures
+    from haechi.extract.backbones.pair import MediaFeatures
 
 
 @dataclass(kw_only=True)
@@ -59,7 +59,7 @@ class Assembly:
 
     def whole(self, index: int) -> "tuple[Sampled, MediaFeatures] | None":
         """The video, if all of it is there: it is handed out once."""
-        from extract.backbones import MediaFeatures
+        from haechi.extract.backbones.pair import MediaFeatures
 
         parts = self._parts.get(index)
         if parts is None or not parts.is_whole or parts.sampled is None:

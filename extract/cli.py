@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from cache.schema import STORE_TYPES
-from extract.sampling import SAMPLINGS, WINDOWS
-from extract.settings import CLIP_FPS, PRECISIONS, SLOWFAST_MODELS, WINDOW_SECONDS, ExtractSettings
+from haechi.cache.schema import STORE_TYPES
+from haechi.extract.sampling import SAMPLINGS, WINDOWS
+from haechi.extract.settings import CLIP_FPS, PRECISIONS, SLOWFAST_MODELS, WINDOW_SECONDS, ExtractSettings
 
 DEFAULTS = ExtractSettings()
 
@@ -127,12 +127,12 @@ def extract(
     from rich.console import Console
 
     import haechi
-    from cache.errors import HaechiError
-    from cache.notice import show_notices
-    from extract import pipeline
-    from extract.manifest import read_manifest
-    from extract.reasons import Reason
-    from extract.show import progress_bar, show_extraction, show_interrupt
+    from haechi.cache.console import show_notices
+    from haechi.cache.errors import HaechiError
+    from haechi.extract import pipeline
+    from haechi.extract.console import progress_bar, show_extraction, show_interrupt
+    from haechi.extract.decoding.reasons import Reason
+    from haechi.extract.manifest import read_manifest
 
     settings = ExtractSettings(**flags)
     retried = {reason for reason in retry.split(",") if reason}
@@ -195,22 +195,22 @@ def validate(
     """
     from rich.console import Console
 
-    from cache.errors import HaechiError
-    from cache.notice import show_notices
-    from extract import check
-    from extract.manifest import read_manifest
-    from extract.show import progress_bar, show_check
-    from extract.workers import Rejected
+    from haechi.cache.console import show_notices
+    from haechi.cache.errors import HaechiError
+    from haechi.extract import validation
+    from haechi.extract.console import progress_bar, show_check
+    from haechi.extract.decoding.pool import Rejected
+    from haechi.extract.manifest import read_manifest
 
     settings = ExtractSettings(**flags)
     console = Console(stderr=True, highlight=False, emoji=False)
-    check.refuse_other_file(out)
+    validation.refuse_other_file(out)
     manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
     show_notices(console, manifest.notices)
     with progress_bar(console) as bar:
         bar.start(len(manifest.entries), "validate")
-        results = check.check_all(manifest, settings, on_video=lambda failed: bar.advance(failed=failed))
-    check.write_csv(out, manifest, results)
+        results = validation.check_all(manifest, settings, on_video=lambda failed: bar.advance(failed=failed))
+    validation.write_csv(out, manifest, results)
     failures = Counter(result.reason.value for result in results if isinstance(result, Rejected))
     show_check(
         Console(highlight=False, emoji=False), out, num_rows=len(results), failures=dict(sorted(failures.items()))

@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache import schema
-from cache.errors import FeatureError, HaechiError, visible
-from cache.schema import Failure, Item, Media, to_store
-from extract.assembly import Assembly
-from extract.decode import Sampled
-from extract.limits import Limits
-from extract.manifest import Entry
-from extract.reasons import STAGE_OF, Reason
-from extract.settings import ExtractSettings
-from extract.steps import WAIT, Stopwatch
-from extract.workers import DecodePool, Piece, Rejected
+from haechi.cache import schema
+from haechi.cache.errors import FeatureError, HaechiError
+from haechi.cache.schema import Failure, Item, Media, to_store
+from haechi.cache.text import visible
+from haechi.extract.assembly import Assembly
+from haechi.extract.decoding.decode import Sampled
+from haechi.extract.decoding.limits import Limits
+from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
+from haechi.extract.decoding.reasons import STAGE_OF, Reason
+from haechi.extract.manifest import Entry
+from haechi.extract.settings import ExtractSettings
+from haechi.extract.timing import WAIT, Stopwatch
 
 if TYPE_CHECKING:
-    from extract.backbones import Backbones, MediaFeatures
-    from extract.device import Compute
+    from haechi.extract.backbones.device import Compute
+    from haechi.extract.backbones.pair import Backbones, MediaFeatures
 
 # Videos in a row that were there and are gone: more likely their disk than they.
 MAX_VANISHED = 10
@@ -40,14 +41,14 @@ def opened(
 
     Raises `SettingsError` for a device that is not there, `WeightsError` for weights that are not to be had.
     """
-    from extract.device import Compute  # torch and the models: only where there is work for them
+    from haechi.extract.backbones.device import Compute  # torch and the models: only where there is work for them
 
     compute = Compute.choose(settings)
     pool = DecodePool(
         num_workers=min(compute.workers, num_videos), sampling=settings.sampler, limits=Limits.of(settings)
     )
     with pool:  # its processes start while the models are loaded
-        from extract.backbones import Backbones
+        from haechi.extract.backbones.pair import Backbones
 
         backbones = backbones or Backbones(settings, compute, on_notice=on_notice)
         with compute.applied():
@@ -175,12 +176,14 @@ def _row(entry: Entry, sampled: Sampled, features: "MediaFeatures", store: str) 
     )
     return Item(
         media=media,
-        clip_features=clip,
-        clip_time_seconds=sampled.clip_seconds.astype(np.float32),
-        slowfast_features=slowfast,
-        slowfast_logits=logits,
-        slowfast_start_seconds=sampled.window_start_seconds.astype(np.float32),
-        slowfast_end_seconds=sampled.window_end_seconds.astype(np.float32),
+        arrays={
+            "clip/features": clip,
+            "clip/time_seconds": sampled.clip_seconds.astype(np.float32),
+            "slowfast/features": slowfast,
+            "slowfast/logits": logits,
+            "slowfast/start_seconds": sampled.window_start_seconds.astype(np.float32),
+            "slowfast/end_seconds": sampled.window_end_seconds.astype(np.float32),
+        },
     )
 
 

@@ -6,9 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache import schema
-from cache.errors import bullet_list
-from cache.labels import shown
+from haechi.cache import schema
+from haechi.cache.text import bullet_list, shown
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905

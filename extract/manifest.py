@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import labels, schema
-from cache.errors import bullet_list
-from cache.labels import ManifestError, named, shown
-from extract.folder import MEDIA_SUFFIXES, find_media
+from haechi.cache import manifest_file, schema
+from haechi.cache.manifest_file import ManifestError
+from haechi.cache.text import bullet_list, named, shown
+from haechi.extract.folder import MEDIA_SUFFIXES, find_media
 
 CLASS_FOLDERS = {"harmful": schema.HARMFUL, "safe": schema.SAFE}
 
@@ -43,7 +43,7 @@ def read_manifest(
 
     `root` is where relative paths of a file start (its own folder otherwise). `positive` names the class folder that
     is harmful; all others are safe then. Without it they must be called `harmful` and `safe`. What symbolic links are
-    in a folder, `extract.folder.find_media` says; the paths in a file are its author's word, links or not.
+    in a folder, `haechi.extract.folder.find_media` says; the paths in a file are its author's word, links or not.
 
     Missing files are no error: each becomes a failure row, and a notice tells of them. Everything else that is wrong
     raises one `ManifestError`: duplicate ids, unknown labels or splits, unreadable rows, an empty manifest.
@@ -62,7 +62,7 @@ def read_manifest(
 
 
 def _read_file(data: Path, root: Path) -> Manifest:
-    read = labels.read_labels(data, keys=("path",))
+    read = manifest_file.read_labels(data, keys=("path",))
     entries = [
         Entry(
             id=row.id,
@@ -90,7 +90,7 @@ def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> 
             f"class folders {named(unknown)} are not called harmful or safe; "
             "say --positive NAME for the harmful one (all others are safe then)"
         )
-        manifests = sorted(p.name for p in data.iterdir() if p.suffix.lower() in labels.SUFFIXES)
+        manifests = sorted(p.name for p in data.iterdir() if p.suffix.lower() in manifest_file.SUFFIXES)
         problems += [f"or give the manifest that lies in it: {shown(name)}" for name in manifests]
     if problems:
         raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *found.notices]))

@@ -8,18 +8,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import HaechiError
-from cache.lock import locked
-from cache.reader import Cache
-from cache.schema import Provenance
-from cache.writer import remove_leftovers, rewrite_labels
-from extract import resume
-from extract.flow import Flow, opened
-from extract.interrupt import Interrupt
-from extract.manifest import Entry, Manifest
-from extract.settings import ExtractSettings
-from extract.shards import Shards, WriteError, next_number
-from extract.steps import Stopwatch
+from haechi.cache.errors import HaechiError
+from haechi.cache.lock import locked
+from haechi.cache.reader import Cache
+from haechi.cache.schema import Provenance
+from haechi.cache.writer import remove_leftovers, rewrite_labels
+from haechi.extract import resume
+from haechi.extract.flow import Flow, opened
+from haechi.extract.interrupt import Interrupt
+from haechi.extract.manifest import Entry, Manifest
+from haechi.extract.settings import ExtractSettings
+from haechi.extract.shard_queue import Shards, WriteError, next_number
+from haechi.extract.timing import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
 
@@ -54,7 +54,7 @@ class Extraction:
     work_seconds: float
     """From the first video handed to a decoder until the last shard is on disk."""
     steps: dict[str, float]
-    """Seconds by step (`extract.steps`), of videos that could be used. Steps run beside each other."""
+    """Seconds by step (`haechi.extract.timing`), of videos that could be used. Steps run beside each other."""
 
     @property
     def num_failed(self) -> int:
@@ -106,8 +106,7 @@ def extract(
                 on_start(len(todo.to_do), f"{compute.name}, {compute.precision}")
                 provenance = Provenance(
                     settings=flow.settings,
-                    clip_weights=settings.clip_weights,
-                    slowfast_weights=settings.slowfast_weights,
+                    weights={"clip": settings.clip_weights, "slowfast": settings.slowfast_weights},
                     device=compute.name,
                     precision=compute.precision,
                     producer=producer,

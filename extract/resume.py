@@ -8,19 +8,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from cache import schema
-from cache.errors import HaechiError, bullet_list
-from cache.reader import Cache, shard_paths
-from cache.repair import DAMAGED_SUFFIX
-from cache.schema import differing_fields, fingerprint_of
-from extract.manifest import Entry, Manifest
-from extract.settings import ExtractSettings
-from extract.validate import FileState, sha256_of
-from extract.weights import QUICKGELU, Weights, model_identity
-
-
-class SettingsConflictError(HaechiError):
-    """Other settings than those that a cache was made with."""
+from haechi.cache import schema
+from haechi.cache.errors import HaechiError, SettingsConflictError
+from haechi.cache.integrity.repair import DAMAGED_SUFFIX
+from haechi.cache.reader import Cache, shard_paths
+from haechi.cache.schema import differing_fields, fingerprint_of
+from haechi.cache.text import bullet_list
+from haechi.extract.backbones.weights import QUICKGELU, Weights, model_identity
+from haechi.extract.decoding.files import FileState, sha256_of
+from haechi.extract.manifest import Entry, Manifest
+from haechi.extract.settings import ExtractSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +137,8 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
     ours["slowfast"]["model"] = settings.slowfast_model
     provenance = cache.shards[0].provenance
     for stream, flag, request, remembered in (
-        ("clip", "--clip-weights", settings.clip_weights, provenance.clip_weights),
-        ("slowfast", "--slowfast-weights", settings.slowfast_weights, provenance.slowfast_weights),
+        ("clip", "--clip-weights", settings.clip_weights, provenance.weights["clip"]),
+        ("slowfast", "--slowfast-weights", settings.slowfast_weights, provenance.weights["slowfast"]),
     ):
         wanted = Weights.parse(request, flag=flag)
         if wanted.file is not None:

@@ -1,4 +1,4 @@
-"""Makes a small labelled set of real H.264 files, for `make demo` and tests: `python -m extract.samples DIR`."""
+"""Makes a small labelled set of real H.264 files, for `make demo` and tests: `python -m haechi.extract.samples DIR`."""
 
 import sys
 from collections.abc import Iterable, Sequence

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from cache.errors import HaechiError, bullet_list
-from cache.schema import STORE_TYPES
-from extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
+from haechi.cache.errors import HaechiError
+from haechi.cache.schema import STORE_TYPES
+from haechi.cache.text import bullet_list
+from haechi.extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SLOWFAST_MODELS = ("slowfast_r50", "slowfast_r101")

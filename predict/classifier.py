@@ -7,24 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import HaechiError, bullet_list
-from cache.kinds import IMAGE
-from cache.reader import Cache
-from cache.schema import STREAMS, Failure, Item, differing_fields
-from extract.backbones import Backbones
-from extract.flow import opened
-from extract.manifest import Entry
-from extract.sampling import UNIFORM, WINDOWS
-from extract.settings import ExtractSettings
-from extract.steps import Stopwatch
-from extract.weights import LOCAL_MODEL, QUICKGELU
-from predict.media import gather
-from predict.pieces import BLOCK_ROWS, TIMES, WINDOW_END, WINDOW_START, Piece, cut_windows, score_pieces
-from predict.prediction import LONGER, Prediction, Window, not_judged
-from train import checkpoint
-from train.checkpoint import Checkpoint
-from train.features import blocks_of
-from train.run import MODEL_FILE
+from haechi.cache.errors import HaechiError
+from haechi.cache.kinds import IMAGE
+from haechi.cache.reader import Cache
+from haechi.cache.schema import STREAMS, Failure, Item, differing_fields
+from haechi.cache.text import bullet_list
+from haechi.extract.backbones.pair import Backbones
+from haechi.extract.backbones.weights import LOCAL_MODEL, QUICKGELU
+from haechi.extract.flow import opened
+from haechi.extract.manifest import Entry
+from haechi.extract.sampling import UNIFORM, WINDOWS
+from haechi.extract.settings import ExtractSettings
+from haechi.extract.timing import Stopwatch
+from haechi.predict.media import gather
+from haechi.predict.prediction import LONGER, Prediction, Window, not_judged
+from haechi.predict.scoring import BLOCK_ROWS, TIMES, WINDOW_END, WINDOW_START, Piece, cut_windows, score_pieces
+from haechi.train.data.features import blocks_of
+from haechi.train.model import checkpoint
+from haechi.train.model.checkpoint import Checkpoint
+from haechi.train.run_folder import MODEL_FILE
 
 # What the settings of a cache say of each sampling, under the names that `ExtractSettings` has for it.
 SAMPLING_FIELDS = {UNIFORM: {"frames"}, WINDOWS: {"window_seconds", "stride_seconds", "clip_fps"}}
@@ -95,7 +96,7 @@ class Classifier:
 
     @property
     def sampling(self) -> str:
-        """How the run's videos were sampled, one of `extract.sampling.SAMPLINGS`."""
+        """How the run's videos were sampled, one of `haechi.extract.sampling.SAMPLINGS`."""
         name: str = self._features["sampling"]["name"]
         return name
 
@@ -198,7 +199,7 @@ class Classifier:
             id=item.media.id,
             kind=item.media.kind,
             duration_seconds=item.media.duration_seconds,
-            rows={name: item.array(*name.split("/")) for name in self._arrays},
+            rows={name: item.arrays[name] for name in self._arrays},
         )
 
     def _judged(self, block: Sequence[Extracted]) -> Iterator[Prediction]:

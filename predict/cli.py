@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from extract.cli import compute_options, decoding_options
+from haechi.extract.cli import compute_options, decoding_options
 
 # Some files could not be judged: neither success nor an error of the call.
 SOME_NOT_JUDGED = 3
@@ -60,14 +60,14 @@ def predict(
 
     from rich.console import Console
 
-    from cache.notice import show_notices
-    from cache.reader import Cache
-    from extract.sampling import WINDOWS
-    from extract.show import progress_bar
-    from predict.classifier import Classifier
-    from predict.media import gather, lines
-    from predict.show import Table, json_line
-    from train.screen import untrained_warning
+    from haechi.cache.console import show_notices
+    from haechi.cache.reader import Cache
+    from haechi.extract.console import progress_bar
+    from haechi.extract.sampling import WINDOWS
+    from haechi.predict.classifier import Classifier
+    from haechi.predict.console import Table, json_line
+    from haechi.predict.media import gather, lines
+    from haechi.train.output.console import untrained_warning
 
     if bool(media) == bool(cache):
         raise click.UsageError("say what to judge: MEDIA, or --cache CACHE")
@@ -78,7 +78,7 @@ def predict(
         console.print(untrained_warning(classifier.untrained))
     timelines = None
     if timeline is not None:
-        from predict.timeline import Timelines
+        from haechi.predict.timeline_plot import Timelines
 
         timelines = Timelines(timeline, classifier)
     table = Table()
@@ -134,9 +134,9 @@ def export(*, run: Path, onnx: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from predict.classifier import load_checkpoint
-    from predict.export import export_onnx, inputs_of
-    from train.screen import untrained_warning
+    from haechi.predict.classifier import load_checkpoint
+    from haechi.predict.export import export_onnx, inputs_of
+    from haechi.train.output.console import untrained_warning
 
     checkpoint = load_checkpoint(run)
     export_onnx(checkpoint, onnx)

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cache.errors import HaechiError
-from train.checkpoint import Checkpoint
-from train.head import Head, mean_of_rows
+from haechi.cache.errors import HaechiError
+from haechi.train.model.checkpoint import Checkpoint
+from haechi.train.model.head import Head, mean_of_rows
 
 FORMAT = "haechi-onnx"
 FORMAT_VERSION = 1

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cache import labels, schema
-from cache.errors import HaechiError, bullet_list
-from extract.folder import find_media
-from extract.manifest import Entry, read_manifest
+from haechi.cache import manifest_file, schema
+from haechi.cache.errors import HaechiError
+from haechi.cache.text import bullet_list, shown
+from haechi.extract.folder import find_media
+from haechi.extract.manifest import Entry, read_manifest
 
 
 def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list[Entry], list[str]]:
@@ -30,7 +31,7 @@ def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
         if not name:
             problems.append("an empty name stands for no file")
             continue
-        if path.suffix.lower() in labels.SUFFIXES and path.is_file():
+        if path.suffix.lower() in manifest_file.SUFFIXES and path.is_file():
             manifest = read_manifest(path)
             notices += manifest.notices
             entries = list(manifest.entries)
@@ -40,7 +41,7 @@ def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
             problems += inside.problems
             entries = [_entry(str(path / id), file) for id, file in inside.media]
         elif flaw := schema.id_problem(name):
-            problems.append(f"{labels.shown(name)}: its name {flaw}")
+            problems.append(f"{shown(name)}: its name {flaw}")
             continue
         else:
             entries = [_entry(name, path)]
@@ -56,8 +57,8 @@ def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
 
 
 def _clash(one: Entry, other: Entry) -> str:
-    files = " and of ".join(labels.shown(str(entry.path)) for entry in (one, other))
-    return f"{labels.shown(one.id)}: the id of {files}; give one of them another id, or judge them apart"
+    files = " and of ".join(shown(str(entry.path)) for entry in (one, other))
+    return f"{shown(one.id)}: the id of {files}; give one of them another id, or judge them apart"
 
 
 def lines(source: Iterable[bytes]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cache.schema import HARMFUL, LABEL_NAMES, SAFE
+from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE
 
 # A video that is not harmful as a whole, with a window that is.
 HARMFUL_MOMENT = "harmful moment"
@@ -50,7 +50,7 @@ class Prediction:
     windows: tuple[Window, ...]
     """In time order. Those of a run on `windows` sampling have scores of their own; `uniform` has one, the video."""
     reason: str
-    """A code of `extract.reasons`, or `NO_HEAD`. Empty where there is a score."""
+    """A code of `haechi.extract.decoding.reasons`, or `NO_HEAD`. Empty where there is a score."""
     message: str
     """The reason in words."""
 

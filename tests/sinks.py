@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from extract.slots import Output
+from haechi.extract.decoding.shared_frames import Output
 
 
 class Kept:

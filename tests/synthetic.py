@@ -1,12 +1,13 @@
 """Caches made of numbers, for tests that need no video and no backbone."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from cache.schema import Failure, Item, Media, Provenance
-from cache.writer import shard_path, write_shard
+from haechi.cache.schema import Failure, Item, Media, Provenance
+from haechi.cache.writer import shard_path, write_shard
 
 CLIP_WIDTH, SLOWFAST_WIDTH, NUM_LOGITS = 8, 12, 5
 
@@ -34,8 +35,7 @@ def settings(
 def provenance(**changes: object) -> Provenance:
     return Provenance(
         settings=settings(**changes),  # type: ignore[arg-type]
-        clip_weights="random:0",
-        slowfast_weights="random:0",
+        weights={"clip": "random:0", "slowfast": "random:0"},
         device="cpu",
         precision="fp32",
         producer="haechi test",
@@ -69,13 +69,20 @@ def item(row: Media, *, seed: int, num_frames: int = 4, shift: float = 0.0, sour
     times = np.linspace(0, 1.9, num_frames, dtype=np.float32)
     return Item(
         media=row,
-        clip_features=(rng.normal(size=(num_frames, clip["features"])) + shift).astype(store),
-        clip_time_seconds=times,
-        slowfast_features=(rng.normal(size=(1, slowfast["features"])) + shift).astype(store),
-        slowfast_logits=(rng.normal(size=(1, slowfast["logits"])) + shift).astype(store),
-        slowfast_start_seconds=times[:1],
-        slowfast_end_seconds=times[-1:],
+        arrays={
+            "clip/features": (rng.normal(size=(num_frames, clip["features"])) + shift).astype(store),
+            "clip/time_seconds": times,
+            "slowfast/features": (rng.normal(size=(1, slowfast["features"])) + shift).astype(store),
+            "slowfast/logits": (rng.normal(size=(1, slowfast["logits"])) + shift).astype(store),
+            "slowfast/start_seconds": times[:1],
+            "slowfast/end_seconds": times[-1:],
+        },
     )
+
+
+def with_arrays(item: Item, arrays: dict[str, np.ndarray]) -> Item:
+    """The item with these arrays in place of its own of the same names."""
+    return replace(item, arrays=item.arrays | arrays)
 
 
 def failure(id: str, *, reason: str = "damaged") -> Failure:

@@ -10,17 +10,17 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-import haechi
-from cache.reader import Cache
-from extract.samples import write_sample_set
-from extract.slowfast import MODELS
-from train.run import ARTEFACTS
+import haechi.cli
+from haechi.cache.reader import Cache
+from haechi.extract.backbones.slowfast import MODELS
+from haechi.extract.samples import write_sample_set
+from haechi.train.run_folder import ARTEFACTS
 
 UNTRAINED = ["--clip-weights", "random:0", "--slowfast-weights", "random:0"]
 
 
 def call(*arguments: object) -> Result:
-    done = CliRunner().invoke(haechi.main, [str(argument) for argument in arguments])
+    done = CliRunner().invoke(haechi.cli.main, [str(argument) for argument in arguments])
     assert done.exit_code == 0, done.output
     return done
 

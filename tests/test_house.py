@@ -1,20 +1,63 @@
-"""The house: arrows run one way, and each stage works where the other's packages are absent."""
+"""The house: imports run one way, and each stage works where the other stage's packages are absent."""
 
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("cache", "extract", "train", "predict")
+SOURCE = ROOT / "src"
+
+# Package -> the packages that it may import.
 ALLOWED = {
     "cache": set(),
     "extract": {"cache"},
     "train": {"cache"},
     "predict": {"cache", "extract", "train"},
 }
+
+# Package -> its storeys, from the ground up: files and inner rooms. A file imports from its own storey and those below.
+# Within a storey, and everywhere else, no imports run in a circle.
+STOREYS = {
+    "cache": [
+        {"kinds", "errors", "text"},
+        {"schema"},
+        {"console", "lock", "manifest_file", "shard"},
+        {"reader", "writer"},
+        {"integrity", "summary"},
+        {"cli"},
+    ],
+    "extract": [
+        {"sampling", "settings", "timing"},
+        {"decoding"},
+        {"backbones"},
+        {"search"},
+        {"assembly", "flow", "folder", "interrupt", "manifest", "resume", "samples", "shard_queue"},
+        {"pipeline", "validation"},
+        {"console"},
+        {"cli"},
+    ],
+    "train": [
+        {"errors", "policy", "settings"},
+        {"device", "grid", "run_folder"},
+        {"data"},
+        {"evaluate"},
+        {"model"},
+        {"experiment", "pipeline", "plan", "result"},
+        {"output"},
+        {"cli"},
+    ],
+    "predict": [
+        {"clock", "media", "prediction", "scoring", "export"},
+        {"classifier", "console"},
+        {"timeline_plot"},
+        {"cli"},
+    ],
+}
+
 STAGE_1_ONLY = {"av", "decord", "open_clip", "pebble", "pytorchvideo", "torchvision"}
 FORBIDDEN = {
     "cache": STAGE_1_ONLY | {"torch", "sklearn"},
@@ -23,34 +66,82 @@ FORBIDDEN = {
     "predict": set(),
 }
 # Thumbnails of a page need a decoder: in child processes, and only where it is installed.
-EXCEPT = {"train/thumbnails.py": {"av"}}
+EXCEPT = {"train/output/thumbnails.py": {"av"}}
+
+
+def modules_of(package: str) -> dict[str, Path]:
+    """Dotted name under `haechi` -> file, of every module of a package."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {file.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): file for file in files}
+
+
+MODULES = {name: file for package in ALLOWED for name, file in modules_of(package).items()}
 
 
 def imports_of(path: Path) -> set[str]:
-    """The top-level names that a file imports anywhere, inside functions too."""
+    """The dotted names that a file imports anywhere, inside functions too, without the word `haechi`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            below = {f"{module}.{alias.name}" for alias in node.names}
+            names |= {name for name in below if name.removeprefix("haechi.") in MODULES} or {module}
+    return {name.removeprefix("haechi.") if name.startswith("haechi.") else name for name in names}
 
 
-@pytest.mark.parametrize("package", [name for name in PACKAGES if (ROOT / name).is_dir()])
-def test_arrows(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
+def storey_of(module: str) -> int:
+    """The storey in its package on which a module stands."""
+    package, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    found = [number for number, rooms in enumerate(STOREYS[package]) if room in rooms]
+    assert len(found) == 1, f"{module} stands on {len(found)} storeys of STOREYS, expected 1"
+    return found[0]
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_one_way(package: str) -> None:
+    files = modules_of(package)
     assert files
-    for file in files:
-        imported = imports_of(file)
-        assert not (imported & set(PACKAGES)) - ALLOWED[package] - {package}, file
+    for file in files.values():
+        imported = {name.partition(".")[0] for name in imports_of(file)}
+        assert not (imported & set(ALLOWED)) - ALLOWED[package] - {package}, file
         assert not imported & FORBIDDEN[package] - EXCEPT.get(file.relative_to(ROOT).as_posix(), set()), file
+        assert "bench" not in imported, file
 
 
-def test_nothing_rests_on_the_benchmarks() -> None:
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            assert "bench" not in imports_of(file), file
+@pytest.mark.parametrize("package", ALLOWED)
+def test_rooms_import_from_below(package: str) -> None:
+    for module, file in modules_of(package).items():
+        if file.name == "__init__.py":
+            assert not {name for name in imports_of(file) if name in MODULES}, f"{file}: a room's door imports nothing"
+            continue
+        for name in imports_of(file):
+            if name in MODULES and name.startswith(f"{package}.") and not name.endswith(".__init__"):
+                assert storey_of(name) <= storey_of(module), f"{module} imports {name}, which stands above it"
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    arrows = {module: imports_of(file) & set(MODULES) for module, file in MODULES.items()}
+    while free := {module for module, targets in arrows.items() if not targets & set(arrows)}:
+        arrows = {module: targets for module, targets in arrows.items() if module not in free}
+    assert not arrows, f"these import each other: {sorted(arrows)}"
+
+
+def test_the_distribution_has_every_room() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = [file.parent.relative_to(ROOT) for package in ALLOWED for file in (ROOT / package).rglob("__init__.py")]
+    assert told == ["haechi", *sorted(f"haechi.{folder.as_posix().replace('/', '.')}" for folder in found)]
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_the_links_of_src_lead_to_the_packages(package: str) -> None:
+    link = SOURCE / "haechi" / package
+    assert link.is_symlink()
+    assert str(link.readlink()) == f"../../{package}"
+    assert link.resolve() == ROOT / package
 
 
 def run_without(packages: set[str], code: str) -> subprocess.CompletedProcess[str]:
@@ -65,9 +156,9 @@ def test_train_works_without_the_packages_of_stage_1(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
         "from tests.synthetic import write_cache\n"
-        "import haechi\n"
+        "import haechi.cli as cli\n"
         f"write_cache(Path({str(tmp_path / 'cache')!r}))\n"
-        f"haechi.main(['train', {str(tmp_path / 'cache')!r}, '--out', {str(tmp_path / 'run')!r}, '--epochs', '1'])\n"
+        f"cli.main(['train', {str(tmp_path / 'cache')!r}, '--out', {str(tmp_path / 'run')!r}, '--epochs', '1'])\n"
     )
     done = run_without(STAGE_1_ONLY, code)
     assert done.returncode == 0, done.stderr
@@ -76,7 +167,7 @@ def test_train_works_without_the_packages_of_stage_1(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
-    code = f"import haechi; haechi.main(['extract', {str(tmp_path)!r}, '--out', {str(tmp_path / 'c')!r}])"
+    code = f"import haechi.cli; haechi.cli.main(['extract', {str(tmp_path)!r}, '--out', {str(tmp_path / 'c')!r}])"
     done = run_without({"decord"}, code)
     assert done.returncode == 1
     assert "the package 'decord' is not installed" in done.stderr
@@ -86,8 +177,8 @@ def test_a_missing_package_is_told_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["extract", "--help"], ["train", "--help"], ["inspect", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys, haechi\n"
-        f"try: haechi.main({arguments!r})\n"
+        "import sys, haechi.cli\n"
+        f"try: haechi.cli.main({arguments!r})\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'h5py', 'sklearn', 'matplotlib', 'decord', 'av'} & set(sys.modules)\n"
         "print('HEAVY', sorted(heavy))\n"

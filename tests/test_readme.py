@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import haechi
+import haechi.cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -17,7 +17,7 @@ TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, flags=re.MULTILINE))
 
 
 def test_every_command_stands_in_the_table() -> None:
-    assert re.findall(r"^\| `haechi (\w+) ", README, flags=re.MULTILINE) == list(haechi.COMMANDS)
+    assert re.findall(r"^\| `haechi (\w+) ", README, flags=re.MULTILINE) == list(haechi.cli.COMMANDS)
 
 
 def test_every_target_named_is_there() -> None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cache.kinds import KINDS, VIDEO
-from train.settings import (
+from haechi.cache.kinds import KINDS, VIDEO
+from haechi.train.settings import (
     DEFAULT_PRESETS,
     LOSS_CHOICES,
     PRECISION_CHOICES,
@@ -19,9 +19,9 @@ from train.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cache.reader import Cache
-    from train.grid import Trial
-    from train.labels import NewLabels
+    from haechi.cache.reader import Cache
+    from haechi.train.data.relabel import NewLabels
+    from haechi.train.grid import Trial
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -172,7 +172,7 @@ def train(
     end, with the threshold frozen; where there are too few for that, cross-validation takes its place. With --seeds or
     --grid, every experiment is a run of its own under the folder.
     """
-    from train.grid import plan_trials
+    from haechi.train.grid import plan_trials
 
     preset = preset or DEFAULT_PRESETS[flags["media"] or VIDEO]
     trials = plan_trials(preset, flags, grid=grid, num_seeds=seeds)
@@ -188,9 +188,9 @@ def _open(cache: Path, labels: Path | None) -> "tuple[Cache, NewLabels | None]":
     """The cache, and what a file says in place of it, of which the user is told."""
     from rich.console import Console
 
-    from cache.notice import show_notices
-    from cache.reader import Cache
-    from train.labels import NewLabels
+    from haechi.cache.console import show_notices
+    from haechi.cache.reader import Cache
+    from haechi.train.data.relabel import NewLabels
 
     opened = Cache.open(cache)
     if labels is None:
@@ -212,14 +212,14 @@ def _train_one(
     from rich.console import Console
     from rich.markup import escape
 
-    from train import screen
-    from train.dataset import load_dataset
-    from train.device import find_device
-    from train.pipeline import carry_out
-    from train.plan import Grouping, make_plan
-    from train.report import verdict
-    from train.run import run_folder
-    from train.save import save
+    from haechi.train.data.dataset import load_dataset
+    from haechi.train.device import find_device
+    from haechi.train.output import console as screen
+    from haechi.train.output.metrics_json import verdict
+    from haechi.train.output.save import save
+    from haechi.train.pipeline import carry_out
+    from haechi.train.plan import Grouping, make_plan
+    from haechi.train.run_folder import run_folder
 
     console = Console(highlight=False, emoji=False)
     find_device(settings)  # before the cache is read
@@ -256,17 +256,17 @@ def _train_many(
     from rich.console import Console
     from rich.markup import escape
 
-    from train import screen
-    from train.dataset import load_dataset, seen_of
-    from train.device import find_device
-    from train.errors import TrainError
-    from train.fit import DivergedError
-    from train.pipeline import carry_out
-    from train.plan import Grouping, make_plan
-    from train.result import JUDGED
-    from train.run import experiments_folder, run_folder
-    from train.save import save
-    from train.summary import Outcome, write_summary
+    from haechi.train.data.dataset import load_dataset, seen_of
+    from haechi.train.device import find_device
+    from haechi.train.errors import TrainError
+    from haechi.train.model.fit import DivergedError
+    from haechi.train.output import console as screen
+    from haechi.train.output.experiments import Outcome, write_summary
+    from haechi.train.output.save import save
+    from haechi.train.pipeline import carry_out
+    from haechi.train.plan import Grouping, make_plan
+    from haechi.train.result import JUDGED
+    from haechi.train.run_folder import experiments_folder, run_folder
 
     console = Console(highlight=False, emoji=False)
     for trial in trials:
@@ -329,8 +329,8 @@ def compare(runs: tuple[Path, ...], *, as_json: bool) -> None:
 
     from rich.console import Console
 
-    from train import screen
-    from train.compare import compare as compare_runs
+    from haechi.train.evaluate.compare import compare as compare_runs
+    from haechi.train.output import console as screen
 
     if len(runs) < 2:
         raise click.UsageError("two runs or more are needed to compare")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from train.errors import TrainError
-from train.settings import TrainSettings
+from haechi.train.errors import TrainError
+from haechi.train.settings import TrainSettings
 
 # Limits of a container in bytes, or a word where it has none: control groups of version 2 and 1.
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

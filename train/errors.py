@@ -1,6 +1,6 @@
 """What a user can do wrong in stage 2."""
 
-from cache.errors import HaechiError
+from haechi.cache.errors import HaechiError
 
 
 class TrainError(HaechiError):

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.dataset import Dataset
-from train.device import find_device, find_precision
-from train.fit import Epoch, check_finite, fit, logits_of, passes, pos_weight_of, scores_of
-from train.head import Head, build_head
-from train.settings import TrainSettings
-from train.split import Split, make_split
+from haechi.train.data.dataset import Dataset
+from haechi.train.data.split import Split, make_split
+from haechi.train.device import find_device, find_precision
+from haechi.train.model.fit import Epoch, check_finite, fit, logits_of, passes, pos_weight_of, scores_of
+from haechi.train.model.head import Head, build_head
+from haechi.train.settings import TrainSettings
 
 Track = Callable[[list[Tensor]], Iterable[Tensor]]
 

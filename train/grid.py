@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from cache.errors import bullet_list
-from train.errors import TrainError
-from train.settings import SettingsError, TrainSettings
+from haechi.cache.text import bullet_list
+from haechi.train.errors import TrainError
+from haechi.train.settings import SettingsError, TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from train.baselines import fit_baselines
-from train.calibration import Calibration
-from train.experiment import Experiment, Track, Trained, prepare, train_all, train_once
-from train.fit import Epoch
-from train.metrics import metrics_at
-from train.plan import Plan
-from train.result import Baseline, Fold, Result
-from train.split import Split
-from train.threshold import choose_threshold
+from haechi.train.data.split import Split
+from haechi.train.evaluate.calibration import Calibration
+from haechi.train.evaluate.metrics import metrics_at
+from haechi.train.evaluate.threshold import choose_threshold
+from haechi.train.experiment import Experiment, Track, Trained, prepare, train_all, train_once
+from haechi.train.model.baselines import fit_baselines
+from haechi.train.model.fit import Epoch
+from haechi.train.plan import Plan
+from haechi.train.result import Baseline, Fold, Result
 
 # The majority class has the score 1 or 0 everywhere.
 MAJORITY_THRESHOLD = 0.5

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.dataset import Dataset
-from train.errors import TrainError
-from train.leaks import Leaks, find_leaks
-from train.policy import Policy
-from train.scenes import Scenes, find_scenes, group_of, same_files
-from train.settings import TrainSettings
-from train.split import Split, make_folds, make_split, num_folds
+from haechi.train.data.dataset import Dataset
+from haechi.train.data.leaks import Leaks, find_leaks
+from haechi.train.data.scenes import Scenes, find_scenes, group_of, same_files
+from haechi.train.data.split import Split, make_folds, make_split, num_folds
+from haechi.train.errors import TrainError
+from haechi.train.policy import Policy
+from haechi.train.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from train.errors import TrainError
+from haechi.train.errors import TrainError
 
 FORMS = {
     "f1": "the best F1",

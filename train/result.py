@@ -5,17 +5,17 @@ from functools import cached_property
 
 import numpy as np
 
-from cache.schema import SPLITS
-from train import bootstrap
-from train.bootstrap import Interval
-from train.calibration import Calibration
-from train.fit import Epoch
-from train.head import Head
-from train.metrics import Figures, metrics_at
-from train.plan import Plan
-from train.settings import TrainSettings
-from train.split import Split
-from train.threshold import Choice, cautions
+from haechi.cache.schema import SPLITS
+from haechi.train.data.split import Split
+from haechi.train.evaluate import bootstrap
+from haechi.train.evaluate.bootstrap import Interval
+from haechi.train.evaluate.calibration import Calibration
+from haechi.train.evaluate.metrics import Figures, metrics_at
+from haechi.train.evaluate.threshold import Choice, cautions
+from haechi.train.model.fit import Epoch
+from haechi.train.model.head import Head
+from haechi.train.plan import Plan
+from haechi.train.settings import TrainSettings
 
 # Parts of the split that were not trained on.
 JUDGED = ("val", "test")

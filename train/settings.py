@@ -5,10 +5,10 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cache.errors import bullet_list
-from cache.kinds import IMAGE, KINDS, VIDEO
-from train.errors import TrainError
-from train.policy import Policy
+from haechi.cache.kinds import IMAGE, KINDS, VIDEO
+from haechi.cache.text import bullet_list
+from haechi.train.errors import TrainError
+from haechi.train.policy import Policy
 
 SLOWFAST_CHOICES = ("pooled", "logits", "none")
 LOSS_CHOICES = ("bce", "focal")

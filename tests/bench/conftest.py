@@ -10,11 +10,11 @@ from click.testing import CliRunner
 pytest.importorskip("cv2", reason="opencv is not installed: no benchmarks")
 pytest.importorskip("psutil", reason="psutil is not installed: no benchmarks")
 
-import haechi
+import haechi.cli
 from bench import contestants, measure, networks
-from extract import slowfast
+from haechi.extract.backbones import slowfast
 
-COMMANDS = {"haechi": haechi.main, "bench.tiny": haechi.main, "bench.contestants": contestants.main}
+COMMANDS = {"haechi": haechi.cli.main, "bench.tiny": haechi.cli.main, "bench.contestants": contestants.main}
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from bench import choices, measure
-from cache.reader import Cache
+from haechi.cache.reader import Cache
+from haechi.train.data.dataset import Dataset, load_dataset
+from haechi.train.settings import TrainSettings
 from tests.synthetic import write_cache
-from train.dataset import Dataset, load_dataset
-from train.settings import TrainSettings
 
 SETTINGS = TrainSettings.of_preset("fast", epochs=2, projection=8, feedforward=8, device="cpu")
 GROUPS = {f"video-{i:04d}.mp4": f"scene-{i // 2}" for i in range(60)}

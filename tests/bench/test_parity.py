@@ -10,9 +10,9 @@ from bench import parity
 from bench.networks import SIDE, write_clip_config
 from bench.parity import BOUNDS, compare, extracted, referred, relative_error
 from bench.videos import gather
-from extract import openclip, slowfast
-from extract.settings import ExtractSettings
-from extract.transforms import FrameTransform
+from haechi.extract.backbones import openclip, slowfast
+from haechi.extract.decoding.transforms import FrameTransform
+from haechi.extract.settings import ExtractSettings
 
 # The miniatures' features are further from zero than from each other: float16 costs them more than the real ones.
 BOUND_STORAGE = 0.005

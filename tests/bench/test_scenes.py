@@ -1,7 +1,6 @@
 """Figures of scenes agree with counts by hand, and are written."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import measure, scenes
-from cache.writer import shard_path, write_shard
+from haechi.cache.writer import shard_path, write_shard
 from tests import synthetic
 
 
@@ -42,7 +41,9 @@ def test_it_runs_and_writes(tmp_path: Path) -> None:
     items = []
     for i, place in enumerate(np.repeat(rng.normal(size=(20, 32)), 2, axis=0)):
         item = synthetic.item(synthetic.media(f"{i}.mp4"), seed=i, source=source)
-        items.append(replace(item, clip_features=(place + 0.1 * rng.normal(size=(4, 32))).astype(np.float16)))
+        items.append(
+            synthetic.with_arrays(item, {"clip/features": (place + 0.1 * rng.normal(size=(4, 32))).astype(np.float16)})
+        )
     (tmp_path / "cache").mkdir()
     write_shard(shard_path(tmp_path / "cache", 0), items, [], source)
     truth = tmp_path / "truth.csv"

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cache.schema import USER_BLOCK_BYTES, Seal
+from haechi.cache.schema import USER_BLOCK_BYTES, Seal
 
 
 def forge(path: Path, edit: Callable[[h5py.File], object]) -> Path:

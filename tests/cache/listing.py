@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 
-from cache.schema import USER_BLOCK_BYTES
+from haechi.cache.schema import USER_BLOCK_BYTES
 
 MAX_VALUE_CHARACTERS = 66
 

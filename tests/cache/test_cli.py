@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from filelock import FileLock
 
-from cache.writer import shard_path, write_shard
-from haechi import main
+from haechi.cache.writer import shard_path, write_shard
+from haechi.cli import main
 from tests import synthetic
 from tests.cache.forge import change, forge
 
@@ -202,7 +202,7 @@ def test_every_flag_has_help(command: str) -> None:
 def test_help_needs_no_hdf5_and_little_time() -> None:
     """Processor time, not the clock's: other work on the machine must not fail the test."""
     script = (
-        "import sys; from haechi import main\n"
+        "import sys; from haechi.cli import main\n"
         "try: main(['verify', '--help'])\n"
         "except SystemExit: print(sorted({'h5py', 'numpy', 'rich', 'torch'} & set(sys.modules)))"
     )

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.errors import CacheError
-from cache.reader import Cache, check_offset, shard_paths
-from cache.writer import shard_path, write_shard
+from haechi.cache.errors import CacheError
+from haechi.cache.reader import Cache, check_offset, shard_paths
+from haechi.cache.writer import shard_path, write_shard
 from tests import synthetic
 from tests.cache.forge import change, forge
 
@@ -19,7 +19,7 @@ def _write(path: Path, number: int, used: list[tuple[str, int]], failed: list[st
 
 
 def _features(seed: int) -> np.ndarray:
-    return synthetic.item(synthetic.media("x"), seed=seed, num_frames=seed + 1).clip_features
+    return synthetic.item(synthetic.media("x"), seed=seed, num_frames=seed + 1).arrays["clip/features"]
 
 
 def test_several_shards_read_as_one(tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
 """The words of the contract: ids, storage types, fingerprints, seals."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from cache.errors import CacheError, FeatureError, visible
-from cache.schema import (
+from haechi.cache.errors import CacheError, FeatureError
+from haechi.cache.schema import (
     MAX_ID_BYTES,
     USER_BLOCK_BYTES,
     Seal,
@@ -16,6 +14,7 @@ from cache.schema import (
     id_problem,
     to_store,
 )
+from haechi.cache.text import visible
 from tests import synthetic
 
 SEAL = Seal(sha256="0123456789abcdef" * 4, num_bytes=12345)
@@ -87,7 +86,7 @@ def test_large_values_fit_float32() -> None:
 def test_an_item_has_arrays_of_one_length() -> None:
     item = synthetic.item(synthetic.media("a"), seed=0)
     with pytest.raises(AssertionError, match="different lengths"):
-        replace(item, clip_time_seconds=item.clip_time_seconds[:-1])
+        synthetic.with_arrays(item, {"clip/time_seconds": item.arrays["clip/time_seconds"][:-1]})
 
 
 def test_the_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:

@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from cache import schema
-from cache.shard import Shard, settings_are_complete
-from cache.writer import shard_path, write_shard
-from extract.reasons import STAGE_OF, Reason
+from haechi.cache import schema
+from haechi.cache.shard import Shard, settings_are_complete
+from haechi.cache.writer import shard_path, write_shard
+from haechi.extract.decoding.reasons import STAGE_OF, Reason
 from tests import synthetic
 from tests.cache.listing import listing, structure
 
@@ -145,7 +145,7 @@ def test_the_shell_reads_a_cache(tmp_path: Path, line: str) -> None:
         "/settings_json": '"trained":false',
         "/media/label": "H5T_STD_I8LE",
         "-c": "",
-        "-s": f"{item.clip_features[0, 0]:.4f}"[:6],
+        "-s": f"{item.arrays['clip/features'][0, 0]:.4f}"[:6],
         "+513": Shard.open(path).seal.sha256,
     }
     assert all(text in result.stdout for flag, text in expected.items() if flag in line.split())

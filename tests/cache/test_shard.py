@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from cache import schema
-from cache.errors import CacheError
-from cache.schema import USER_BLOCK_BYTES
-from cache.shard import MAX_ATTRIBUTE_BYTES, TEXT_ATTRIBUTES, Shard
-from cache.verify import verify
+from haechi.cache import schema
+from haechi.cache.errors import CacheError
+from haechi.cache.integrity.verify import verify
+from haechi.cache.schema import USER_BLOCK_BYTES
+from haechi.cache.shard import MAX_ATTRIBUTE_BYTES, TEXT_ATTRIBUTES, Shard
 from tests import synthetic
 from tests.cache.forge import forge, put, put_text, reseal
 

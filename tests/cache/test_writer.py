@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from cache import writer
-from cache.reader import Cache
-from cache.schema import MEDIA_TYPES, STREAMS
-from cache.shard import Shard
-from cache.verify import verify
-from cache.writer import remove_leftovers, rewrite_labels, shard_path, write_shard
+from haechi.cache import writer
+from haechi.cache.integrity.verify import verify
+from haechi.cache.reader import Cache
+from haechi.cache.schema import MEDIA_TYPES, STREAMS
+from haechi.cache.shard import Shard
+from haechi.cache.writer import remove_leftovers, rewrite_labels, shard_path, write_shard
 from tests import synthetic
 
 ITEMS = [
@@ -40,7 +40,7 @@ def test_rows_keep_their_order_and_content(tmp_path: Path) -> None:
         for name in arrays:
             rows = cache.rows(stream, name)
             for i, item in enumerate(ITEMS):
-                np.testing.assert_array_equal(rows[offset[i] : offset[i + 1]], item.array(stream, name))
+                np.testing.assert_array_equal(rows[offset[i] : offset[i + 1]], item.arrays[f"{stream}/{name}"])
     assert cache.failures == FAILURES
     assert cache.shards[0].provenance == synthetic.provenance()
 
@@ -60,7 +60,7 @@ def test_a_shard_of_many_chunks_reads_back(tmp_path: Path) -> None:
     write_shard(shard_path(tmp_path, 0), items, [], source)
     with h5py.File(shard_path(tmp_path, 0)) as file:
         assert file["slowfast/features"].chunks == (6, 40_000)
-    expected = np.concatenate([item.slowfast_features for item in items])
+    expected = np.concatenate([item.arrays["slowfast/features"] for item in items])
     np.testing.assert_array_equal(Cache.open(tmp_path).rows("slowfast", "features"), expected)
 
 
@@ -123,7 +123,7 @@ def test_a_disk_that_fills_while_hdf5_writes(tmp_path: Path) -> None:
         import resource, sys
         from pathlib import Path
         from tests import synthetic
-        from cache.writer import shard_path, write_shard
+        from haechi.cache.writer import shard_path, write_shard
         source = synthetic.provenance(slowfast_width=20_000)
         items = [synthetic.item(synthetic.media(f"{i}"), seed=i, source=source) for i in range(20)]
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

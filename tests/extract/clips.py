@@ -10,9 +10,9 @@ import open_clip
 import torch
 
 from bench import networks
-from cache.schema import Provenance
-from cache.writer import shard_path, write_shard
-from extract.openclip import OpenClip
+from haechi.cache.schema import Provenance
+from haechi.cache.writer import shard_path, write_shard
+from haechi.extract.backbones.openclip import OpenClip
 from tests import synthetic
 
 WIDTH = networks.CLIP_WIDTH
@@ -34,7 +34,9 @@ def write_clip(folder: Path) -> tuple[str, Path]:
 def provenance(clip: dict[str, Any], *, weights: str) -> Provenance:
     """Of a cache with this part for CLIP in its settings."""
     plain = synthetic.provenance(clip_width=WIDTH)
-    return Provenance(**{**vars(plain), "settings": {**plain.settings, "clip": clip}, "clip_weights": weights})
+    return Provenance(
+        **{**vars(plain), "settings": {**plain.settings, "clip": clip}, "weights": {**plain.weights, "clip": weights}}
+    )
 
 
 def identity(name: str, weights: Path | str) -> dict[str, Any]:
@@ -51,8 +53,8 @@ def write_shards(path: Path, videos: dict[str, np.ndarray], source: Provenance, 
         media = synthetic.media(id, label=(1, 0, -1)[i % 3], split=("train", "")[i % 2])
         plain = synthetic.item(media, seed=i, num_frames=1, source=source)
         times = np.arange(len(rows), dtype=np.float32)
-        changed = {"clip_features": rows.astype("float16"), "clip_time_seconds": times}
-        items.append(type(plain)(**{**vars(plain), **changed}))
+        changed = {"clip/features": rows.astype("float16"), "clip/time_seconds": times}
+        items.append(synthetic.with_arrays(plain, changed))
     for number, start in enumerate(range(0, len(items), per_shard)):
         write_shard(shard_path(path, first + number), items[start : start + per_shard], [], source)
     return path

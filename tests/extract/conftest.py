@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from bench import networks
-from extract import pipeline, slowfast
-from extract.backbones import Backbones
-from extract.manifest import Manifest, read_manifest
-from extract.pipeline import Extraction
-from extract.samples import scene, write_tone, write_video
-from extract.settings import ExtractSettings
+from haechi.extract import pipeline
+from haechi.extract.backbones import slowfast
+from haechi.extract.backbones.pair import Backbones
+from haechi.extract.manifest import Manifest, read_manifest
+from haechi.extract.pipeline import Extraction
+from haechi.extract.samples import scene, write_tone, write_video
+from haechi.extract.settings import ExtractSettings
 
 # The transformation matrix of an MP4 track (ISO/IEC 14496-12, tkhd): none, and a quarter turn clockwise.
 UPRIGHT = b"".join(n.to_bytes(4, "big", signed=True) for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))

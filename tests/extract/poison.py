@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from extract import workers
-from extract.decode import Sampled, sample
-from extract.workers import Rejected, _sample_into_slot
+from haechi.extract.decoding import pool
+from haechi.extract.decoding.decode import Sampled, sample
+from haechi.extract.decoding.pool import Rejected, _sample_into_slot
 
 PIECES_BEFORE_DEATH = 5
 
@@ -19,7 +19,7 @@ SIGNALS = {"segfault": signal.SIGSEGV, "stop": signal.SIGSTOP, "abort": signal.S
 
 def sample_into_slot(path: Path, *arguments: object) -> Sampled | Rejected:
     """The worker's own task, its decoder poisoned."""
-    workers.sample = poisoned  # type: ignore[assignment]
+    pool.sample = poisoned  # type: ignore[assignment]
     return _sample_into_slot(path, *arguments)  # type: ignore[arg-type]
 
 

@@ -11,14 +11,14 @@ import h5py
 import pytest
 from filelock import FileLock
 
-from cache.errors import CacheError, HaechiError
-from cache.reader import Cache, shard_paths
-from cache.verify import verify
-from extract.backbones import Backbones, Running
-from extract.manifest import Entry
-from extract.pipeline import Extraction, InterruptedRunError
-from extract.shards import WriteError
-from extract.workers import DecodePool
+from haechi.cache.errors import CacheError, HaechiError
+from haechi.cache.integrity.verify import verify
+from haechi.cache.reader import Cache, shard_paths
+from haechi.extract.backbones.pair import Backbones, Running
+from haechi.extract.decoding.pool import DecodePool
+from haechi.extract.manifest import Entry
+from haechi.extract.pipeline import Extraction, InterruptedRunError
+from haechi.extract.shard_queue import WriteError
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import haechi
-from extract.decode import sample
-from extract.limits import Limits
-from extract.manifest import Manifest, ManifestError, read_manifest
-from extract.reasons import Reason, UnusableError
-from extract.sampling import Uniform
-from extract.settings import ExtractSettings
+import haechi.cli
+from haechi.extract.decoding.decode import sample
+from haechi.extract.decoding.limits import Limits
+from haechi.extract.decoding.reasons import Reason, UnusableError
+from haechi.extract.manifest import Manifest, ManifestError, read_manifest
+from haechi.extract.sampling import Uniform
+from haechi.extract.settings import ExtractSettings
 from tests.sinks import Kept
 
 
@@ -277,7 +277,7 @@ def test_validate_follows_links_when_told_to(tmp_path: Path, videos: Path) -> No
 
     def validate(*flags: str) -> str:
         arguments = ["validate", str(tmp_path / "data"), "--out", str(tmp_path / "v.csv"), "--frames", "2", *flags]
-        done = CliRunner().invoke(haechi.main, arguments)
+        done = CliRunner().invoke(haechi.cli.main, arguments)
         assert done.exit_code == 0, done.output
         return done.output
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cache.errors import HaechiError
-from cache.reader import Cache, shard_paths
-from cache.verify import verify
-from extract import resume
-from extract.backbones import Backbones, Running
-from extract.openclip import OpenClip
-from extract.pipeline import Extraction
-from extract.settings import ExtractSettings
+from haechi.cache.errors import HaechiError
+from haechi.cache.integrity.verify import verify
+from haechi.cache.reader import Cache, shard_paths
+from haechi.extract import resume
+from haechi.extract.backbones.openclip import OpenClip
+from haechi.extract.backbones.pair import Backbones, Running
+from haechi.extract.pipeline import Extraction
+from haechi.extract.settings import ExtractSettings
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
 
 
@@ -157,7 +157,7 @@ def test_other_weights_are_refused_once_loaded(
 ) -> None:
     """The same name with other bytes behind it: known only after loading."""
     run(manifest_of(data, ["sound.mp4"]))
-    monkeypatch.setattr("extract.openclip.sha256_of_state", lambda module: "f" * 64)
+    monkeypatch.setattr("haechi.extract.backbones.openclip.sha256_of_state", lambda module: "f" * 64)
     with pytest.raises(resume.SettingsConflictError, match=r"clip\.weights_sha256"):
         run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
 
@@ -181,9 +181,9 @@ def test_bad_features_are_failures_never_rows(
 def test_device_memory_that_does_not_last_makes_batches_smaller(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Said once; nothing is lost, nothing changes."""
+    """Said once; nothing is lost, and the features are those of a run with such batches, to the last bit."""
     manifest = manifest_of(data, SOUND)
-    expected = Cache.open(run(manifest).cache)
+    expected = Cache.open(run(manifest, batch_frames=2).cache)
     honest, sizes, notices = OpenClip.features, [], []
 
     def features(self: OpenClip, frames: torch.Tensor) -> torch.Tensor:

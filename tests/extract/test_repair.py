@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner
 
-from cache.reader import Cache
-from cache.schema import STREAMS
-from cache.verify import verify
-from cache.writer import shard_path
-from extract import pipeline
-from extract.manifest import read_manifest
-from extract.settings import ExtractSettings
-from haechi import main
+from haechi.cache.integrity.verify import verify
+from haechi.cache.reader import Cache
+from haechi.cache.schema import STREAMS
+from haechi.cache.writer import shard_path
+from haechi.cli import main
+from haechi.extract import pipeline
+from haechi.extract.manifest import read_manifest
+from haechi.extract.settings import ExtractSettings
 from tests.cache.forge import change, forge
 
 NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "portrait.mp4", "odd.mp4", "text.mp4", "one_frame.mp4", "mpeg4.avi"]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from cache.reader import Cache
-from cache.schema import Provenance
-from extract.resume import SettingsConflictError, refuse_other_request
-from extract.settings import ExtractSettings
+from haechi.cache.errors import SettingsConflictError
+from haechi.cache.reader import Cache
+from haechi.cache.schema import Provenance
+from haechi.extract.resume import refuse_other_request
+from haechi.extract.settings import ExtractSettings
 from tests import synthetic
 
 
@@ -16,7 +17,7 @@ def cache_of(folder: Path, *, clip_weights: str, trained: bool) -> Cache:
     settings = dict(source.settings, sampling={"name": "uniform", "frames": 32, "short": "repeat"})
     settings["clip"] = dict(settings["clip"], model="ViT-B-32-quickgelu")
     settings["slowfast"] = dict(settings["slowfast"], model="slowfast_r50")
-    made = vars(source) | {"settings": settings, "clip_weights": clip_weights, "slowfast_weights": "kinetics400"}
+    made = vars(source) | {"settings": settings, "weights": {"clip": clip_weights, "slowfast": "kinetics400"}}
     synthetic.write_cache(folder, source=Provenance(**made))
     return Cache.open(folder)
 

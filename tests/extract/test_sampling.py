@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from extract.sampling import uniform
+from haechi.extract.sampling import uniform
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,21 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-import haechi
-from cache.reader import Cache
-from cache.verify import verify
-from extract import workers
-from extract.backbones import Backbones
-from extract.decode import sample
-from extract.device import Compute
-from extract.limits import Limits
-from extract.pipeline import Extraction
-from extract.resume import SettingsConflictError
-from extract.samples import write_video
-from extract.settings import ExtractSettings
+import haechi.cli
+from haechi.cache.errors import SettingsConflictError
+from haechi.cache.integrity.verify import verify
+from haechi.cache.reader import Cache
+from haechi.extract.backbones.device import Compute
+from haechi.extract.backbones.pair import Backbones
+from haechi.extract.decoding import pool
+from haechi.extract.decoding.decode import sample
+from haechi.extract.decoding.limits import Limits
+from haechi.extract.pipeline import Extraction
+from haechi.extract.samples import write_video
+from haechi.extract.settings import ExtractSettings
 from tests.extract import poison
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
-from tests.extract.test_exactness import bar_code
+from tests.extract.decoding.test_exactness import bar_code
 from tests.sinks import Kept
 
 WINDOWS = {"sampling": "windows", "window_seconds": 1.0, "stride_seconds": 0.5, "clip_fps": 4.0, "frames": 32}
@@ -93,7 +93,7 @@ def test_a_video_whose_worker_was_ended_midway_is_whole(
     """Nothing of the first attempt is among its rows."""
     undisturbed = Cache.open(run(manifest_of(data, ["long.mp4"]), "undisturbed", **WINDOWS).cache)
     shutil.copy2(data / "long.mp4", data / "terminated_midway.mp4")
-    monkeypatch.setattr(workers, "_sample_into_slot", poison.sample_into_slot)
+    monkeypatch.setattr(pool, "_sample_into_slot", poison.sample_into_slot)
     cache = Cache.open(run(manifest_of(data, ["terminated_midway.mp4", "sound.mp4"]), **WINDOWS).cache)
     assert (data / "terminated_midway.tried").exists()
     num_rows = int(cache.offset("clip")[1])
@@ -120,7 +120,7 @@ def test_a_damaged_video_is_told_by_validate_too(data: Path, tmp_path: Path) -> 
     (data / "late.mp4").write_bytes(content)
     manifest_of(data, ["long.mp4", "late.mp4", "picture.png"])
     arguments = [str(data / "labels.csv"), "--sampling", "windows", "--out", str(tmp_path / "found.csv")]
-    result = CliRunner().invoke(haechi.main, ["validate", *arguments])
+    result = CliRunner().invoke(haechi.cli.main, ["validate", *arguments])
     assert result.exit_code == 0, result.output
     with (tmp_path / "found.csv").open() as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
@@ -139,6 +139,6 @@ def test_a_damaged_video_is_told_by_validate_too(data: Path, tmp_path: Path) -> 
     ],
 )
 def test_flags_that_do_not_fit(data: Path, tmp_path: Path, flags: list[str], told: str) -> None:
-    result = CliRunner().invoke(haechi.main, ["extract", str(data), "--out", str(tmp_path / "c"), *flags])
+    result = CliRunner().invoke(haechi.cli.main, ["extract", str(data), "--out", str(tmp_path / "c"), *flags])
     assert result.exit_code == 1
     assert told in " ".join(result.output.split())

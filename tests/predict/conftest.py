@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import haechi
+import haechi.cli
 from bench import networks
-from extract import slowfast
-from extract.samples import write_sample_images, write_sample_set
+from haechi.extract.backbones import slowfast
+from haechi.extract.samples import write_sample_images, write_sample_set
 
 # One split, so that the scores that are left behind are those of the head that is kept.
 QUICK = ["--epochs", "2", "--device", "cpu", "--folds", "0", "--test-fraction", "0", "--val-fraction", "0.5"]
 
 
 def call(*arguments: object, input: str | bytes | None = None) -> Result:
-    done = CliRunner().invoke(haechi.main, [str(argument) for argument in arguments], input=input)
+    done = CliRunner().invoke(haechi.cli.main, [str(argument) for argument in arguments], input=input)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done
 

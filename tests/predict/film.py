@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.schema import Item, Media, Provenance
-from cache.writer import shard_path, write_shard
+from haechi.cache.schema import Item, Media, Provenance
+from haechi.cache.writer import shard_path, write_shard
 from tests import synthetic
 from tests.predict.conftest import QUICK, call
 
@@ -48,12 +48,14 @@ def film(row: Media, *, seed: int = 0, shift: float = -1.0, bad: tuple[float, fl
 
     return Item(
         media=row,
-        clip_features=rows(synthetic.CLIP_WIDTH, time),
-        clip_time_seconds=time,
-        slowfast_features=rows(synthetic.SLOWFAST_WIDTH, start),
-        slowfast_logits=rows(synthetic.NUM_LOGITS, start),
-        slowfast_start_seconds=start,
-        slowfast_end_seconds=np.minimum(start + WINDOW_SECONDS, seconds).astype(np.float32),
+        arrays={
+            "clip/features": rows(synthetic.CLIP_WIDTH, time),
+            "clip/time_seconds": time,
+            "slowfast/features": rows(synthetic.SLOWFAST_WIDTH, start),
+            "slowfast/logits": rows(synthetic.NUM_LOGITS, start),
+            "slowfast/start_seconds": start,
+            "slowfast/end_seconds": np.minimum(start + WINDOW_SECONDS, seconds).astype(np.float32),
+        },
     )
 
 

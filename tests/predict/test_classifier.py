@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import HaechiError
-from cache.reader import Cache
-from extract.settings import SettingsError
-from predict.classifier import Classifier, MismatchError
-from predict.prediction import Prediction
+from haechi.cache.errors import HaechiError
+from haechi.cache.reader import Cache
+from haechi.extract.settings import SettingsError
+from haechi.predict.classifier import Classifier, MismatchError
+from haechi.predict.prediction import Prediction
+from haechi.train.errors import TrainError
 from tests.predict.conftest import call, flags
-from train.errors import TrainError
 
 ROOT = Path(__file__).parent.parent.parent
 

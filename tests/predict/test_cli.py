@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cache.errors import HaechiError
-from predict.classifier import Classifier
-from predict.prediction import Prediction
+from haechi.cache.errors import HaechiError
+from haechi.predict.classifier import Classifier
+from haechi.predict.prediction import Prediction
 from tests.predict.conftest import call, flags
 
 

@@ -8,15 +8,15 @@ import onnxruntime
 import pytest
 import torch
 
-from cache.reader import Cache
-from predict.classifier import load_checkpoint
-from predict.export import FORMAT, OUTPUTS, export_onnx
+from haechi.cache.reader import Cache
+from haechi.predict.classifier import load_checkpoint
+from haechi.predict.export import FORMAT, OUTPUTS, export_onnx
+from haechi.train.data.dataset import open_features
+from haechi.train.model.checkpoint import Checkpoint
+from haechi.train.model.fit import logits_of, scores_of
+from haechi.train.model.head import mean_of_rows
 from tests import synthetic
 from tests.predict.conftest import QUICK, call
-from train.checkpoint import Checkpoint
-from train.dataset import open_features
-from train.fit import logits_of, scores_of
-from train.head import mean_of_rows
 
 VARIANTS = {
     "fast": [],

@@ -14,26 +14,27 @@ import pytest
 import torch
 
 from bench import networks
-from cache.reader import Cache
-from cache.schema import Item
-from extract import slowfast
-from extract.manifest import Entry
-from extract.samples import write_video
-from extract.sampling import Windows
-from extract.settings import SettingsError
-from predict import classifier as classifier_module
-from predict import pieces
-from predict.classifier import Classifier, MismatchError, load_checkpoint
-from predict.clock import clock
-from predict.media import gather
-from predict.pieces import CLIP_TIME, WINDOW_END, WINDOW_START, cut_windows
-from predict.prediction import Prediction, Window, not_judged
+from haechi.cache.reader import Cache
+from haechi.cache.schema import Item
+from haechi.extract.backbones import slowfast
+from haechi.extract.manifest import Entry
+from haechi.extract.samples import write_video
+from haechi.extract.sampling import Windows
+from haechi.extract.settings import SettingsError
+from haechi.predict import classifier as classifier_module
+from haechi.predict import scoring
+from haechi.predict.classifier import Classifier, MismatchError, load_checkpoint
+from haechi.predict.clock import clock
+from haechi.predict.media import gather
+from haechi.predict.prediction import Prediction, Window, not_judged
+from haechi.predict.scoring import CLIP_TIME, WINDOW_END, WINDOW_START, cut_windows
+from haechi.train.data.dataset import open_features
+from haechi.train.model.checkpoint import features_of
+from haechi.train.model.fit import logits_of, scores_of
+from tests import synthetic
 from tests.predict import film
 from tests.predict.conftest import QUICK, WEIGHTS, call, flags
-from tests.train.test_pictures import red_pixels
-from train.checkpoint import features_of
-from train.dataset import open_features
-from train.fit import logits_of, scores_of
+from tests.train.output.test_plots import red_pixels
 
 BAD = (12.0, 14.0)  # the seventh window of 31
 
@@ -61,16 +62,20 @@ def judge(run: Path, folder: Path, *items: Item) -> list[Prediction]:
 
 def cut(item: Item, start: float, end: float) -> Item:
     """What extraction would have made of this window alone."""
-    shown = (item.clip_time_seconds >= start) & (item.clip_time_seconds < end)
-    (own,) = np.flatnonzero((item.slowfast_start_seconds == start) & (item.slowfast_end_seconds == end))
+    shown = (item.arrays["clip/time_seconds"] >= start) & (item.arrays["clip/time_seconds"] < end)
+    (own,) = np.flatnonzero(
+        (item.arrays["slowfast/start_seconds"] == start) & (item.arrays["slowfast/end_seconds"] == end)
+    )
     return Item(
         media=replace(item.media, id=f"{start:04.1f}.mp4", duration_seconds=end - start),
-        clip_features=item.clip_features[shown],
-        clip_time_seconds=item.clip_time_seconds[shown],
-        slowfast_features=item.slowfast_features[own : own + 1],
-        slowfast_logits=item.slowfast_logits[own : own + 1],
-        slowfast_start_seconds=item.slowfast_start_seconds[own : own + 1],
-        slowfast_end_seconds=item.slowfast_end_seconds[own : own + 1],
+        arrays={
+            "clip/features": item.arrays["clip/features"][shown],
+            "clip/time_seconds": item.arrays["clip/time_seconds"][shown],
+            "slowfast/features": item.arrays["slowfast/features"][own : own + 1],
+            "slowfast/logits": item.arrays["slowfast/logits"][own : own + 1],
+            "slowfast/start_seconds": item.arrays["slowfast/start_seconds"][own : own + 1],
+            "slowfast/end_seconds": item.arrays["slowfast/end_seconds"][own : own + 1],
+        },
     )
 
 
@@ -90,11 +95,13 @@ def test_times_count_from_the_first_frame_whatever_the_container_says(
 ) -> None:
     """Recorders and broadcasts have clocks that begin anywhere."""
     origin = np.float32(50_000)
-    moved = replace(
+    moved = synthetic.with_arrays(
         long_film,
-        clip_time_seconds=long_film.clip_time_seconds + origin,
-        slowfast_start_seconds=long_film.slowfast_start_seconds + origin,
-        slowfast_end_seconds=long_film.slowfast_end_seconds + origin,
+        {
+            "clip/time_seconds": long_film.arrays["clip/time_seconds"] + origin,
+            "slowfast/start_seconds": long_film.arrays["slowfast/start_seconds"] + origin,
+            "slowfast/end_seconds": long_film.arrays["slowfast/end_seconds"] + origin,
+        },
     )
     assert judge(run, tmp_path / "moved", moved) == judge(run, tmp_path / "film", long_film)
 
@@ -164,7 +171,7 @@ def test_a_cache_in_small_blocks_gives_the_same(one_run: Path, tmp_path: Path, m
     judge = Classifier.load(one_run, device="cpu").predict_cache
     at_once = judge(cache)
     assert [p.id for p in at_once] == [*(f"{i}.mp4" for i in range(7)), "broken.mp4"]
-    for module in (classifier_module, pieces):
+    for module in (classifier_module, scoring):
         monkeypatch.setattr(module, "BLOCK_ROWS", 9)
     reads = []
     honest = Cache.rows

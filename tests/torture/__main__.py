@@ -29,7 +29,14 @@ RUNS: dict[str, tuple[str, int, int]] = {
 KEEPING = ("mutate", "fuzz")
 
 # All that the runs import, once: they are forked from this process, which starts no thread.
-IMPORTS = ("haechi", "open_clip", "extract.backbones", "extract.device", "extract.cli", "train.dataset")
+IMPORTS = (
+    "haechi",
+    "open_clip",
+    "haechi.extract.backbones.pair",
+    "haechi.extract.backbones.device",
+    "haechi.extract.cli",
+    "haechi.train.data.dataset",
+)
 
 RUN_SECONDS = 1800.0
 MAX_LOSSES_SHOWN = 20

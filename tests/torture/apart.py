@@ -124,18 +124,18 @@ class Command:
         log = os.open(self._log, os.O_WRONLY | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        import haechi
+        import haechi.cli
         from bench.networks import shrink_slowfast
 
         shrink_slowfast()
         self._note_rows()
         prepare()
         ready.send(True)
-        haechi.main(arguments)
+        haechi.cli.main(arguments)
 
     def _note_rows(self) -> None:
         """Write down each row that the run reports as finished."""
-        from extract import pipeline
+        from haechi.extract import pipeline
 
         real, rows = pipeline.extract, self._rows.open("a", buffering=1)
 

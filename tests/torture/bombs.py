@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 from bench.networks import shrink_slowfast, write_clip_config
-from cache.reader import Cache
-from extract import pipeline, workers
-from extract.manifest import Entry, read_manifest
-from extract.samples import scene, write_video
-from extract.settings import ExtractSettings
+from haechi.cache.reader import Cache
+from haechi.extract import pipeline
+from haechi.extract.decoding import pool
+from haechi.extract.manifest import Entry, read_manifest
+from haechi.extract.samples import scene, write_video
+from haechi.extract.settings import ExtractSettings
 from tests.torture import poison
 from tests.torture.apart import decoders, survivors
 from tests.torture.held import flaws
@@ -50,7 +51,7 @@ def bombs(rounds: int) -> Record:
             seen.append(len(decoders()))
 
         shrink_slowfast()
-        workers._sample_into_slot = poison.sample_into_slot
+        pool._sample_into_slot = poison.sample_into_slot
         settings = ExtractSettings(
             frames=8, clip_model=write_clip_config(folder / "clip"), clip_weights="random:0",
             slowfast_weights="random:0", shard_size=64, device="cpu", precision="fp32", workers=WORKERS,

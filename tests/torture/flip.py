@@ -10,17 +10,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cache.errors import CacheError
-from cache.reader import Cache
-from cache.schema import STREAMS, USER_BLOCK_BYTES
-from cache.verify import verify
+from haechi.cache.errors import CacheError
+from haechi.cache.integrity.verify import verify
+from haechi.cache.reader import Cache
+from haechi.cache.schema import STREAMS, USER_BLOCK_BYTES
+from haechi.train.data.dataset import Dataset, load_dataset
+from haechi.train.data.features import Features
+from haechi.train.errors import TrainError
+from haechi.train.settings import TrainSettings
 from tests import synthetic
 from tests.torture.apart import apart
 from tests.torture.record import Record
-from train.dataset import Dataset, load_dataset
-from train.errors import TrainError
-from train.features import Features
-from train.settings import TrainSettings
 
 SECONDS = 30.0  # a flip takes a tenth
 VIDEOS, FRAMES = 80, 32  # so many that their CLIP features are several chunks

@@ -20,11 +20,11 @@ except ModuleNotFoundError:
     atheris = None
 
 with atheris.instrument_imports(include=["cache", "extract"]) if atheris else contextlib.nullcontext():
-    from cache.errors import HaechiError
-    from cache.reader import Cache
-    from cache.schema import STREAMS, USER_BLOCK_BYTES, Seal
-    from cache.verify import verify
-    from extract.manifest import read_manifest
+    from haechi.cache.errors import HaechiError
+    from haechi.cache.integrity.verify import verify
+    from haechi.cache.reader import Cache
+    from haechi.cache.schema import STREAMS, USER_BLOCK_BYTES, Seal
+    from haechi.extract.manifest import read_manifest
 
 from tests import synthetic
 from tests.torture.hdf5_sums import mend

@@ -3,10 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
-from cache.reader import Cache, shard_paths
-from cache.schema import STREAMS
-from cache.verify import verify
-from cache.writer import TEMPORARY_PREFIX
+from haechi.cache.integrity.verify import verify
+from haechi.cache.reader import Cache, shard_paths
+from haechi.cache.schema import STREAMS
+from haechi.cache.writer import TEMPORARY_PREFIX
 
 Held = dict[str, tuple[object, ...]]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.reader import Cache, shard_paths
+from haechi.cache.reader import Cache, shard_paths
 from tests.torture.apart import Command, family, how_it_ended, survivors
 from tests.torture.held import Held, differences, flaws, held
 from tests.torture.media import extract_command, write_mixed

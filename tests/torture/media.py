@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.networks import write_clip_config
-from extract.samples import scene, write_video
+from haechi.extract.samples import scene, write_video
 from tests.torture.apart import apart
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder speaks of itself

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from bench.networks import shrink_slowfast, write_clip_config
-from cache.reader import Cache
-from extract.decode import sample
-from extract.limits import Limits
-from extract.manifest import read_manifest
-from extract.pipeline import Extraction
-from extract.reasons import UnusableError
-from extract.sampling import Uniform
-from extract.settings import ExtractSettings
-from extract.slots import Output
-from extract.transforms import FrameTransform
+from haechi.cache.reader import Cache
+from haechi.extract.decoding.decode import sample
+from haechi.extract.decoding.limits import Limits
+from haechi.extract.decoding.reasons import UnusableError
+from haechi.extract.decoding.shared_frames import Output
+from haechi.extract.decoding.transforms import FrameTransform
+from haechi.extract.manifest import read_manifest
+from haechi.extract.pipeline import Extraction
+from haechi.extract.sampling import Uniform
+from haechi.extract.settings import ExtractSettings
 from tests.sinks import Kept
 from tests.torture.apart import apart, decoders, survivors
 from tests.torture.damage import DAMAGES, OF_PICTURES
@@ -106,7 +106,7 @@ def _write_damaged(sound: list[Path], number: int, seed: int) -> dict[str, str]:
 
 def _extract_twice(manifest: Path, folder: Path) -> tuple[list[str], set[str], dict[str, str]]:
     """What went wrong, the ids that were used, and the reasons of the others."""
-    from extract import pipeline
+    from haechi.extract import pipeline
 
     shrink_slowfast()
     settings = ExtractSettings(

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from extract import workers
-from extract.decode import sample
+from haechi.extract.decoding import pool
+from haechi.extract.decoding.decode import sample
 
 MEGABYTES_A_STEP = 16
 
@@ -35,7 +35,7 @@ BOMBS: dict[str, tuple[Callable[[], object], str]] = {
     "kill": (lambda: _send(signal.SIGKILL), "crashed"),
 }
 
-real = workers._sample_into_slot
+real = pool._sample_into_slot
 
 
 def sample_into_slot(path: Path, *arguments: Any) -> Any:
@@ -47,5 +47,5 @@ def sample_into_slot(path: Path, *arguments: Any) -> Any:
             BOMBS[name][0]()
         return sample(path, **options)
 
-    workers.sample = sample_or_die
+    pool.sample = sample_or_die
     return real(path, *arguments)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.errors import visible
+from haechi.cache.text import visible
 from tests import synthetic
 from tests.torture import hdf5_sums
 from tests.torture.apart import apart, decoders

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cache.reader import Cache
+from haechi.cache.reader import Cache
+from haechi.train.data.dataset import Dataset, load_dataset
+from haechi.train.data.split import Split, make_split
+from haechi.train.model.fit import Epoch, fit, logits_of, scores_of
+from haechi.train.model.head import Head, build_head
+from haechi.train.pipeline import carry_out
+from haechi.train.plan import Grouping, make_plan
+from haechi.train.result import Result
+from haechi.train.settings import TrainSettings
 from tests import synthetic
-from train.dataset import Dataset, load_dataset
-from train.fit import Epoch, fit, logits_of, scores_of
-from train.head import Head, build_head
-from train.pipeline import carry_out
-from train.plan import Grouping, make_plan
-from train.result import Result
-from train.settings import TrainSettings
-from train.split import Split, make_split
 
 QUICK = TrainSettings(feedforward=32, epochs=3, lr=1e-3, test_fraction=0.0, folds=0)
 

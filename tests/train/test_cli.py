@@ -6,20 +6,22 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-import haechi
-from cache.reader import Cache
+import haechi.cli
+from haechi.cache.reader import Cache
+from haechi.train import pipeline
+from haechi.train.cli import train as command
+from haechi.train.data import dataset
+from haechi.train.model import checkpoint
+from haechi.train.run_folder import ARTEFACTS
+from haechi.train.settings import DEFAULT_PRESET, TrainSettings
 from tests import synthetic
-from train import checkpoint, dataset, pipeline
-from train.cli import train as command
-from train.run import ARTEFACTS
-from train.settings import DEFAULT_PRESET, TrainSettings
 
 QUICK = ["--preset", "model4", "--epochs", "2", "--feedforward", "32", "--device", "cpu", "--folds", "0"]
 NO_TEST = [*QUICK, "--test-fraction", "0"]
 
 
 def run(*args: object) -> Result:
-    result = CliRunner().invoke(haechi.main, ["train", *map(str, args)])
+    result = CliRunner().invoke(haechi.cli.main, ["train", *map(str, args)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

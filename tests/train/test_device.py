@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from train import device
-from train.device import features_limit, find_device, find_precision
-from train.errors import TrainError
-from train.settings import TrainSettings
+from haechi.train import device
+from haechi.train.device import features_limit, find_device, find_precision
+from haechi.train.errors import TrainError
+from haechi.train.settings import TrainSettings
 
 CPU = torch.device("cpu")
 

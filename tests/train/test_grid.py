@@ -1,8 +1,8 @@
 import pytest
 
-from train.errors import TrainError
-from train.grid import Trial, plan_trials
-from train.settings import SettingsError, TrainSettings
+from haechi.train.errors import TrainError
+from haechi.train.grid import Trial, plan_trials
+from haechi.train.settings import SettingsError, TrainSettings
 
 
 def plan(*grid: str, num_seeds: int = 1, **given: object) -> list[Trial]:

@@ -10,17 +10,17 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
-import haechi
-from cache.reader import Cache
-from cache.schema import Item
-from cache.writer import shard_path, write_shard
+import haechi.cli
+from haechi.cache.reader import Cache
+from haechi.cache.schema import Item
+from haechi.cache.writer import shard_path, write_shard
+from haechi.train.data.dataset import load_dataset
+from haechi.train.model import checkpoint
+from haechi.train.model.head import Head
+from haechi.train.settings import SettingsError, TrainSettings
 from tests import synthetic
-from train import checkpoint
-from train.dataset import load_dataset
-from train.head import Head
-from train.settings import SettingsError, TrainSettings
 
-STREAM = ("features", "logits", "start_seconds", "end_seconds")
+WINDOWS = ("slowfast/features", "slowfast/logits", "slowfast/start_seconds", "slowfast/end_seconds")
 
 
 def image(i: int, *, label: int) -> Item:
@@ -28,8 +28,8 @@ def image(i: int, *, label: int) -> Item:
     row = synthetic.media(f"image-{i:03d}.png", label=label)
     item = synthetic.item(row, seed=i, num_frames=1, shift=1.0 if label == 1 else -1.0)
     row = dataclasses.replace(row, kind="image", duration_seconds=0.0, fps=0.0, num_frames=1)
-    none = {f"slowfast_{name}": item.array("slowfast", name)[:0] for name in STREAM}
-    return dataclasses.replace(item, media=row, **none)
+    none = {name: item.arrays[name][:0] for name in WINDOWS}
+    return synthetic.with_arrays(dataclasses.replace(item, media=row), none)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def run(*args: object) -> Result:
-    result = CliRunner().invoke(haechi.main, ["train", *map(str, args)])
+    result = CliRunner().invoke(haechi.cli.main, ["train", *map(str, args)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 
+from haechi.train.evaluate.metrics import metrics_at
 from tests.train import runs
-from train.metrics import metrics_at
 
 FOLDS = dataclasses.replace(runs.QUICK, folds=4)
 

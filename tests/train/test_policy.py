@@ -1,7 +1,7 @@
 import pytest
 
-from train.errors import TrainError
-from train.policy import FORMS, Bound, Policy
+from haechi.train.errors import TrainError
+from haechi.train.policy import FORMS, Bound, Policy
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from train.errors import TrainError
-from train.settings import DEFAULT_PRESET, MOST_ROWS, PRESETS, TrainSettings
+from haechi.train.errors import TrainError
+from haechi.train.settings import DEFAULT_PRESET, MOST_ROWS, PRESETS, TrainSettings
 
 
 def test_the_defaults_are_model_4() -> None:

@@ -1,0 +1,1 @@
+"""Whether a cache is what it should be, and its repair."""

@@ -1,0 +1,306 @@
+"""Checks every byte of one shard: its seal, structure, checksums, and whether the numbers mean what they should."""
+
+import enum
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from haechi.cache import schema
+from haechi.cache.errors import CacheError, VersionError
+from haechi.cache.kinds import KINDS
+from haechi.cache.reader import check_offset
+from haechi.cache.shard import HDF5_ERRORS, dataset, open_hdf5, read_attributes, read_seal, structure_problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a shard."""
+
+    shard: str
+    """The shard's file name."""
+    dataset: str = ""
+    """Such as `/clip/features`; empty: the whole shard."""
+    video: str = ""
+    """The id of the video it is about; empty: none in particular."""
+    what: str
+
+
+class Fate(enum.Enum):
+    """What a shard's problems leave of it."""
+
+    SOUND = "sound"
+    ROWS = "rows"
+    """All rows but the bad ones can be kept; where none is bad, the damage lies outside of them."""
+    LOST = "lost"
+    """Its rows cannot be read."""
+    NOT_OURS = "not ours"
+    """No damage, and so nothing to repair: no permission, an I/O error, another version, other settings."""
+
+
+class ShardCheck:
+    """The check of one shard: one dataset in memory at a time, and the ids and offsets that name videos."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self.settings: dict[str, Any] | None = None
+        self.num_rows: dict[str, int] = {}
+        """Of the tables `media` and `failure`."""
+        self.ids: dict[str, list[str] | None] = {"media": None, "failure": None}
+        """Of the same tables' rows, an id that is no text is empty; None where they are lost."""
+        self.bad_rows: dict[str, set[int]] = {"media": set(), "failure": set()}
+        """Rows of the same tables that some problem is about."""
+        self._is_lost = False
+        self._is_not_ours = False
+
+    @property
+    def fate(self) -> Fate:
+        if self._is_not_ours:
+            return Fate.NOT_OURS
+        if self._is_lost:
+            return Fate.LOST
+        return Fate.ROWS if self.problems else Fate.SOUND
+
+    def run(self) -> None:
+        """Read the whole shard."""
+        seal_is_whole = False
+        try:
+            seal_is_whole = self.check_seal()
+            with open_hdf5(self.path) as file:
+                provenance, _ = read_attributes(file, self.path)
+                self.settings = provenance.settings
+                num_bytes = self.path.stat().st_size - schema.USER_BLOCK_BYTES
+                broken = structure_problems(file, provenance.settings, num_bytes=num_bytes)
+                for name, what in broken:
+                    self.note(what, name=name)
+                    self._is_lost = True
+                readable = _dataset_names() - {name for name, _ in broken}
+                self.check_tables(file, readable)
+                for stream in schema.STREAMS:
+                    self.check_stream(file, stream, readable)
+        except CacheError as error:
+            is_damage = self.is_damage(error)
+            self._is_lost, self._is_not_ours = True, not is_damage
+            if seal_is_whole or not is_damage:  # a broken seal is told already, and explains what follows from it
+                self.note_error(error)
+
+    def is_damage(self, error: CacheError) -> bool:
+        """Whether an error tells of damaged bytes: of no other version, no directory, no refusal to read."""
+        return not isinstance(error, VersionError) and _tells_of_damage(error.__cause__) and self.path.is_file()
+
+    def refuse(self, what: str) -> None:
+        """Note that the shard, sound or not, does not belong here."""
+        self._is_not_ours = True
+        self.note(what)
+
+    def note(self, what: str, *, name: str = "", video: str = "") -> None:
+        self.problems.append(Problem(shard=self.path.name, dataset=f"/{name}" if name else "", video=video, what=what))
+
+    def note_error(self, error: CacheError) -> None:
+        self.note(str(error).removeprefix(f"{self.path}: ").removesuffix("; see `haechi verify`"))
+
+    def note_rows(self, what: str, *, name: str, table: str, rows: Iterable[int]) -> None:
+        """Note what is wrong with rows of a table, once for each id; once in all where no row or no id is known."""
+        bad = list(rows)
+        self.bad_rows[table].update(bad)
+        for video in dict.fromkeys(_at(self.ids[table], row) for row in bad) or [""]:
+            self.note(what, name=name, video=video)
+
+    def check_seal(self) -> bool:
+        """Whether the seal is whole, whatever its digest says. Raises `CacheError` where there is no damage to find."""
+        try:
+            seal = read_seal(self.path)
+        except CacheError as error:
+            if not self.is_damage(error):
+                raise
+            self.note_error(error)
+            return False
+        try:
+            with self.path.open("rb") as file:
+                file.seek(schema.USER_BLOCK_BYTES)
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CacheError(f"{self.path}: cannot be read ({error.strerror})") from error
+        if digest != seal.sha256:  # and go on: HDF5's checksums tell where
+            self.note("altered: its bytes do not have the SHA-256 that its seal names")
+        return True
+
+    def read(
+        self, file: h5py.File, name: str, table: str, owners: Callable[[range], Iterable[int]]
+    ) -> np.ndarray | None:
+        """One dataset whole, or None where some of it is lost; `owners` tells which rows of `table` own lost ones."""
+        found = dataset(file, name)
+        assert isinstance(found, h5py.Dataset), "structure_problems lets nothing else pass"
+        try:
+            values: np.ndarray = found[:]
+            return values
+        except HDF5_ERRORS:
+            step = found.chunks[0]
+        for start in range(0, len(found), step):
+            rows = range(start, min(start + step, len(found)))
+            try:
+                found[rows.start : rows.stop]
+            except HDF5_ERRORS as error:
+                if not _tells_of_damage(error):
+                    raise
+                what = f"damaged: the checksum of rows {rows.start}:{rows.stop} does not match"
+                self.note_rows(what, name=name, table=table, rows=owners(rows))
+        return None
+
+    def check_tables(self, file: h5py.File, readable: set[str]) -> None:
+        """Check `/media` and `/failure`."""
+        first_place: dict[str, tuple[str, int]] = {}
+        for table, types, rules in (
+            ("media", schema.MEDIA_TYPES, MEDIA_RULES),
+            ("failure", schema.FAILURE_TYPES, FAILURE_RULES),
+        ):
+            for column, dtype in types.items():
+                name = f"{table}/{column}"
+                if name not in readable:
+                    continue
+                if column == "id":
+                    self.num_rows[table] = len(file[name])
+                values = self.read(file, name, table, lambda rows: rows)
+                if values is None:
+                    continue
+                cells = self.texts(name, table, values) if dtype is str else values.tolist()
+                if column == "id":
+                    self.check_ids(table, cells, first_place)
+                elif column in rules:
+                    expected, holds = rules[column]
+                    for row, cell in enumerate(cells):
+                        if cell is not None and not holds(cell):
+                            self.note_rows(f"{cell!r:.80} is not {expected}", name=name, table=table, rows=[row])
+
+    def texts(self, name: str, table: str, values: np.ndarray) -> list[str | None]:
+        """Decode a column (N,) of bytes; None where a value is not UTF-8."""
+        cells: list[str | None] = []
+        for row, value in enumerate(values.tolist()):
+            try:
+                cells.append(value.decode())
+            except UnicodeDecodeError:
+                self.note_rows(f"row {row} is not UTF-8", name=name, table=table, rows=[row])
+                cells.append(None)
+        return cells
+
+    def check_ids(self, table: str, ids: list[str | None], first_place: dict[str, tuple[str, int]]) -> None:
+        """Check the ids of a table; `first_place` says where each id of the shard was met first."""
+        self.ids[table] = ["" if id is None else id for id in ids]
+        for row, id in enumerate(ids):
+            if id is None:
+                continue
+            if problem := schema.id_problem(id):
+                self.note_rows(f"row {row}: the id {problem}", name=f"{table}/id", table=table, rows=[row])
+            first_table, first_row = first_place.setdefault(id, (table, row))
+            if (first_table, first_row) != (table, row):
+                what = f"row {row}: the id stands at /{first_table}/id row {first_row} already"
+                self.note_rows(what, name=f"{table}/id", table=table, rows=[row])
+                self.bad_rows[first_table].add(first_row)  # nothing tells which of the two is the video's
+
+    def check_stream(self, file: h5py.File, stream: str, readable: set[str]) -> None:
+        """Check one stream's offsets, and each of its arrays against them."""
+        offset: np.ndarray | None = None  # (N+1,)
+        if f"{stream}/offset" in readable:
+            offset = self.read(file, f"{stream}/offset", "media", lambda rows: [])
+        if offset is not None and f"{stream}/features" in readable:
+            num_rows = len(file[f"{stream}/features"])
+            try:
+                check_offset(offset, num_rows=num_rows, where="it")
+            except CacheError:
+                self.note(f"does not run from 0 up to the {num_rows} rows of the stream", name=f"{stream}/offset")
+                offset = None
+        if offset is None:
+            self.bad_rows["media"].update(range(self.num_rows.get("media", 0)))  # whose rows are whose is lost
+        elif stream == "clip" and (bare := np.flatnonzero(np.diff(offset) == 0).tolist()):
+            what = "has no rows; every used video has at least one"
+            self.note_rows(what, name="clip/offset", table="media", rows=bare)
+
+        def owners(rows: Iterable[int]) -> list[int]:
+            """The rows of `/media` that own rows of the stream, in order, each once; none where they are lost."""
+            if offset is None:
+                return []
+            found: list[int] = np.unique(np.searchsorted(offset, list(rows), side="right") - 1).tolist()
+            return found
+
+        def check_rows(bad: np.ndarray, what: str, name: str) -> None:
+            """Note each video that owns a row where `bad` (rows,) is set."""
+            if bad.any():
+                self.note_rows(what, name=name, table="media", rows=owners(np.flatnonzero(bad).tolist()))
+
+        start_seconds: np.ndarray | None = None
+        for array, num_axes in schema.STREAMS[stream].items():
+            name = f"{stream}/{array}"
+            if name not in readable:
+                continue
+            values = self.read(file, name, "media", owners)
+            if values is None:
+                continue
+            finite = np.isfinite(values)
+            if num_axes == 2:
+                finite = finite.all(axis=1)  # (rows,)
+                check_rows(~finite, "holds NaN or infinite values", name)
+                check_rows(finite & ~values.any(axis=1), "holds rows that are all zero", name)
+                continue
+            check_rows(~finite, "holds NaN or infinite times", name)
+            far = finite & (np.abs(values) > schema.MAX_SECONDS)
+            check_rows(far, f"holds times more than {schema.MAX_SECONDS:,} s from 0", name)
+            falls = np.zeros(len(values), bool)
+            falls[1:] = values[1:] < values[:-1]
+            if offset is not None:
+                falls[offset[:-1][offset[:-1] < len(falls)]] = False  # a video's first row follows no other
+                check_rows(falls, "holds times that go backwards", name)
+            if array == "start_seconds":
+                start_seconds = values
+            elif array == "end_seconds" and start_seconds is not None and len(start_seconds) == len(values):
+                check_rows(values < start_seconds, "holds windows that end before they start", name)
+
+
+def _tells_of_damage(error: BaseException | None) -> bool:
+    """Whether what HDF5 or the system raised can come from damaged bytes; the system's own errors have a number."""
+    return not (isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None))
+
+
+def _dataset_names() -> set[str]:
+    """Every dataset that a shard must hold."""
+    names = {f"media/{column}" for column in schema.MEDIA_TYPES}
+    names |= {f"failure/{column}" for column in schema.FAILURE_TYPES}
+    for stream, arrays in schema.STREAMS.items():
+        names |= {f"{stream}/offset"} | {f"{stream}/{array}" for array in arrays}
+    return names
+
+
+def _at(ids: list[str] | None, row: int) -> str:
+    """The id in a row; empty where it cannot be told."""
+    return ids[row] if ids is not None and row < len(ids) else ""
+
+
+# Column -> what its values are, and whether a value is that.
+Rules = dict[str, tuple[str, Callable[[Any], bool]]]
+
+MEDIA_RULES: Rules = {
+    "kind": (f"one of {', '.join(KINDS)}", lambda kind: kind in KINDS),
+    "sha256": ("64 lower-case hexadecimal digits", lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None),
+    "size_bytes": ("a size", lambda size: size >= 0),
+    "label": (f"one of {', '.join(map(str, schema.LABEL_NAMES))}", lambda label: label in schema.LABEL_NAMES),
+    "split": (f"one of {', '.join(schema.SPLITS)}, or empty", lambda split: split in ("", *schema.SPLITS)),
+    "duration_seconds": ("a duration", lambda seconds: 0 <= seconds <= schema.MAX_SECONDS),
+    "fps": ("a frame rate", lambda fps: 0 <= fps < float("inf")),
+    "num_frames": ("a number of frames", lambda number: number >= 1),
+    "width": ("a number of pixels", lambda pixels: pixels >= 1),
+    "height": ("a number of pixels", lambda pixels: pixels >= 1),
+}
+FAILURE_RULES: Rules = {
+    "stage": ("the name of a stage", bool),
+    "reason": ("a reason code", bool),
+    "message": (
+        f"a message of at most {schema.MAX_MESSAGE_BYTES} bytes",
+        lambda text: len(text.encode()) <= schema.MAX_MESSAGE_BYTES,
+    ),
+    "size_bytes": ("a size", lambda size: size >= 0),
+}

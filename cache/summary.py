@@ -1,0 +1,322 @@
+"""Shows what a cache holds: gathered as plain data for programs, laid out on one screen for people."""
+
+import difflib
+import importlib.resources
+import itertools
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.columns import Columns
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from haechi.cache import schema
+from haechi.cache.errors import CacheError
+from haechi.cache.kinds import KINDS, VIDEO
+from haechi.cache.reader import Cache
+from haechi.cache.shard import Shard
+from haechi.cache.text import bullet_list, visible
+
+NUM_ACTIONS = 5
+MAX_ROWS_SHOWN = 32  # of one stream of one video: as many as the default sampling has
+MAX_IDS_COMPARED = 20_000  # similarity is slow to compute; more ids would take seconds
+
+
+def summarise(cache: Cache) -> dict[str, Any]:
+    """Gather what `haechi inspect --json` prints. Rows that a later shard supersedes count nowhere but in sizes.
+
+    - `path`, `format_version`, `fingerprint`, `settings` (what the fingerprint hashes)
+    - `trained`: whether all backbones are; `untrained`: those that are not, such as `["clip", "slowfast"]`
+    - `videos`: how many; `labels`: how many of each of `harmful`, `safe`, `unlabelled`; `splits`: for each of `train`,
+      `val`, `test`, `none` the same three; `kinds`: how many of each of `video`, `image`
+    - `failed`: how many videos could not be used; `failures`: how many for each reason
+    - `superseded`: rows that a later shard replaces
+    - `streams`: stream -> array -> `shape`, `dtype`
+    - `zero_rows`, `nonfinite_rows`: over all two-dimensional arrays, rows all zero, rows with NaN or infinity
+    - `frames`: of all used files together, as their containers count them
+    - `duration_seconds`: `total`, `min`, `median`, `max` of the used videos; null where there are none
+    - `bytes`; `shards`: for each its `name`, `bytes`, `videos`, `failed`, `created`, `device`, `precision`, `producer`,
+      `versions`, `clip_weights`, `slowfast_weights`
+
+    Raises `CacheError` where a shard is damaged.
+    """
+    media, failures = cache.media, cache.failures
+    streams, bad_rows = _measure_streams(cache)
+    sizes = [schema.USER_BLOCK_BYTES + shard.seal.num_bytes for shard in cache.shards]
+    return {
+        "path": str(cache.path),
+        "format_version": schema.FORMAT_VERSION,
+        "fingerprint": cache.fingerprint,
+        "settings": cache.settings,
+        "trained": not cache.untrained,
+        "untrained": cache.untrained,
+        "videos": len(media["id"]),
+        "labels": _count_labels(media["label"]),
+        "splits": {
+            split or "none": _count_labels(media["label"][media["split"] == split]) for split in (*schema.SPLITS, "")
+        },
+        "kinds": {kind: int((media["kind"] == kind).sum()) for kind in KINDS},
+        "failed": len(failures),
+        "failures": dict(Counter(failure.reason for failure in failures).most_common()),
+        "superseded": sum(shard.num_items + shard.num_failures for shard in cache.shards) - len(cache.places),
+        "streams": streams,
+        **bad_rows,
+        "frames": int(media["num_frames"].sum()),
+        "duration_seconds": _spread(media["duration_seconds"][media["kind"] == VIDEO]),
+        "bytes": sum(sizes),
+        "shards": [
+            {
+                "name": shard.path.name,
+                "bytes": size,
+                "videos": shard.num_items,
+                "failed": shard.num_failures,
+                "created": shard.created,
+                "device": shard.provenance.device,
+                "precision": shard.provenance.precision,
+                "producer": shard.provenance.producer,
+                "versions": shard.provenance.versions,
+                **{f"{stream}_weights": request for stream, request in shard.provenance.weights.items()},
+            }
+            for shard, size in zip(cache.shards, sizes, strict=True)
+        ],
+    }
+
+
+def describe_video(cache: Cache, id: str) -> dict[str, Any]:
+    """Gather what `haechi inspect --video ID --json` prints.
+
+    - `id`, `shard` (file name), `failed`
+    - of a failed video: `stage`, `reason`, `message`, `size_bytes`, `mtime_ns`
+    - of a used one: the other columns of `schema.Media`; `clip`: `time_seconds` and `norm` (Euclidean, of the
+      features), each a list of T; `slowfast`: `start_seconds`, `end_seconds` and `norm`, each a list of S
+    - `slowfast_trained`; `actions`: the strongest Kinetics-400 actions, `name` and `probability` (softmax, mean over
+      the windows), strongest first; empty where there are no windows or the logits are not Kinetics-400's
+
+    Raises `CacheError` for an id that is not in the cache, naming similar ones, and where the shard is damaged.
+    """
+    if id not in cache.places:
+        similar = [known for known in cache.places if id and id in known][:3]
+        similar = similar or difflib.get_close_matches(id, itertools.islice(cache.places, MAX_IDS_COMPARED))
+        hint = f"; did you mean\n{bullet_list([visible(known) for known in similar])}" if similar else ""
+        raise CacheError(f"{cache.path}: no video has the id {visible(id)!r}{hint}")
+    place, table, row = cache.places[id]
+    shard = cache.shards[place]
+    types = schema.MEDIA_TYPES if table == "media" else schema.FAILURE_TYPES
+    values = shard.read(*(f"{table}/{column}" for column in types), rows=slice(row, row + 1))
+    columns = {column: value.tolist()[0] for column, value in zip(types, values, strict=True)}
+    description = {"id": columns.pop("id"), "shard": shard.path.name, "failed": table == "failure", **columns}
+    if table == "failure":
+        return description
+    for stream, arrays in schema.STREAMS.items():
+        rows = _rows_of(shard, stream, row)
+        times = {name: rows[name].tolist() for name, num_axes in arrays.items() if num_axes == 1}
+        norm = np.linalg.norm(rows["features"].astype(np.float32), axis=1)  # (rows,)
+        description[stream] = {**times, "norm": norm.tolist()}
+    description["slowfast_trained"] = "slowfast" not in cache.untrained
+    description["actions"] = _strongest_actions(rows["logits"])
+    return description
+
+
+def kinetics_names() -> list[str]:
+    """The 400 actions of Kinetics-400; class i of pytorchvideo's `kinetics400` weights is the i-th."""
+    return (
+        (importlib.resources.files("haechi.cache") / "kinetics400_labels.txt").read_text(encoding="utf-8").splitlines()
+    )
+
+
+def _count_labels(labels: np.ndarray) -> dict[str, int]:
+    return {name: int((labels == label).sum()) for label, name in schema.LABEL_NAMES.items()}
+
+
+def _spread(seconds: np.ndarray) -> dict[str, float | None]:
+    if not len(seconds):
+        return dict.fromkeys(("total", "min", "median", "max"))
+    found = {"total": seconds.sum(), "min": seconds.min(), "median": np.median(seconds), "max": seconds.max()}
+    return {name: float(value) if np.isfinite(value) else None for name, value in found.items()}
+
+
+def _measure_streams(cache: Cache) -> tuple[dict[str, Any], dict[str, int]]:
+    """Shapes and types of all arrays, and how many rows are all zero or not finite; one shard in memory at a time."""
+    streams: dict[str, Any] = {}
+    zero_rows = nonfinite_rows = 0
+    for stream, arrays in schema.STREAMS.items():
+        streams[stream] = {}
+        for name, num_axes in arrays.items():
+            num_rows = 0
+            for values in cache.parts(stream, name):
+                num_rows += len(values)
+                if num_axes == 2:
+                    nonfinite_rows += int((~np.isfinite(values).all(axis=1)).sum())
+                    zero_rows += int((~values.any(axis=1)).sum())
+            streams[stream][name] = {"shape": [num_rows, *values.shape[1:]], "dtype": values.dtype.name}
+    return streams, {"zero_rows": zero_rows, "nonfinite_rows": nonfinite_rows}
+
+
+def _rows_of(shard: Shard, stream: str, row: int) -> dict[str, np.ndarray]:
+    """One video's rows of every array of a stream."""
+    (offset,) = shard.read(f"{stream}/offset", rows=slice(row, row + 2))
+    start, stop = offset.tolist()
+    if not 0 <= start <= stop <= shard.num_rows[stream]:
+        raise CacheError(f"{shard.path}: /{stream}/offset leaves the stream's rows; see `haechi verify`")
+    names = list(schema.STREAMS[stream])
+    arrays = shard.read(*(f"{stream}/{name}" for name in names), rows=slice(start, stop))
+    return dict(zip(names, arrays, strict=True))
+
+
+def _strongest_actions(logits: np.ndarray) -> list[dict[str, Any]]:
+    """The `NUM_ACTIONS` most probable actions of the windows' logits (S, 400)."""
+    names = kinetics_names()
+    if not len(logits) or logits.shape[1] != len(names) or not np.isfinite(logits).all():
+        return []
+    scores = logits.astype(np.float64)  # (S, 400)
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities = (scores / scores.sum(axis=1, keepdims=True)).mean(axis=0)  # (400,)
+    strongest = np.argsort(-probabilities, kind="stable")[:NUM_ACTIONS]
+    return [{"name": names[i], "probability": float(probabilities[i])} for i in strongest.tolist()]
+
+
+def show_summary(summary: dict[str, Any], console: Console) -> None:
+    """Lay out what `summarise` gathered."""
+    console.print(f"[bold]{_text(summary['path'])}[/]", soft_wrap=True)
+    console.print(_verdict(summary))
+
+    splits = {split: counts for split, counts in summary["splits"].items() if split == "none" or sum(counts.values())}
+    videos = Table("media", box=box.SIMPLE_HEAD, pad_edge=False)
+    for split in splits:
+        videos.add_column("no split" if split == "none" else split, justify="right")
+    videos.add_column("all", justify="right")
+    for label, total in summary["labels"].items():
+        videos.add_row(label, *(str(counts[label]) for counts in splits.values()), str(total))
+    totals = [str(sum(counts.values())) for counts in splits.values()]
+    videos.add_row("all", *totals, str(summary["videos"]), style="bold")
+
+    arrays = Table("dataset", "shape", "type", box=box.SIMPLE_HEAD, pad_edge=False)
+    for stream, found in summary["streams"].items():
+        for name, array in found.items():
+            shape = " x ".join(map(str, array["shape"]))
+            arrays.add_row(f"/{stream}/{name}", shape, _text(array["dtype"]))
+
+    console.print(Columns([videos, arrays], padding=(0, 3)))  # below each other where the terminal is narrow
+
+    facts = _facts_table()
+    if summary["failures"]:
+        reasons = ", ".join(f"{_text(reason)} {count}" for reason, count in summary["failures"].items())
+        facts.add_row("failures", reasons)
+    for stream in schema.STREAMS:
+        weights = _each(summary["shards"], f"{stream}_weights")
+        settings = summary["settings"][stream]
+        state = "[bold red]UNTRAINED[/] " if stream in summary["untrained"] else ""
+        facts.add_row(stream, f"{state}{_text(settings['model'])}, weights {weights}")
+    if sampling := summary["settings"].get("sampling"):
+        facts.add_row("sampling", _sampling(sampling))
+    device, precision = _each(summary["shards"], "device"), _each(summary["shards"], "precision")
+    facts.add_row("computed on", f"{device}, {precision}")
+    facts.add_row("fingerprint", _text(summary["fingerprint"]))
+    producer = _each(summary["shards"], "producer")
+    facts.add_row("format", f"{schema.FORMAT} version {summary['format_version']}, written by {producer}")
+    superseded = f", {summary['superseded']} rows superseded" if summary["superseded"] else ""
+    facts.add_row("on disk", f"{decimal(summary['bytes'])}, {_count(len(summary['shards']), 'shard')}{superseded}")
+    seconds = summary["duration_seconds"]
+    if seconds["total"] is not None:
+        facts.add_row(
+            "media",
+            f"{summary['frames']} frames, {_duration(seconds['total'])}; a video lasts {_duration(seconds['min'])} to "
+            f"{_duration(seconds['max'])}, median {_duration(seconds['median'])}",
+        )
+    bad = f"{summary['zero_rows']} all zero, {summary['nonfinite_rows']} not finite"
+    facts.add_row("bad rows", f"[bold red]{bad}[/]" if summary["zero_rows"] or summary["nonfinite_rows"] else "none")
+    console.print(facts)
+
+
+def show_video(description: dict[str, Any], console: Console) -> None:
+    """Lay out what `describe_video` gathered."""
+    state = "[bold red]failed[/]" if description["failed"] else "used"
+    console.print(f"[bold]{_text(description['id'])}[/]", soft_wrap=True)
+    console.print(f"{state}, in {_text(description['shard'])}\n", soft_wrap=True)
+    facts = _facts_table()
+    for name, value in description.items():
+        if name == "label":
+            facts.add_row(name, schema.LABEL_NAMES.get(value, f"{value}, which is no label"))
+        elif isinstance(value, str | int | float) and name not in ("id", "shard", "failed", "slowfast_trained"):
+            facts.add_row(name, "-" if value == "" else _text(str(value)))
+    console.print(facts)
+    if description["failed"]:
+        return
+
+    clip, slowfast = description["clip"], description["slowfast"]
+    frames = [f"{time:8.2f} s {norm:8.3f}" for time, norm in zip(clip["time_seconds"], clip["norm"], strict=True)]
+    _show_rows(f"/clip/features, {_count(len(frames), 'row')}: time and norm", frames, console)
+    windows = zip(slowfast["start_seconds"], slowfast["end_seconds"], slowfast["norm"], strict=True)
+    lines = [f"{start:8.2f} to {end:8.2f} s {norm:8.3f}" for start, end, norm in windows]
+    _show_rows(f"/slowfast/features, {_count(len(lines), 'row')}: window and norm", lines, console)
+
+    if description["actions"]:
+        meaning = "" if description["slowfast_trained"] else ": [bold red]UNTRAINED weights, the names mean nothing[/]"
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
+        for action in description["actions"]:
+            table.add_row(f"{action['probability']:8.4f}", _text(action["name"]))
+        console.print(f"\nstrongest Kinetics-400 actions{meaning}")
+        console.print(table)
+    else:
+        console.print("\nno actions: there are no windows, or their logits are not those of Kinetics-400")
+
+
+def _show_rows(title: str, cells: list[str], console: Console) -> None:
+    """A stream's rows, in columns read downwards."""
+    console.print(f"\n{title}")
+    shown = cells[:MAX_ROWS_SHOWN]
+    console.print(Columns(shown, padding=(0, 3), equal=True, column_first=True))
+    if len(cells) > len(shown):
+        console.print(f"  … and {len(cells) - len(shown)} more; --json shows all")
+
+
+def _facts_table() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _verdict(summary: dict[str, Any]) -> str:
+    failed = f"[red]{summary['failed']} failed[/]" if summary["failed"] else "0 failed"
+    untrained = "" if summary["trained"] else ", [bold red]UNTRAINED[/]"
+    kinds = ", ".join(f"{count} {kind}s" for kind, count in summary["kinds"].items() if count or kind == VIDEO)
+    return f"{kinds}, {failed}{untrained}"
+
+
+def _each(shards: list[dict[str, Any]], name: str) -> str:
+    """The values that shards have of a field, each once, in order."""
+    return ", ".join(_text(value) for value in dict.fromkeys(shard[name] for shard in shards))
+
+
+def _text(text: str) -> str:
+    """Text of unknown origin, made safe for rich and for the terminal."""
+    return escape(visible(text))
+
+
+def _sampling(held: Any) -> str:
+    """As `uniform, frames 32, short repeat`: its name, then what belongs to it."""
+    if not isinstance(held, dict):
+        return _text(str(held))
+    rest = [f"{name} {value}" for name, value in held.items() if name != "name"]
+    return _text(", ".join([str(held.get("name", "")), *rest]))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _duration(seconds: float | None) -> str:
+    """`2.0 s`, `3:05 min` or `2:10:00 h`."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"

@@ -1,0 +1,1 @@
+"""The frozen networks: their weights, their device, their batches."""

@@ -1,0 +1,103 @@
+"""Which weights a backbone gets: a name its library fetches, a local file, or random ones by seed."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+
+from haechi.cache.errors import HaechiError
+from haechi.extract.decoding.files import sha256_of
+from haechi.extract.settings import SettingsError
+
+if TYPE_CHECKING:
+    import torch  # a run with nothing to do looks at weights without paying for torch
+
+LOCAL_MODEL = "local-dir:"
+QUICKGELU = "-quickgelu"  # open_clip's suffix for the same architecture with OpenAI's activation
+
+RANDOM = re.compile(r"random:(?P<seed>\d{1,9})")
+
+# What torch.load, safetensors and load_state_dict raise for a file that is damaged, unsafe or of another model.
+LOAD_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    EOFError,
+    StopIteration,
+    UnpicklingError,
+    SafetensorError,
+)
+
+
+class WeightsError(HaechiError):
+    """Weights that cannot be fetched, found, read, or that do not fit the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A request for weights, taken apart."""
+
+    request: str
+    seed: int | None
+    """Of `random:SEED`."""
+    file: Path | None
+    """Where the request names a file that is there."""
+    tag: str | None
+    """The library's name of the weights, of `TAG` and `TAG=PATH`: decides activation and preprocessing."""
+
+    @classmethod
+    def parse(cls, request: str, *, flag: str) -> "Weights":
+        """Raises `WeightsError` for a path that leads nowhere and for a malformed `random:SEED`."""
+        if match := RANDOM.fullmatch(request):
+            return cls(request=request, seed=int(match["seed"]), file=None, tag=None)
+        if request.startswith("random"):
+            raise WeightsError(f"{flag} {request}: untrained weights are asked for as random:SEED, such as random:0")
+        if Path(request).is_file():
+            return cls(request=request, seed=None, file=Path(request), tag=None)
+        tag, equals, name = request.partition("=")
+        if equals and Path(name).is_file():
+            return cls(request=request, seed=None, file=Path(name), tag=tag)
+        if cls.names_a_file(request):
+            raise WeightsError(f"{flag} {request}: no such file")
+        return cls(request=request, seed=None, file=None, tag=request)
+
+    @staticmethod
+    def names_a_file(request: str) -> bool:
+        """Whether a request means a file, there or not."""
+        return bool("=" in request or Path(request).suffix or len(Path(request).parts) > 1)
+
+    @property
+    def trained(self) -> bool:
+        return self.seed is None
+
+
+def model_identity(model: str) -> str:
+    """An architecture's name in the cache's settings: of a local folder, the hash of its configuration."""
+    if not model.startswith(LOCAL_MODEL):
+        return model
+    path = Path(model.removeprefix(LOCAL_MODEL), "open_clip_config.json")
+    if not path.is_file():
+        raise SettingsError(f"--clip-model {model}: no file {path}")
+    return f"{LOCAL_MODEL}{sha256_of(path)}"
+
+
+def first_line(error: Exception) -> str:
+    """An error of a library, short enough for a message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def sha256_of_state(model: "torch.nn.Module") -> str:
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers: the identity of random weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""decord: decodes only what lies between a sampled frame and the key frame before it."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import decord
+import numpy as np
+from decord._ffi import base as decord_base
+
+from haechi.extract.decoding import ffmpeg_log
+from haechi.extract.decoding.container import Header
+from haechi.extract.decoding.frame_times import Timeline
+from haechi.extract.decoding.reasons import Reason, UnusableError
+from haechi.extract.sampling import uniform
+
+# decord puts a neighbour in place of a frame that does not decode, and raises only beyond this share of the video.
+FAULT_TOLERANCE = 1e-9
+
+AV_LOG_PRINT_LEVEL = 2  # of FFmpeg's libavutil/log.h
+LOG_LINE = re.compile(r"^\[(?P<source>[^\s@\]]+) @ 0x[0-9a-f]+\] \[(?P<level>\w+)\] (?P<text>.*)$")
+
+# What decord raises; the second derives from Exception alone. RuntimeError: a file that it cannot open.
+ERRORS = (decord.DECORDError, decord_base.DECORDLimitReachedError, RuntimeError, IndexError, StopIteration)
+
+
+def is_exact(header: Header) -> bool:
+    """Whether decord's frames are those that were asked for.
+
+    Known to hold, frame by frame, in MP4 for H.264 and HEVC whose key frames let nothing behind them look back, and
+    for VP9. Everything else is left to PyAV.
+    """
+    return header.has_closed_gops or (header.codec == "vp9" and "mp4" in header.container.split(","))
+
+
+def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.ndarray], None]) -> Timeline:
+    """Show each of the sampled frames, (H, W, 3) uint8 RGB, in order; the times of all frames.
+
+    Raises `UnusableError` where decord fails, where it counts other frames than the container, or where FFmpeg logs
+    damage.
+    """
+    with _captured_log() as log:
+        try:
+            # Several workers keep all cores busy; one decoder thread each wastes least.
+            reader = decord.VideoReader(str(path), num_threads=1, fault_tol=FAULT_TOLERANCE)
+            num_frames = len(reader)
+            if num_frames != header.num_packets:
+                raise UnusableError(Reason.DAMAGED, f"{num_frames} frames to decord, {header.num_packets} packets")
+            indices = uniform(num_frames, num_samples)
+            frame: np.ndarray = np.empty((0, 0, 3), np.uint8)
+            for position, index in enumerate(indices):
+                if position == 0 or index != indices[position - 1]:
+                    frame = reader[index].asnumpy()  # rotation metadata applied
+                show(position, frame)
+            times = np.asarray(reader.get_frame_timestamp(range(num_frames)), np.float64)  # (n, 2) start, end
+        except AssertionError as error:
+            raise UnusableError(Reason.NO_FRAMES, f"its video stream holds no frames (decord: {error})") from error
+        except ERRORS as error:
+            raise UnusableError(Reason.DAMAGED, f"does not decode (decord: {_first_line(error)})") from error
+        lines = _lines(log)
+    if told := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
+        raise UnusableError(Reason.DAMAGED, f"the decoder met damage: {told}")
+    return Timeline(
+        start_seconds=times[:, 0],
+        end_seconds=times[:, 1],
+        fps=float(reader.get_avg_fps()),
+        width=frame.shape[1],
+        height=frame.shape[0],
+    )
+
+
+@contextmanager
+def _captured_log() -> Iterator[int]:
+    """Send this process's standard error, where decord's FFmpeg writes, to memory; its descriptor."""
+    decord.logging.set_level(decord.logging.INFO)
+    decord_base._LIB.av_log_set_flags(AV_LOG_PRINT_LEVEL)  # of the FFmpeg that decord is linked with
+    saved, memory = os.dup(2), os.memfd_create("haechi-decoder-log")
+    os.dup2(memory, 2)
+    try:
+        yield memory
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(memory)
+
+
+def _lines(log: int) -> list[ffmpeg_log.Line]:
+    content = os.pread(log, min(os.fstat(log).st_size, 1 << 20), 0).decode(errors="replace")
+    return [ffmpeg_log.Line(**m.groupdict()) for m in map(LOG_LINE.match, content.splitlines()) if m]
+
+
+def _first_line(error: Exception) -> str:
+    """decord's error without its C++ stack."""
+    return re.sub(r"^(\[\d+:\d+:\d+\] \S+: )+", "", (str(error).splitlines() or [type(error).__name__])[0])

@@ -1,0 +1,48 @@
+"""A file as the file system sees it: whether it can be read, and whether it changed."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from haechi.extract.decoding.reasons import Reason, UnusableError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileState:
+    """What the file system says of a file: tells on a later run whether it changed."""
+
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileState":
+        """The state now; zeros where the file is missing or out of reach."""
+        try:
+            found = path.stat()
+        except OSError:
+            return cls(size_bytes=0, mtime_ns=0)
+        return cls(size_bytes=found.st_size, mtime_ns=found.st_mtime_ns)
+
+
+def check_file(path: Path) -> None:
+    """Raise `UnusableError` unless `path` is a regular file with bytes in it that may be read."""
+    try:
+        state = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnusableError(Reason.MISSING, "no such file") from error
+    except OSError as error:
+        raise UnusableError(Reason.UNREADABLE, f"cannot be reached ({error.strerror})") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise UnusableError(Reason.UNREADABLE, "not a regular file (a folder, pipe or device)")
+    if not os.access(path, os.R_OK):
+        raise UnusableError(Reason.UNREADABLE, "no permission to read it")
+    if state.st_size == 0:
+        raise UnusableError(Reason.EMPTY_FILE, "0 bytes long")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

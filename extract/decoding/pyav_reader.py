@@ -1,0 +1,191 @@
+"""PyAV: decodes every frame from the first on, so that counting cannot go wrong. Slow where few frames are wanted."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import av.logging
+import numpy as np
+
+from haechi.extract.decoding import ffmpeg_log
+from haechi.extract.decoding.container import Header, open_container, video_stream
+from haechi.extract.decoding.frame_times import MAX_SECONDS, Clock, Taken, Timeline
+from haechi.extract.decoding.reasons import Reason, UnusableError
+from haechi.extract.decoding.shared_frames import Sink
+from haechi.extract.decoding.windows import WindowStream, clocked
+from haechi.extract.sampling import Windows, uniform
+from haechi.extract.timing import Stopwatch
+
+LEVELS = {av.logging.PANIC: "panic", av.logging.FATAL: "fatal", av.logging.ERROR: "error"}
+
+JUMPING_CONTAINERS = {"mpegts", "mpeg"}  # they are cut and joined byte by byte, each part with a clock of its own
+
+MAX_STILL_SECONDS = 600.0  # a frame, over the whole video; our choice: a lecture's slides last as long, a trap longer
+
+CHECK_FRAMES = 256  # after so many FFmpeg's log is looked at: a long video that is damaged is not decoded to its end
+
+
+def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.ndarray], None]) -> Timeline:
+    """Show each of the sampled frames, (H, W, 3) uint8 RGB, in order; the times of all frames.
+
+    Raises `UnusableError` where a frame does not decode, is marked corrupt, or FFmpeg logs damage.
+    """
+    num_expected = header.num_packets
+    while True:
+        with _errors_told():
+            timeline = _read_expecting(path, header, num_expected, num_samples, show)
+        if timeline.num_frames == num_expected:
+            return timeline
+        num_expected = timeline.num_frames  # fields or hidden frames: a packet is not always a frame
+
+
+def read_windows(
+    path: Path, header: Header, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int
+) -> Taken:
+    """Hand all windows and CLIP frames of a video to `sink`, holding few at a time whatever its length.
+
+    Raises as `read` does, also after some were handed on; and where more than `max_samples` frames are to be looked at.
+    """
+    windows = WindowStream(sampling, sink, watch, max_samples=max_samples)
+    num_frames, origin, width, height, fps = 0, 0.0, 0, 0, 0.0
+
+    def timed() -> Iterator[tuple[Any, float | None, float]]:
+        nonlocal fps
+        for frame, rate in _decoded(path, header):
+            fps = rate
+            yield frame, _time(frame, header), _duration(frame, rate)
+
+    with _errors_told():
+        for shown in clocked(timed(), _clock(header)):
+            if abs(shown.end_seconds) > MAX_SECONDS:
+                raise UnusableError(Reason.DAMAGED, "its frames have no valid times")
+            frame = shown.frame
+            origin = origin if num_frames else shown.start_seconds
+            _refuse_stills(shown.end_seconds - origin, header)
+            windows.show(functools.partial(_picture, frame), shown.start_seconds, shown.end_seconds)
+            width, height = (frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)
+            num_frames += 1
+    clip_seconds, starts, ends = windows.finish(shown.end_seconds)
+    return Taken(
+        clip_seconds=np.array(clip_seconds),
+        window_start_seconds=np.array(starts),
+        window_end_seconds=np.array(ends),
+        duration_seconds=round(shown.end_seconds - origin, 6),
+        fps=fps,
+        num_frames=num_frames,
+        width=width,
+        height=height,
+    )
+
+
+def _read_expecting(
+    path: Path, header: Header, num_expected: int, num_samples: int, show: Callable[[int, np.ndarray], None]
+) -> Timeline:
+    """Decode all, showing what would be sampled of `num_expected` frames."""
+    wanted: dict[int, list[int]] = {}
+    for position, index in enumerate(uniform(max(num_expected, 1), num_samples)):
+        wanted.setdefault(index, []).append(position)
+    times: list[tuple[float | None, float]] = []
+    size = (0, 0)
+    for index, (frame, fps) in enumerate(_decoded(path, header)):
+        times.append((_time(frame, header), _duration(frame, fps)))
+        if index in wanted:
+            picture = _picture(frame)
+            size = picture.shape[:2]
+            for position in wanted[index]:
+                show(position, picture)
+    return _timeline(times, _clock(header), fps=fps, height=size[0], width=size[1])
+
+
+def _decoded(path: Path, header: Header) -> Iterator[tuple[Any, float]]:
+    """Each frame, at least one, with the average frame rate. Raises `UnusableError` as `read` does."""
+    num_frames = num_corrupt = 0
+    av.logging.set_level(av.logging.INFO)
+    av.logging.set_skip_repeated(False)  # it compares with the last line of any file: the file before would decide
+    try:
+        with av.logging.Capture() as log, contextlib.closing(_frames(path)) as frames:
+            for frame, fps in frames:
+                num_frames += 1
+                num_corrupt += frame.is_corrupt
+                yield frame, fps
+                if num_frames % CHECK_FRAMES == 0:
+                    _refuse_damage(log, header, num_corrupt, num_frames)
+            _refuse_damage(log, header, num_corrupt, num_frames)
+    finally:
+        av.logging.set_level(None)
+    if not num_frames:
+        raise UnusableError(Reason.NO_FRAMES, "its video stream holds no frames")
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    """What FFmpeg raises becomes an `UnusableError`."""
+    try:
+        yield
+    except av.error.MemoryError:
+        raise  # the worker's limit
+    except av.error.FFmpegError as error:
+        raise UnusableError(Reason.DAMAGED, f"does not decode ({error.strerror})") from error
+
+
+def _refuse_damage(log: list[tuple[int, str, str]], header: Header, num_corrupt: int, num_frames: int) -> None:
+    """Raise `UnusableError` where FFmpeg told of damage so far; what it said is forgotten."""
+    lines = [
+        ffmpeg_log.Line(source=name, level=LEVELS.get(level, "info"), text=text.strip()) for level, name, text in log
+    ]
+    log.clear()
+    if told := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
+        raise UnusableError(Reason.DAMAGED, f"the decoder met damage: {told}")
+    if num_corrupt:
+        raise UnusableError(Reason.DAMAGED, f"the decoder marks {num_corrupt} of {num_frames} frames as corrupt")
+
+
+def _frames(path: Path) -> Generator[tuple[Any, float]]:
+    with open_container(path) as container:
+        stream = video_stream(container)
+        stream.codec_context.thread_count = 1  # several workers keep all cores busy; logs stay in this thread
+        if stream.codec_context.name == "vp8":  # with slices alone it sees that a frame's data end too soon
+            stream.codec_context.thread_count, stream.codec_context.thread_type = 2, "SLICE"
+        fps = float(stream.average_rate or stream.guessed_rate or 25)
+        for frame in container.decode(stream):
+            yield frame, fps
+
+
+def _picture(frame: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright."""
+    # rotation is in degrees counter-clockwise, as numpy turns
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+
+
+def _time(frame: Any, header: Header) -> float | None:
+    """When a frame is shown, seconds, as the container says."""
+    seconds: float | None = None if header.container == "avi" else frame.time  # AVI has no times
+    return seconds
+
+
+def _duration(frame: Any, fps: float) -> float:
+    """How long a frame is shown, seconds: as the container says, or by the frame rate."""
+    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / fps
+
+
+def _clock(header: Header) -> Clock:
+    return Clock(may_jump=header.container in JUMPING_CONTAINERS)
+
+
+def _refuse_stills(seconds: float, header: Header) -> None:
+    """Raise `UnusableError` where few frames are to fill a long time: a small file would cost days of windows."""
+    if seconds > header.num_packets * MAX_STILL_SECONDS:
+        told = f"{header.num_packets} frames in {seconds:,.0f} s: more than {MAX_STILL_SECONDS:g} s a frame"
+        raise UnusableError(Reason.TOO_LARGE, told)
+
+
+def _timeline(
+    times: list[tuple[float | None, float]], clock: Clock, *, fps: float, width: int, height: int
+) -> Timeline:
+    starts = np.array([clock.start_of(time, duration) for time, duration in times])
+    ends = np.append(starts[1:], starts[-1] + times[-1][1])
+    return Timeline(start_seconds=starts, end_seconds=ends, fps=fps, width=width, height=height)

@@ -1,0 +1,131 @@
+"""`windows` sampling of a stream of frames: each is looked at once, as it passes, and few are held."""
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from haechi.extract.decoding.frame_times import Clock
+from haechi.extract.decoding.reasons import Reason, UnusableError
+from haechi.extract.decoding.shared_frames import Sink
+from haechi.extract.sampling import Windows, uniform
+from haechi.extract.timing import RESIZE, Stopwatch
+
+WINDOW_FRAMES = 32  # that SlowFast's fast pathway takes of a window
+
+# Containers round times to a millisecond: a sample that is nearer to the end of a frame sees the next one.
+TOLERANCE_SECONDS = 0.002
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocked:
+    """A frame and when it is shown."""
+
+    frame: Any
+    start_seconds: float
+    end_seconds: float
+
+
+def clocked(frames: Iterable[tuple[Any, float | None, float]], clock: Clock) -> Iterator[Clocked]:
+    """Frames (frame, time or None, its own duration), seconds: each lasts until `clock` shows the next."""
+    before: tuple[Any, float, float] | None = None
+    for frame, time, duration in frames:
+        start = clock.start_of(time, duration)
+        if before is not None:
+            yield Clocked(frame=before[0], start_seconds=before[1], end_seconds=start)
+        before = frame, start, duration
+    if before is not None:
+        yield Clocked(frame=before[0], start_seconds=before[1], end_seconds=before[1] + before[2])
+
+
+class WindowStream:
+    """Takes the frames of one video in their order, hands windows and CLIP frames on.
+
+    SlowFast sees the video on a grid of `WINDOW_FRAMES` points a window, on which every window begins; CLIP on one of
+    its own. A point sees the frame that is shown at that moment.
+    """
+
+    def __init__(self, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int) -> None:
+        self._sampling, self._sink, self._watch, self._max_samples = sampling, sink, watch, max_samples
+        self._step_seconds = sampling.window_seconds / WINDOW_FRAMES
+        self._held: deque[np.ndarray] = deque(maxlen=WINDOW_FRAMES)  # what the last points of the grid saw
+        self._num_points = 0
+        self._origin = 0.0
+        self._clip: list[np.ndarray] = []  # not handed on yet
+        self._clip_seconds: list[float] = []
+        self._first_points: list[int] = []  # of the windows
+
+    def show(self, picture: Callable[[], np.ndarray], start_seconds: float, end_seconds: float) -> None:
+        """Take the next frame; `picture` gives it, (H, W, 3) uint8 RGB, if it is wanted.
+
+        Raises `UnusableError` where more is to be looked at than is allowed, before any of this frame's is handed on.
+        """
+        if not self._num_points:
+            self._origin = start_seconds
+        if (end_seconds - self._origin) * (1 / self._step_seconds + self._sampling.clip_fps) > self._max_samples:
+            told = f"asks for more than {self._max_samples} frames to be looked at, the limit (--max-frames)"
+            raise UnusableError(Reason.TOO_LARGE, told)
+        until = end_seconds - TOLERANCE_SECONDS
+        pixels = functools.cache(picture)
+
+        @functools.cache
+        def transformed(output: int) -> np.ndarray:
+            if not self._sink.outputs:  # nobody looks
+                return np.empty(0)
+            frame = pixels()
+            with self._watch.time(RESIZE):
+                return self._sink.outputs[output].transform(frame)
+
+        while True:
+            point = self._origin + self._num_points * self._step_seconds
+            clip = self._origin + len(self._clip_seconds) / self._sampling.clip_fps
+            if min(point, clip) >= until and self._num_points and self._clip_seconds:
+                return
+            if clip <= point:
+                self._take_clip(transformed, clip)
+            else:
+                self._take_point(transformed)
+
+    def _take_clip(self, transformed: Callable[[int], np.ndarray], seconds: float) -> None:
+        if len(self._clip) == self._sampling.max_clip_frames:
+            self._publish([])
+        self._clip.append(transformed(0))
+        self._clip_seconds.append(seconds)
+
+    def _take_point(self, transformed: Callable[[int], np.ndarray]) -> None:
+        self._held.append(transformed(1))
+        self._num_points += 1
+        following = round(len(self._first_points) * self._sampling.stride_seconds / self._step_seconds)
+        if self._num_points == following + WINDOW_FRAMES:
+            self._publish_window()
+
+    def finish(self, end_seconds: float) -> tuple[list[float], list[float], list[float]]:
+        """After the last frame, which was shown until `end_seconds`: hand on what is left.
+
+        The times of CLIP's frames (T,), and the starts and ends of the windows (S,), seconds.
+        """
+        last = self._first_points[-1] + WINDOW_FRAMES if self._first_points else 0
+        if last < self._num_points:
+            self._publish_window()
+        elif self._clip:
+            self._publish([])
+        starts = [self._origin + first * self._step_seconds for first in self._first_points]
+        ends = [min(start + self._sampling.window_seconds, end_seconds) for start in starts]
+        return self._clip_seconds, starts, ends
+
+    def _publish_window(self) -> None:
+        self._first_points.append(self._num_points - len(self._held))
+        self._publish([self._held[i] for i in uniform(len(self._held), WINDOW_FRAMES)])
+
+    def _publish(self, window: list[np.ndarray]) -> None:
+        """Hand on the CLIP frames that wait, and a window or none."""
+        if self._sink.outputs:
+            pieces = [self._clip, window]
+            for array, frames in zip(self._sink.room(), pieces, strict=True):
+                for row, frame in zip(array, frames, strict=False):
+                    row[:] = frame
+            self._sink.publish([len(frames) for frames in pieces])
+        self._clip = []

@@ -1,0 +1,133 @@
+"""Finished rows to shards, written beside the work that makes them."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from haechi.cache.errors import HaechiError
+from haechi.cache.reader import Cache
+from haechi.cache.schema import Failure, Item, Provenance
+from haechi.cache.writer import shard_path, write_shard
+from haechi.extract.manifest import Entry
+from haechi.extract.settings import ExtractSettings
+from haechi.extract.timing import WRITE, Stopwatch
+
+
+class WriteError(HaechiError):
+    """A disk that is full, failing, gone or not ours."""
+
+
+class Shards:
+    """Collects finished rows; writes a shard when enough are in, or when they have waited long. A context manager.
+
+    Rows come in the manifest's order. Only what an unfinished row keeps waiting for longer than `shard_minutes`
+    overtakes it. One shard is written at a time, in a thread.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        first_number: int,
+        num_rows: int,
+        settings: ExtractSettings,
+        provenance: Provenance,
+        on_video: Callable[[Entry, str | None], None],
+    ) -> None:
+        self._out, self._provenance, self._on_video = out, provenance, on_video
+        self._number, self._num_rows = first_number, num_rows
+        self._shard_size, self._shard_seconds = settings.shard_size, settings.shard_minutes * 60
+        self._ahead: dict[int, Item | Failure] = {}  # finished before an earlier one
+        self._next = 0  # the first row that is not finished
+        self._overtook: set[int] = set()  # rows after it that are in shards already
+        self._ready: list[Item | Failure] = []
+        self._written_seconds = time.monotonic()
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._watch = Stopwatch()
+        self.num_written = 0
+        """Rows of this run that are in the cache."""
+
+    def __enter__(self) -> "Shards":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of writing."""
+        return {WRITE: self._watch.seconds[WRITE]}
+
+    def add(self, index: int, entry: Entry, row: Item | Failure) -> None:
+        """Take a finished row. Raises `WriteError` where an earlier shard could not be written."""
+        self._ahead[index] = row
+        self._on_video(entry, row.reason if isinstance(row, Failure) else None)
+        while self._next in self._ahead or self._next in self._overtook:
+            if self._next in self._ahead:
+                self._ready.append(self._ahead.pop(self._next))
+            self._overtook.discard(self._next)
+            self._next += 1
+        while len(self._ready) >= self._shard_size or (self._ready and self._next == self._num_rows):
+            self._write()
+        self.write_if_due()
+
+    def write_if_due(self) -> None:
+        """Write what has waited for `shard_minutes`. Raises as `add` does."""
+        if time.monotonic() - self._written_seconds > self._shard_seconds:
+            self._write_all()
+
+    def finish(self) -> None:
+        """Write all that is finished; return when it is on disk.
+
+        Raises `WriteError` where a shard could not be written; no later one is.
+        """
+        self._write_all()
+        self._wait()
+
+    def _write_all(self) -> None:
+        self._ready += [self._ahead[index] for index in sorted(self._ahead)]
+        self._overtook |= self._ahead.keys()
+        self._ahead.clear()
+        while self._ready:
+            self._write()
+
+    def _write(self) -> None:
+        self._wait()
+        rows, self._ready = self._ready[: self._shard_size], self._ready[self._shard_size :]
+        path = shard_path(self._out, self._number)
+        self._number += 1
+        self._written_seconds = time.monotonic()
+        self._writing = self._thread.submit(self._write_now, path, rows)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _write_now(self, path: Path, rows: list[Item | Failure]) -> None:
+        with self._watch.time(WRITE):
+            items = [row for row in rows if isinstance(row, Item)]
+            failures = [row for row in rows if isinstance(row, Failure)]
+            try:
+                write_shard(path, items, failures, self._provenance)
+            except OSError as error:
+                raise WriteError(
+                    f"{path}: cannot be written ({error.strerror or error}); {self.num_written} of {self._num_rows} "
+                    "rows of this run are safe in the cache; run the same command again once that is mended"
+                ) from error
+        self.num_written += len(rows)
+
+
+def next_number(cache: Cache | None) -> int:
+    """The number of the shard that comes after all that `cache` holds. Raises `HaechiError` where no name does."""
+    if cache is None:
+        return 0
+    last = cache.shards[-1].path
+    number = last.stem.removeprefix("shard-")
+    following = int(number) + 1 if number.isdecimal() else 0
+    if not shard_path(cache.path, following).name > last.name:
+        raise HaechiError(f"{last}: no name of the form shard-00000.h5 comes after it; extract into a new folder")
+    return following

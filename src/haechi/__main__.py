@@ -1,0 +1,6 @@
+"""`python -m haechi`, the same as the command `haechi`."""
+
+from haechi.cli import main
+
+if __name__ == "__main__":
+    main()

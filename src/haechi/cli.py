@@ -1,0 +1,87 @@
+"""The command line's front door: loads a stage's command only when it is called."""
+
+import importlib
+import os
+import shlex
+from typing import Any
+
+import click
+
+from haechi import __version__
+from haechi.cache.errors import HaechiError
+from haechi.cache.text import visible
+
+# Command -> the module that holds it (under the command's own name) and its line in `haechi --help`.
+COMMANDS = {
+    "extract": ("haechi.extract.cli", "Stage 1: videos to a feature cache."),
+    "validate": ("haechi.extract.cli", "Check every video of a dataset; write the result as CSV."),
+    "inspect": ("haechi.cache.cli", "Show on one screen what the cache in the folder CACHE holds."),
+    "verify": ("haechi.cache.cli", "Check every byte of the cache in the folder CACHE."),
+    "train": ("haechi.train.cli", "Stage 2: a feature cache to a trained head, its threshold and a page of figures."),
+    "predict": ("haechi.predict.cli", "Judge MEDIA with the head of RUN, a folder that `haechi train` left."),
+    "export": ("haechi.predict.cli", "Write the head of RUN as ONNX, its threshold in the metadata."),
+    "compare": ("haechi.train.cli", "Show runs side by side, and whether they differ by more than chance."),
+}
+
+# What a command calls of a room that its own may not know: no command of the command line.
+PARTS = {"search": "haechi.extract.search.cli"}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, and whose users never see a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module_name, _ = COMMANDS[cmd_name]
+        elif cmd_name in PARTS and ctx.command is not self:
+            module_name = PARTS[cmd_name]
+        else:
+            return None
+        command = getattr(importlib.import_module(module_name), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The root context's `obj` is the command as it was called, for what records how it was made."""
+        return super().make_context(info_name, args, parent, obj=shlex.join(["haechi", *args]), **extra)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except HaechiError as error:
+            raise click.ClickException("\n".join(map(visible, str(error).split("\n")))) from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "haechi":
+                raise
+            raise click.ClickException(
+                f"the package {error.name!r} is not installed; stage 1 needs `pip install 'haechi[extract]'`, "
+                "stage 2 `pip install 'haechi[train]'`, export `pip install 'haechi[export]'`"
+            ) from error
+        except OSError as error:
+            if error.errno is None:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{os.strerror(error.errno)}") from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__)
+def main() -> None:
+    """Turn folders of videos into a harmful-content classifier that can be believed.
+
+    Two stages: `haechi extract DATA --out CACHE` once a dataset, then `haechi train CACHE --out RUN` in seconds, as
+    often as needed.
+    """
+
+
+if __name__ == "__main__":
+    main()

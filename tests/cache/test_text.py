@@ -1,0 +1,13 @@
+import pytest
+
+from haechi.cache.text import harmless
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1.mp4", "@x", "\t=1", "\r=1", "\n=1"])
+def test_what_a_spreadsheet_would_run_is_text(text: str) -> None:
+    assert harmless(text) == "'" + text
+
+
+@pytest.mark.parametrize("text", ["", "a=1", "폭력/-1.mp4", "'=1", " =1", "0.5"])
+def test_all_else_stays(text: str) -> None:
+    assert harmless(text) == text

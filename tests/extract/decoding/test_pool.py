@@ -1,0 +1,209 @@
+"""Worker processes that die or hang: the run goes on, no neighbour is lost or blamed."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from haechi.extract.decoding import pool
+from haechi.extract.decoding.decode import Sampled
+from haechi.extract.decoding.limits import Limits
+from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
+from haechi.extract.decoding.reasons import Reason
+from haechi.extract.decoding.shared_frames import Output
+from haechi.extract.decoding.transforms import FrameTransform
+from haechi.extract.sampling import Uniform
+from haechi.extract.settings import ExtractSettings
+from tests.extract import poison
+
+OUTPUT = Output(transform=FrameTransform(size=32, interpolation="bilinear"), num_frames=4)
+
+
+def start_pool(*, num_workers: int = 2, **changes: float) -> DecodePool:
+    limits = Limits.of(ExtractSettings(**{"timeout_seconds": 60, **changes}))  # type: ignore[arg-type]
+    return DecodePool(num_workers=num_workers, sampling=Uniform(frames=4), limits=limits)
+
+
+def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
+    names = ["sound.mp4", "empty.mp4", "portrait.mp4", "damaged.mp4", "sound.mp4", "mpeg4.avi"] * 2
+    frames: dict[int, np.ndarray] = {}
+    reasons: dict[int, Reason] = {}
+    used: set[int] = set()
+    with start_pool() as decoders:
+        for index, result in decoders.run([videos / name for name in names], [OUTPUT]):
+            assert index not in used | reasons.keys()
+            if isinstance(result, Piece):
+                frames[index] = result.frames[0].copy()
+            elif isinstance(result, Rejected):
+                reasons[index] = result.reason
+            else:
+                used.add(index)
+    assert set(frames) == used == {0, 2, 4, 5, 6, 8, 10, 11}
+    assert reasons == {1: "empty_file", 3: "damaged", 7: "empty_file", 9: "damaged"}
+    assert (frames[0] == frames[4]).all()
+    assert (frames[0] == frames[6]).all()
+    assert (frames[0] != frames[2]).any()
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_sample_into_slot", poison.sample_into_slot)
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_whatever_a_decoder_does_is_a_row(videos: Path, tmp_path: Path) -> None:
+    names = ["sound.mp4", "abort.mp4", "sound.mp4", "hang.mp4", "segfault.mp4", "sound.mp4", "bloat.mp4", "sound.mp4"]
+    names += ["stop.mp4", "killed.mp4", "sound.mp4", "sound.mp4"]
+    paths = [(videos if name == "sound.mp4" else tmp_path) / name for name in names]
+    with start_pool(timeout_seconds=8, worker_memory_gb=1) as decoders:
+        results = dict(decoders.run(paths, [OUTPUT]))
+    assert sorted(results) == list(range(len(names)))
+    rejected = {names[i]: r for i, r in results.items() if isinstance(r, Rejected)}
+    told = {name: (r.reason.value, r.message) for name, r in rejected.items()}
+    assert told == {
+        "abort.mp4": ("crashed", "the decoder died of it (SIGABRT)"),
+        "hang.mp4": ("timeout", "not decoded within 8 s, and as much for each minute of it (--timeout)"),
+        "segfault.mp4": ("crashed", "the decoder died of it (SIGSEGV)"),
+        "bloat.mp4": ("out_of_memory", "needs more than the 1 GB that a decoder may have (--worker-memory-gb)"),
+        "stop.mp4": ("timeout", "not decoded within 8 s, and as much for each minute of it (--timeout)"),
+        "killed.mp4": ("crashed", "the decoder died of it (SIGKILL)"),
+    }
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_a_video_whose_worker_is_ended_from_outside_gets_another(videos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "terminated_once.mp4"
+    shutil.copy(videos / "sound.mp4", path)
+    with start_pool(num_workers=1) as decoders:
+        (_, piece), (_, result) = decoders.run([path], [OUTPUT])
+    assert isinstance(piece, Piece)
+    assert isinstance(result, Sampled)
+    assert path.with_suffix(".tried").exists()
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_when_asked_to_stop_it_begins_nothing_and_waits_a_little(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "GRACE_SECONDS", 2)
+    paths = [videos / "sound.mp4", tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 30
+    seen: list[int] = []
+    idle: list[float] = []
+    with start_pool() as decoders:
+        stopping, on_idle = lambda: len(seen) >= 4, lambda: idle.append(time.monotonic())
+        for index, result in decoders.run(paths, [OUTPUT], stopping=stopping, on_idle=on_idle):
+            assert not isinstance(result, Rejected)
+            if isinstance(result, Sampled):
+                seen.append(index)
+    assert 4 <= len(seen) <= 4 + 5
+    assert 1 not in seen
+    assert len(idle) > 2
+
+
+def test_a_worker_never_writes_into_a_file_of_the_run(videos: Path, tmp_path: Path) -> None:
+    """Where a run is left, its slots' descriptors go to what is opened next, such as a shard."""
+    with start_pool() as decoders:
+        results = decoders.run([videos / "sound.mp4"] * 12, [OUTPUT])
+        next(results)
+        results.close()
+        files = [(tmp_path / str(i)).open("w+b") for i in range(20)]
+        for file in files:
+            file.truncate(1 << 20)
+        time.sleep(2)
+        for file in files:
+            assert os.fstat(file.fileno()).st_blocks == 0  # none was ever written to
+            file.close()
+
+
+def test_a_stopped_pool_ends_even_where_nothing_waited_any_more(videos: Path) -> None:
+    """All videos are with the pool when the stop comes, and those that no worker has begun are taken back from it."""
+    seen: list[int] = []
+    with start_pool(num_workers=1) as decoders:
+        for index, result in decoders.run([videos / "sound.mp4"] * 3, [OUTPUT], stopping=lambda: bool(seen)):
+            if isinstance(result, Sampled):
+                seen.append(index)
+        assert 1 <= len(seen) <= 2
+        assert not decoders._pool.active
+
+
+def test_decoding_processes_die_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """Even if it has no time to tell them: nothing decodes on for nobody."""
+    program = f"""
+from pathlib import Path
+from haechi.extract.decoding import pool
+from haechi.extract.decoding.decode import Sampled
+from tests.extract import poison
+from tests.extract.decoding import test_pool
+if __name__ == "__main__":
+    pool._sample_into_slot = poison.sample_into_slot
+    with test_pool.start_pool() as decoders:
+        list(decoders.run([Path({str(tmp_path / "hang-1.mp4")!r}), Path({str(tmp_path / "hang-2.mp4")!r})], []))
+"""
+    (tmp_path / "main.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'src'}"}
+    with subprocess.Popen([sys.executable, tmp_path / "main.py"], env=environment) as process:
+        parent = psutil.Process(process.pid)
+        wait_until(lambda: sum("spawn_main" in " ".join(c.cmdline()) for c in parent.children()) >= 2)
+        children = parent.children(recursive=True)
+        process.kill()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+
+
+def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
+    """As an out-of-memory killer does, between two videos."""
+    results: dict[int, Sampled | Rejected] = {}
+    with start_pool(num_workers=2) as decoders:
+        for index, result in decoders.run([videos / "sound.mp4"] * 12, [OUTPUT]):
+            assert index not in results
+            if isinstance(result, Piece):
+                continue
+            results[index] = result
+            if index in (2, 7):
+                time.sleep(1)  # the workers finish what they have and wait
+                for child in multiprocessing.active_children():
+                    os.kill(child.pid or 0, signal.SIGKILL)
+                time.sleep(0.5)
+    assert sorted(results) == list(range(12))
+    assert all(isinstance(result, Sampled) or result.reason == Reason.CRASHED for result in results.values())
+    assert sum(isinstance(result, Sampled) for result in results.values()) >= 8
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_a_defect_of_ours_is_raised_not_recorded(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), start_pool(num_workers=1) as decoders:
+        list(decoders.run([tmp_path / "bug.mp4"], [OUTPUT]))
+
+
+def test_nothing_to_do() -> None:
+    with start_pool(num_workers=1) as decoders:
+        assert list(decoders.run([], [OUTPUT])) == []
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_only_so_many_videos_are_finished_ahead_of_one_that_hangs(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their features wait in memory for it."""
+    monkeypatch.setattr(pool, "MAX_AHEAD", 5)
+    paths = [videos / "sound.mp4"] * 2 + [tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 12
+    with start_pool(timeout_seconds=6) as decoders:
+        order = [index for index, result in decoders.run(paths, [OUTPUT]) if not isinstance(result, Piece)]
+    assert sorted(order) == list(range(15))
+    assert sorted(order[: order.index(2)]) == [0, 1, 3, 4, 5, 6]

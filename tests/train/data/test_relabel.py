@@ -1,0 +1,219 @@
+"""`haechi train --labels`: another file's labels for one run, the cache as it was."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import haechi.cli
+from haechi.cache.manifest_file import ManifestError
+from haechi.cache.reader import Cache
+from haechi.cache.writer import shard_path, write_shard
+from haechi.train.data.dataset import load_dataset
+from haechi.train.data.relabel import NewLabels
+from haechi.train.errors import TrainError
+from haechi.train.settings import TrainSettings
+from tests import synthetic
+
+QUICK = ["--preset", "model4", "--epochs", "2", "--feedforward", "32", "--device", "cpu"]
+IDS = [f"video-{i:04d}.mp4" for i in range(40)]
+SPLITS = {id: ("train", "train", "val", "test")[i % 4] for i, id in enumerate(IDS)}
+GROUPS = {id: f"camera {i // 2}" for i, id in enumerate(IDS)}
+COUNTS = {"num_harmful": 20, "num_safe": 20, "splits": SPLITS, "groups": GROUPS}
+
+
+def run(*args: object) -> Result:
+    result = CliRunner().invoke(haechi.cli.main, ["train", *map(str, args)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def write(path: Path, rows: list[tuple[object, ...]], columns: str = "id,label") -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns.split(","), *rows])
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """20 harmful and 20 safe videos in 5 shards, 2 unlabelled and 3 failures."""
+    return synthetic.write_cache(tmp_path / "cache", **COUNTS, num_unlabelled=2, num_failures=3)  # type: ignore[arg-type]
+
+
+def labels_of(dataset) -> dict[str, int]:  # type: ignore[no-untyped-def]
+    return dict(zip(dataset.ids.tolist(), dataset.labels.tolist(), strict=True))
+
+
+def test_labels_are_the_files_and_features_the_caches(cache: Path, tmp_path: Path) -> None:
+    opened = Cache.open(cache)
+    wanted = {id: i % 3 % 2 for i, id in enumerate(IDS) if i % 5}
+    file = write(tmp_path / "new.csv", [*wanted.items(), (IDS[0], ""), ("video-0040.mp4", "harmful")])
+    dataset = load_dataset(opened, TrainSettings(), new_labels=NewLabels.of(opened, file))
+    assert labels_of(dataset) == {**wanted, "video-0040.mp4": 1}
+    assert dataset.num_unlabelled == 1  # video-0000; video-0041 is not named
+    before = load_dataset(opened, TrainSettings())
+    place = {id: i for i, id in enumerate(before.ids.tolist())}
+    rows = [i for i, id in enumerate(dataset.ids.tolist()) if id in place]
+    theirs = [place[dataset.ids[i]] for i in rows]
+    assert len(rows) == len(wanted)
+    ours, _, _ = dataset.features.batch(torch.tensor(rows))
+    assert torch.equal(ours, before.features.batch(torch.tensor(theirs))[0])
+    for column in ("splits", "groups", "sha256"):  # the file says nothing of split and group
+        np.testing.assert_array_equal(getattr(dataset, column)[rows], getattr(before, column)[theirs])
+
+
+def test_columns_of_the_file_replace_those_of_the_cache(cache: Path, tmp_path: Path) -> None:
+    opened = Cache.open(cache)
+    lines = [{"path": f"./x/../{IDS[0]}", "split": "val"}, {"path": IDS[1], "split": None}, {"id": IDS[2]}]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    new = NewLabels.of(opened, tmp_path / "new.jsonl")
+    assert new.replaced == ["split"]
+    dataset = load_dataset(opened, TrainSettings(), new_labels=new)
+    found = {id: (split, group) for id, split, group in zip(dataset.ids, dataset.splits, dataset.groups, strict=True)}
+    assert found == {IDS[0]: ("val", "camera 0"), IDS[1]: ("", "camera 0"), IDS[2]: ("", "camera 1")}
+    assert labels_of(dataset).items() <= labels_of(load_dataset(opened, TrainSettings())).items()
+    assert new.notices[0] == "split from 'new.jsonl'; label, group from the cache"
+
+
+def test_what_stands_on_one_side_only_is_told(cache: Path, tmp_path: Path) -> None:
+    rows = [(id, i % 2) for i, id in enumerate(IDS[:10])]
+    rows += [("broken-0000.mp4", 1), ("broken-0002.mp4", 0), ("never seen\u202e.mp4", 1)]
+    new = NewLabels.of(Cache.open(cache), write(tmp_path / "new.csv", rows))
+    record = new.record()
+    left_out = {*IDS[10:], "video-0040.mp4", "video-0041.mp4"}
+    assert record["file"] == "new.csv"
+    assert record["sha256"] == hashlib.sha256((tmp_path / "new.csv").read_bytes()).hexdigest()
+    assert (record["replaced"], record["named"], record["removed"]["count"]) == (["label"], 10, len(left_out))
+    assert len(record["removed"]["ids"]) == 20
+    assert set(record["removed"]["ids"]) < left_out
+    assert record["unused"]["count"] == 3
+    assert record["unused"]["failures"] == {"damaged": 2}
+    removed, unused = new.notices[1:]
+    assert removed.startswith("removed: 32 videos of the cache that 'new.csv' does not name are left out\n")
+    assert removed.endswith("… and 12 more")
+    assert unused.splitlines() == [
+        "3 videos that 'new.csv' names are no used videos of the cache, of which 2 failed in extraction (2 damaged)",
+        "  - line 12: 'broken-0000.mp4': damaged",
+        "  - line 13: 'broken-0002.mp4': damaged",
+        r"  - line 14: 'never seen\u202e.mp4': not in it",
+    ]
+
+
+def test_a_run_records_its_labels_and_leaves_the_cache_alone(cache: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in cache.iterdir()}
+    (tmp_path / "media").mkdir()
+    file = write(tmp_path / "[new].csv", [(id, (i // 4) % 2) for i, id in enumerate(IDS) if i not in (1, 5)])
+    done = run(cache, "--out", tmp_path / "run", *QUICK, "--labels", file, "--media-root", tmp_path / "media")
+    assert done.exit_code == 0, done.output
+    assert "note: label from '[new].csv'; split, group from the cache" in done.stderr
+    assert "removed: 4 videos" in done.stderr
+    assert "removed" not in done.stdout
+    assert {path: path.read_bytes() for path in cache.iterdir()} == before
+    data = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert data["new_labels"] == NewLabels.of(Cache.open(cache), file).record()
+    assert data["num_unlabelled"] == 0
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as text:
+        found = {row["id"]: (row["label"], row["split"]) for row in csv.DictReader(text)}
+    assert found == {id: (str((i // 4) % 2), SPLITS[id]) for i, id in enumerate(IDS) if i not in (1, 5)}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert data["new_labels"]["sha256"] in page
+    assert "label as [new].csv says" in page
+
+
+def test_a_file_of_the_caches_own_labels_changes_nothing(cache: Path, tmp_path: Path) -> None:
+    opened = Cache.open(cache)
+    rows = [tuple(opened.media[name][i] for name in ("id", "label", "split", "group")) for i in range(42)]
+    rows = [(id, {-1: ""}.get(label, label), *rest) for id, label, *rest in rows]
+    file = write(tmp_path / "same.csv", rows[::-1], "id,label,split,group")
+    for name, args in (("plain", []), ("same", ["--labels", file]), ("streamed", ["--labels", file, "--memory-gb", 0])):
+        assert run(cache, "--out", tmp_path / name, *QUICK, *args).exit_code == 0
+    plain, same, streamed = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("plain", "same", "streamed")
+    )
+    assert plain.pop("new_labels") is None
+    assert same.pop("new_labels")["named"] == 42
+    assert streamed.pop("new_labels")["removed"]["count"] == 0
+    assert plain == same == streamed
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_it_is_as_if_the_cache_had_these_labels(cache: Path, tmp_path: Path, folds: int) -> None:
+    """Held against a cache of the same features, in which videos that are not named are unlabelled."""
+    rows = {id: (i // 3 % 2, ("train", "val", "test")[i % 3], f"room {i // 4}") for i, id in enumerate(IDS) if i % 7}
+    file = write(tmp_path / "new.csv", [(id, *row) for id, row in rows.items()], "id,label,split,group")
+    order = Cache.open(cache).media["id"].tolist()
+    for number, start in enumerate(range(0, len(order), 8)):
+        items = [
+            synthetic.item(
+                synthetic.media(id, **dict(zip(("label", "split", "group"), rows.get(id, (-1, "", "")), strict=True))),
+                seed=i,
+                shift=1.0 if i < 20 else -1.0 if i < 40 else 0.0,
+            )
+            for id in order[start : start + 8]
+            for i in [int(id[6:10])]
+        ]
+        failures = [synthetic.failure(f"broken-{i:04d}.mp4") for i in range(3)] if number == 0 else []
+        (tmp_path / "relabelled").mkdir(exist_ok=True)
+        write_shard(shard_path(tmp_path / "relabelled", number), items, failures, synthetic.provenance())
+    assert run(cache, "--out", tmp_path / "a", *QUICK, "--folds", folds, "--labels", file).exit_code == 0
+    assert run(tmp_path / "relabelled", "--out", tmp_path / "b", *QUICK, "--folds", folds).exit_code == 0
+    a, b = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
+    assert (a.pop("num_unlabelled"), b.pop("num_unlabelled")) == (0, 8)
+    assert a.pop("new_labels")["removed"]["count"] == 8
+    assert b.pop("new_labels") is None
+    assert a == b
+    assert (tmp_path / "a" / "predictions.csv").read_bytes() == (tmp_path / "b" / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize("memory", [[], ["--memory-gb", 0]], ids=["memory", "streamed"])
+def test_folds_seeds_grid_and_compare(cache: Path, tmp_path: Path, memory: list[object]) -> None:
+    file = write(tmp_path / "new.csv", [(id, i % 2, "") for i, id in enumerate(IDS) if i % 7], "id,label,split")
+    args = [*QUICK, *memory, "--labels", file, "--folds", 2]
+    done = run(cache, "--out", tmp_path / "many", *args, "--seeds", 2, "--grid", "slowfast=pooled,none")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("removed: 8 videos") == 1
+    record = json.loads((tmp_path / "many" / "experiments.json").read_text())["new_labels"]
+    runs = sorted(path.parent for path in (tmp_path / "many").glob("*/*/metrics.json"))
+    assert len(runs) == 4
+    for folder in runs:
+        assert json.loads((folder / "metrics.json").read_text())["new_labels"] == record
+    done = CliRunner().invoke(haechi.cli.main, ["compare", *map(str, runs)])
+    assert done.exit_code == 0, done.output
+    assert "34 videos" in " ".join(done.output.split())
+    assert run(cache, "--out", tmp_path / "old", *QUICK, "--folds", 2).exit_code == 0
+    done = CliRunner().invoke(haechi.cli.main, ["compare", str(runs[0]), str(tmp_path / "old")])
+    assert done.exit_code == 1
+    assert "videos have another label" in done.output
+
+
+def test_everything_wrong_in_the_file_is_told_at_once(cache: Path, tmp_path: Path) -> None:
+    rows = [(IDS[0], 3, ""), (IDS[1], 1, "dev"), (IDS[1], 1, ""), ("", 1, "")]
+    done = run(cache, "--out", tmp_path / "run", "--labels", write(tmp_path / "n.csv", rows, "id,label,split"))
+    assert done.exit_code == 1
+    for text in ("wrong in 4 places", "line 2: label is '3'", "line 3: split", "line 4: id 'video-0001.mp4' stands"):
+        assert text in done.output
+    assert "line 5: id and path are empty" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("write_file", "error", "expected"),
+    [
+        (lambda path: path / "gone.csv", ManifestError, "cannot be read"),
+        (lambda path: write(path / "n.csv", []), ManifestError, "holds no rows"),
+        (lambda path: write(path / "n.csv", [("x.mp4", 1)]), TrainError, "such as 'video-0"),
+        (lambda path: write(path / "n.csv", [(IDS[0], "")]), TrainError, "labels none of the 1 videos of"),
+        (lambda path: write(path / "n.csv", [("video-0040.mp4", "val")], "id,split"), TrainError, "labels none of"),
+    ],
+)
+def test_no_labelled_video_left(
+    cache: Path, tmp_path: Path, write_file: Callable[[Path], Path], error: type[Exception], expected: str
+) -> None:
+    with pytest.raises(error, match=expected):
+        NewLabels.of(Cache.open(cache), write_file(tmp_path))

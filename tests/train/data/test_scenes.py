@@ -1,0 +1,248 @@
+"""Scenes are found in numbers whose scenes are known, with weights as random as trained ones."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import adjusted_rand_score
+
+from haechi.cache.reader import Cache
+from haechi.cache.writer import shard_path, write_shard
+from haechi.train.data import scenes
+from haechi.train.data.scenes import Scenes, find_scenes, group_of, threshold_of
+from haechi.train.errors import TrainError
+from tests import synthetic
+
+WIDTH = 64
+# Some directions vary more than others, as in any network's features.
+SPECTRUM = 1 / np.sqrt(1 + np.arange(WIDTH))
+
+
+def write(path: Path, videos: Sequence[np.ndarray], *, sha256: Sequence[str] = (), shard_size: int = 1000) -> Cache:
+    """A cache with these frames (T, D) as CLIP features."""
+    path.mkdir()
+    source = synthetic.provenance(clip_width=videos[0].shape[1], store="float32")
+    items = []
+    for i, frames in enumerate(videos):
+        item = synthetic.item(synthetic.media(f"{i}.mp4"), seed=i, source=source)
+        media = replace(item.media, sha256=sha256[i]) if sha256 else item.media
+        times = np.arange(len(frames), dtype=np.float32)
+        items.append(
+            synthetic.with_arrays(
+                replace(item, media=media), {"clip/features": frames.astype(np.float32), "clip/time_seconds": times}
+            )
+        )
+    for number, start in enumerate(range(0, len(items), shard_size)):
+        write_shard(shard_path(path, number), items[start : start + shard_size], [], source)
+    return Cache.open(path)
+
+
+def find(path: Path, videos: Sequence[np.ndarray], **options: object) -> Scenes:
+    return find_scenes(write(path, videos, **options), np.arange(len(videos)))  # type: ignore[arg-type]
+
+
+def film(place: np.ndarray, rng: np.random.Generator, *, num_frames: int = 8) -> np.ndarray:
+    """(T, D) frames of a place (D,): a moment of it, with people who move."""
+    moment = place + 0.2 * SPECTRUM * rng.normal(size=WIDTH)
+    return moment + 0.1 * SPECTRUM * rng.normal(size=(num_frames, WIDTH)).cumsum(axis=0)
+
+
+def places(count: int, rng: np.random.Generator) -> np.ndarray:
+    return SPECTRUM * rng.normal(size=(count, WIDTH))
+
+
+def degraded(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same frames, encoded again at lower quality: all moved one way, each a little of its own."""
+    return frames + 0.05 * SPECTRUM * rng.normal(size=WIDTH) + 0.02 * SPECTRUM * rng.normal(size=frames.shape)
+
+
+@pytest.mark.parametrize("offset", [0.0, 20.0], ids=["spread out", "all alike"])
+def test_scenes_are_found(tmp_path: Path, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(60), rng.integers(1, 5, 60))
+    videos = [film(place, rng) + offset for place in places(60, rng)[truth]]
+    raw = np.stack([frames.mean(axis=0) for frames in videos])
+    raw /= np.linalg.norm(raw, axis=1, keepdims=True)
+    assert ((raw @ raw.T).min() > 0.99) == (offset > 0)
+    found = find(tmp_path / "cache", videos)
+    assert adjusted_rand_score(truth, found.scene) > 0.99
+    assert found.similarity_threshold >= found.chance_similarity
+    assert len(found.pairs) == len(truth) - len(set(found.scene.tolist()))
+    assert (found.pairs[:, 0] < found.pairs[:, 1]).all()
+    assert (found.pair_similarity >= found.similarity_threshold).all()
+    cosines = (found.descriptors[found.pairs[:, 0]] * found.descriptors[found.pairs[:, 1]]).sum(axis=1)
+    assert found.pair_similarity == pytest.approx(cosines, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 10, 100])
+@pytest.mark.parametrize("num_frames", [1, 8])
+def test_a_copy_is_found_whatever_the_number_of_videos(tmp_path: Path, count: int, num_frames: int) -> None:
+    rng = np.random.default_rng(count)
+    originals = [film(place, rng, num_frames=num_frames) for place in places(count - 1, rng)]
+    found = find(tmp_path / "cache", [*originals, degraded(originals[0], rng)])
+    assert found.scene.tolist() == [*range(count - 1), 0]
+    assert found.pairs.tolist() == [[0, count - 1]]
+    assert found.pair_similarity[0] > 0.9
+
+
+def test_one_dataset_in_twenty_has_a_link_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    num_videos, num_pairs, trials = 50, 50 * 49 // 2, 1000
+    reached = 0
+    for cosines in np.tanh(rng.normal(-0.02, 0.2, (trials, num_pairs))):
+        threshold, chance = threshold_of(cosines, 0.0, num_videos=num_videos)
+        assert threshold == chance
+        reached += cosines.max() >= chance
+    assert 0.035 < reached / trials < 0.085  # 5 %, and a little for what is estimated from the pairs themselves
+
+
+@pytest.mark.parametrize(
+    ("deviation", "own", "angle"),
+    [
+        (0.01, 1.0, 45),  # others are so unlike that videos of one kind would reach the bound of chance
+        (0.05, 0.5, 75),
+        (0.15, 0.9, None),
+        (0.25, 1.0, 45),  # copies would not reach it
+        (0.50, 0.8, 45),
+        (0.25, 0.5, None),  # frames of one video are too unlike to tell
+        (0.25, -0.1, None),
+    ],
+)
+def test_the_threshold_is_of_chance_within_what_a_videos_own_frames_tell(
+    deviation: float, own: float, angle: float | None
+) -> None:
+    cosines = np.tanh(np.random.default_rng(0).normal(0, deviation, 50_000))
+    threshold, chance = threshold_of(cosines, own, num_videos=1000)
+    expected = np.tanh(norm.isf(0.05 / 499_500) * max(deviation, 999**-0.5))
+    assert chance == pytest.approx(expected, abs=0.02)
+    assert threshold == pytest.approx(chance if angle is None else np.cos(np.radians(angle)))
+
+
+@pytest.mark.parametrize("count", [3, 5, 20, 300])
+@pytest.mark.parametrize("num_frames", [1, 8])
+def test_unrelated_videos_stay_apart(tmp_path: Path, count: int, num_frames: int) -> None:
+    rng = np.random.default_rng(count)
+    found = find(tmp_path / "cache", [film(place, rng, num_frames=num_frames) for place in places(count, rng)])
+    assert found.scene.tolist() == list(range(count))
+    assert found.pairs.shape == (0, 2)
+
+
+def test_frames_without_a_scene_link_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    found = find(tmp_path / "cache", [rng.normal(size=(8, WIDTH)) for _ in range(50)])
+    assert found.scene.tolist() == list(range(50))
+    assert found.similarity_threshold == found.chance_similarity > found.own_similarity
+
+
+def test_a_chain_does_not_make_one_scene_of_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    ring = np.zeros((40, WIDTH))
+    ring[:, 0], ring[:, 1] = 4 * np.cos(turn), 4 * np.sin(turn)
+    found = find(tmp_path / "cache", [film(place, rng) for place in np.concatenate([ring, places(200, rng)])])
+    steps = (found.descriptors[:40] * np.roll(found.descriptors[:40], 1, axis=0)).sum(axis=1)
+    assert steps.min() > found.similarity_threshold  # by links alone, all 40 would be one
+    assert 2 <= np.bincount(found.scene[:40]).max() <= 20
+    cosines = found.descriptors @ found.descriptors.T - 2 * np.eye(240)
+    closest = cosines.argmax(axis=1)
+    mutual = np.flatnonzero((closest[closest] == np.arange(240)) & (cosines.max(axis=1) > found.similarity_threshold))
+    assert len(mutual) > 10
+    assert (found.scene[mutual] == found.scene[closest[mutual]]).all()
+
+
+def test_the_same_bytes_are_one_scene(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    one, two, three, four = (film(place, rng) for place in places(4, rng))
+    found = find(tmp_path / "two", [one, one], sha256=["1" * 64, "1" * 64])
+    assert found.scene.tolist() == [0, 0]
+    found = find(tmp_path / "six", [one, two, one, three, four, two], sha256=[c * 64 for c in "121342"])
+    assert found.scene.tolist() == [0, 1, 0, 2, 3, 1]
+    assert found.pairs.tolist() == [[0, 2], [1, 5]]
+    assert found.pair_similarity.tolist() == [1.0, 1.0]
+
+
+def test_two_files_have_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    frames = film(places(1, rng := np.random.default_rng(0))[0], rng)
+    found = find(tmp_path / "cache", [frames, frames])
+    assert found.scene.tolist() == [0, 1]
+    assert found.similarity_threshold == 1.0
+
+
+def test_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(30), 4)
+    videos = [film(place, rng, num_frames=int(rng.integers(2, 12))) for place in places(30, rng)[truth]]
+    whole = find(tmp_path / "whole", videos)
+    monkeypatch.setattr(scenes, "READ_ROWS", 50)
+    monkeypatch.setattr(scenes, "BLOCK_VIDEOS", 7)
+    monkeypatch.setattr(scenes, "MOST_LINKS", 10)
+    pieces = find(tmp_path / "pieces", videos, shard_size=9)
+    assert adjusted_rand_score(truth, whole.scene) > 0.99
+    assert pieces.scene.tolist() == whole.scene.tolist()
+    assert {tuple(pair) for pair in pieces.pairs.tolist()} == {tuple(pair) for pair in whole.pairs.tolist()}
+    assert pieces.similarity_threshold == pytest.approx(whole.similarity_threshold, abs=1e-5)
+    assert pieces.descriptors == pytest.approx(whole.descriptors, abs=1e-4)
+
+
+def test_a_sample_decides_the_threshold_nearly_as_all_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    cache = write(tmp_path / "cache", [film(place, rng) for place in places(200, rng)])
+    whole = find_scenes(cache, np.arange(200))
+    monkeypatch.setattr(scenes, "SAMPLE_VIDEOS", 60)
+    sample = find_scenes(cache, np.arange(200))
+    assert sample.similarity_threshold != whole.similarity_threshold
+    assert sample.similarity_threshold == pytest.approx(whole.similarity_threshold, abs=0.1)
+
+
+def test_only_the_videos_asked_for_are_compared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    videos = [film(place, rng) for place in places(6, rng)]
+    cache = write(tmp_path / "cache", [videos[0], *videos])
+    assert find_scenes(cache, np.arange(7)).scene.tolist() == [0, 0, 1, 2, 3, 4, 5]
+    assert find_scenes(cache, np.arange(1, 7)).scene.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_videos_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    videos = [film(place, rng) for place in places(5, rng)]
+    without = write(tmp_path / "without", [videos[0], videos[1][:0], *videos[2:4], videos[4][:0]])
+    with pytest.raises(TrainError, match=r"'1\.mp4': no frames in /clip/features\n.*'4\.mp4': no frames"):
+        find_scenes(without, np.arange(5))
+    videos[3][2, 1] = np.nan
+    with pytest.raises(TrainError, match=r"'3\.mp4': NaN or infinite values in /clip/features"):
+        find_scenes(write(tmp_path / "nan", videos), np.arange(5))
+
+
+@pytest.mark.parametrize(
+    ("groups", "scene", "expected"),
+    [
+        (["", "", ""], [0, 1, 2], ["", "", ""]),
+        (["", "", ""], [0, 1, 0], ["scene 0", "", "scene 0"]),
+        (["a", "", ""], [0, 0, 1], ["a", "a", ""]),
+        (["a", "", "a"], [0, 0, 0], ["a", "a", "a"]),
+        (["a", "b", "", ""], [0, 0, 0, 0], ["a", "b", "scene 0", "scene 0"]),
+        (["scene 0", "", ""], [0, 1, 1], ["scene 0", "found scene 1", "found scene 1"]),
+        (
+            ["scene 1", "", "found scene 1", ""],
+            [0, 1, 2, 1],
+            ["scene 1", "found found scene 1", "found scene 1", "found found scene 1"],
+        ),
+    ],
+)
+def test_groups(groups: list[str], scene: list[int], expected: list[str]) -> None:
+    count = len(groups)
+    found = Scenes(
+        scene=np.array(scene),
+        similarity_threshold=0.5,
+        chance_similarity=0.5,
+        own_similarity=0.0,
+        pairs=np.empty((0, 2), np.int64),
+        pair_similarity=np.empty(0, np.float32),
+        descriptors=np.zeros((count, 2), np.float32),
+    )
+    manifest = np.array(groups, dtype=object)
+    assert group_of(manifest, found).tolist() == expected
+    assert manifest.tolist() == groups

@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+
+from haechi.train.data.split import Split, make_folds, make_split, num_folds
+from haechi.train.errors import TrainError
+from haechi.train.settings import TrainSettings
+
+
+def split_of(labels, given=None, groups=None, **settings) -> Split:
+    labels = np.array(labels, dtype=np.int8)
+    none = [""] * len(labels)
+    return make_split(
+        labels, np.array(given or none, dtype=object), np.array(groups or none, dtype=object), TrainSettings(**settings)
+    )
+
+
+def test_the_reports_split() -> None:
+    labels = np.repeat([1, 0], [2815, 1051])  # 3,286 + 580 videos
+    split = split_of(labels, test_fraction=0.0)
+    assert split.counts(labels) == {
+        "train": {"harmful": 2393, "safe": 893},
+        "val": {"harmful": 422, "safe": 158},
+    }
+    assert "no test videos" in split.notes[-1]
+
+
+def test_three_parts_by_default() -> None:
+    labels = np.repeat([1, 0], [2815, 1051])
+    split = split_of(labels)
+    assert split.counts(labels) == {
+        "train": {"harmful": 1971, "safe": 735},
+        "val": {"harmful": 422, "safe": 158},
+        "test": {"harmful": 422, "safe": 158},
+    }
+    assert split.notes == [
+        "of 3866 videos 580 into test and 580 into val drawn (stratified, seed 0, fraction 0.15 and 0.15)"
+    ]
+
+
+def test_the_seed_decides() -> None:
+    labels = [1, 0] * 30
+    assert (split_of(labels, seed=1).names == split_of(labels, seed=1).names).all()
+    assert (split_of(labels, seed=1).names != split_of(labels, seed=2).names).any()
+
+
+@pytest.mark.parametrize("num_each", [2, 3, 5])
+def test_a_handful_of_videos_still_gives_both_classes_to_both(num_each: int) -> None:
+    labels = np.array([1, 0] * num_each)
+    for seed in range(10):
+        counts = split_of(labels, seed=seed).counts(labels)
+        assert min(n for of_label in counts.values() for n in of_label.values()) >= 1
+
+
+def test_the_manifests_split_holds() -> None:
+    labels = [1, 0, 1, 0, 1, 1]
+    given = ["train", "train", "val", "val", "test", "test"]
+    split = split_of(labels, given)
+    assert split.names.tolist() == given
+    assert split.rows("test").tolist() == [4, 5]
+    assert split.notes == ["6 videos stand where the manifest's split column says"]
+
+
+def test_unsaid_videos_train_where_val_is_said() -> None:
+    split = split_of([1, 0, 1, 0, 1], ["", "", "val", "val", "test"])
+    assert split.names.tolist() == ["train", "train", "val", "val", "test"]
+    assert "2 videos without a split train" in split.notes[1]
+
+
+def test_val_is_drawn_from_train_where_only_train_and_test_are_said() -> None:
+    given = ["train"] * 20 + ["test"] * 4
+    split = split_of([1, 0] * 12, given)
+    assert set(split.names[:20]) == {"train", "val"}
+    assert set(split.names[20:]) == {"test"}
+    assert "into val drawn" in split.notes[1]
+
+
+def test_val_is_drawn_from_the_unsaid_where_only_test_is_said() -> None:
+    split = split_of([1, 0] * 12, ["train"] * 4 + [""] * 16 + ["test"] * 4)
+    assert set(split.names[:4]) == {"train"}
+    assert set(split.names[4:20]) == {"train", "val"}
+
+
+def test_drawn_groups_stay_whole_and_balanced() -> None:
+    rng = np.random.default_rng(0)
+    groups = [f"g{n}" for n in rng.integers(0, 30, 200)] + [""] * 20
+    labels = rng.integers(0, 2, 220)
+    for seed in range(5):
+        split = split_of(labels, groups=groups, seed=seed)
+        for group in set(groups) - {""}:
+            assert len({name for name, g in zip(split.names, groups, strict=True) if g == group}) == 1
+        counts = split.counts(labels)["val"]
+        assert counts["harmful"] == pytest.approx(0.15 * (labels == 1).sum(), abs=3)
+        assert counts["safe"] == pytest.approx(0.15 * (labels == 0).sum(), abs=3)
+        counts = split.counts(labels)["test"]
+        assert counts["harmful"] == pytest.approx(0.15 * (labels == 1).sum(), abs=3)
+
+
+def test_an_unsaid_video_follows_its_group() -> None:
+    split = split_of([1, 0, 1, 0, 1, 0], ["train", "train", "val", "val", "test", ""], ["", "", "", "", "a", "a"])
+    assert split.names.tolist()[-1] == "test"
+    assert any("follow their group" in note for note in split.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "groups", "message"),
+    [
+        ([1, 1, 1], None, None, "3 harmful, 0 safe"),
+        ([0, 0, 0], None, None, "0 harmful, 3 safe"),
+        ([1, 1, 1, 0], None, None, "at least 2 of each class"),
+        ([1, 0, 1, 1], ["train", "train", "val", "val"], None, "the val split: 2 harmful, 0 safe"),
+        ([1, 0, 0, 0, 1], ["val", "val", "train", "train", "test"], None, "the train split: 0 harmful, 2 safe"),
+        ([1, 0], ["val", "val"], None, "the train split: 0 harmful, 0 safe"),
+        ([1, 1, 0, 0], None, ["a", "a", "a", "a"], "the group 'a'"),
+        ([1, 1, 0, 0], None, ["a", "a", "b", "b"], "the train split"),
+    ],
+)
+def test_what_cannot_be_split_says_why(labels: list, given: list | None, groups: list | None, message: str) -> None:
+    with pytest.raises(TrainError, match=message):
+        split_of(labels, given, groups)
+
+
+def test_a_rare_class_stands_on_both_sides() -> None:
+    labels = np.array([0] * 100 + [1] * 3, dtype=np.int8)
+    nothing = np.array([""] * 103, dtype=object)
+    split = make_split(labels, nothing, nothing, TrainSettings())
+    assert split.counts(labels) == {
+        "train": {"harmful": 1, "safe": 70},
+        "val": {"harmful": 1, "safe": 15},
+        "test": {"harmful": 1, "safe": 15},
+    }
+
+
+def folds_of(labels, given=None, groups=None, **settings) -> int:
+    none = [""] * len(labels)
+    return num_folds(
+        np.array(labels),
+        np.array(given or none, dtype=object),
+        np.array(groups or none, dtype=object),
+        TrainSettings(**settings),
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_each", "settings", "expected"),
+    [
+        (67, {}, 0),  # 0.15 of 67 are ten
+        (66, {}, 5),
+        (4, {}, 4),
+        (2, {}, 0),
+        (66, {"test_fraction": 0.0}, 0),
+        (66, {"folds": 0}, 0),
+        (66, {"folds": 7}, 7),
+        (500, {"folds": 3}, 3),
+    ],
+)
+def test_cross_validation_where_a_test_part_would_be_too_small(num_each: int, settings: dict, expected: int) -> None:
+    assert folds_of([1, 0] * num_each, **settings) == expected
+
+
+def test_a_manifests_split_is_no_reason_for_folds() -> None:
+    assert folds_of([1, 0] * 10, ["train"] * 14 + ["val"] * 6) == 0
+
+
+def test_too_few_groups_for_the_folds_asked_for() -> None:
+    with pytest.raises(TrainError, match="the rarer class has 4"):
+        folds_of([1, 0] * 10, None, ["a", "b", "c", "d", "e", "f", "g", "h"] + ["a", "b"] * 6, folds=5)
+
+
+def test_each_video_is_in_one_folds_test_with_its_group() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 100)
+    groups = np.array([f"g{n}" for n in rng.integers(0, 25, 70)] + [""] * 30, dtype=object)
+    given = make_folds(labels, groups, TrainSettings(), num_folds=5)
+    tested = np.array([names == "test" for names in given])
+    assert (tested.sum(axis=0) == 1).all()
+    for of_fold in tested:
+        for group in set(groups) - {""}:
+            assert len(set(of_fold[groups == group])) == 1
+        assert 0 < labels[of_fold].sum() < of_fold.sum()
+    again = make_folds(labels, groups, TrainSettings(), num_folds=5)
+    assert all((a == b).all() for a, b in zip(given, again, strict=True))
+    other = make_folds(labels, groups, TrainSettings(seed=1), num_folds=5)
+    assert any((a != b).any() for a, b in zip(given, other, strict=True))

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from haechi.train.evaluate.metrics import metrics_at
+from haechi.train.evaluate.slices import MOST_GROUPS, slices
+
+
+def test_every_band_and_every_large_group_with_its_own_figures() -> None:
+    rng = np.random.default_rng(0)
+    n = 60
+    scores, labels = rng.random(n), rng.integers(0, 2, n)
+    groups = np.array(["large"] * 20 + ["small"] * 4 + [""] * 36, dtype=object)
+    durations = np.array([5.0] * 30 + [5.1] * 26 + [4000.0] * 4)
+    sides = np.array([240] * 10 + [241] * 10 + [1080] * 40)
+    found = slices(scores, labels, 0.5, groups=groups, durations_seconds=durations, short_sides=sides)
+    assert [(s.by, s.name, s.count) for s in found] == [
+        ("group", "large", 20),
+        ("duration", "up to 5 s", 30),
+        ("duration", "5 s to 15 s", 26),
+        ("resolution", "up to 240 pixels", 10),
+        ("resolution", "241 to 360 pixels", 10),
+        ("resolution", "over 720 pixels", 40),
+    ]
+    assert found[0].figures == metrics_at(scores[:20], labels[:20], 0.5)
+    assert found[0].harmful == labels[:20].sum()
+
+
+def test_an_unknown_length_is_in_no_band() -> None:
+    found = slices(
+        np.zeros(6),
+        np.zeros(6, dtype=int),
+        0.5,
+        groups=np.full(6, "", dtype=object),
+        durations_seconds=np.full(6, np.nan),
+        short_sides=np.full(6, 100),
+    )
+    assert [s.by for s in found] == ["resolution"]
+
+
+def test_of_many_groups_the_largest() -> None:
+    sizes = range(5, 5 + MOST_GROUPS + 3)
+    groups = np.concatenate([[f"g{size}"] * size for size in sizes]).astype(object)
+    n = len(groups)
+    found = slices(
+        np.zeros(n),
+        np.zeros(n, dtype=int),
+        0.5,
+        groups=groups,
+        durations_seconds=np.full(n, np.nan),
+        short_sides=np.full(n, np.nan),
+    )
+    assert [s.count for s in found] == pytest.approx(sorted(sizes, reverse=True)[:MOST_GROUPS])

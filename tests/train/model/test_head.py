@@ -1,0 +1,162 @@
+import pytest
+import torch
+
+from haechi.train.errors import TrainError
+from haechi.train.model.head import build_head, num_heads, pool
+from haechi.train.settings import PRESETS, TrainSettings
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [(912, 16), (923, 13), (512, 16), (400, 16), (2816, 16), (2304, 16), (13, 13), (17, 1), (1, 1)],
+)
+def test_heads_are_the_largest_divisor_up_to_16(width: int, expected: int) -> None:
+    assert num_heads(width) == expected
+
+
+def test_model_4_at_its_real_size() -> None:
+    head = build_head((512, 400), TrainSettings())
+    logits = head(torch.randn(3, 32, 512), torch.randn(3, 400), torch.ones(3, 32, dtype=torch.bool))
+    assert logits.shape == (3,)
+    layer = head.encoder.layers[0]
+    assert len(head.encoder.layers) == 2
+    assert (layer.self_attn.num_heads, layer.linear1.out_features, layer.dropout.p) == (16, 512, 0.4)
+    kinds = [type(module).__name__ for module in head.mlp]
+    assert kinds == ["Linear", "ReLU", "BatchNorm1d", "Dropout"] * 2 + ["Linear"]
+    assert [m.out_features for m in head.mlp if isinstance(m, torch.nn.Linear)] == [256, 128, 1]
+    assert [m.p for m in head.mlp if isinstance(m, torch.nn.Dropout)] == [0.5, 0.4]
+    # By hand: 2 x (attention 4·912² + 4·912, feed-forward 2·912·512 + 912 + 512, norms 4·912), MLP with two BatchNorms.
+    layer_size = 4 * 912**2 + 4 * 912 + 2 * 912 * 512 + 912 + 512 + 4 * 912
+    mlp_size = 912 * 256 + 3 * 256 + 256 * 128 + 3 * 128 + 128 + 1
+    assert sum(p.numel() for p in head.parameters()) == 2 * layer_size + mlp_size == 8_806_689
+
+
+def test_model_4_sees_the_constant_part_on_every_row() -> None:
+    head = build_head((8, 5), TrainSettings()).eval()
+    alone = build_head((13, 0), TrainSettings()).eval()
+    rows, constant, mask = torch.randn(4, 6, 8), torch.randn(4, 5), torch.ones(4, 6, dtype=torch.bool)
+    joined = torch.cat([rows, constant[:, None].expand(4, 6, 5)], dim=2)
+    with torch.no_grad():
+        assert torch.equal(head(rows, constant, mask), alone(joined, torch.zeros(4, 0), mask))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_does_not_change_the_logits(preset: str, training: bool) -> None:
+    settings = TrainSettings.of_preset(preset, dropout=0.0)
+    head = build_head((13, 3), settings).train(training)
+    for module in head.mlp:
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    if head.regression is not None:  # it starts with zeros
+        torch.nn.init.normal_(head.mlp[-1].weight, std=0.1)
+        torch.nn.init.normal_(head.regression.weight)
+    rows, constant = torch.randn(4, 5, 13), torch.randn(4, 3)
+    padded = torch.cat([rows, torch.full((4, 3, 13), 7.0)], dim=1)
+    mask, all_real = torch.arange(8).expand(4, 8) < 5, torch.ones(4, 8, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(head(padded, constant, mask), head(rows, constant, all_real[:, :5]))
+        assert not torch.allclose(head(padded, constant, all_real), head(padded, constant, mask))
+
+
+def test_the_projection_is_one_linear_map_of_all_that_is_known_of_a_video() -> None:
+    head = build_head((6, 3), TrainSettings(projection=16)).eval()
+    projection = head.projection
+    rows, constant, mask = torch.randn(2, 4, 6), torch.randn(2, 3), torch.ones(2, 4, dtype=torch.bool)
+    spread = pool(rows, mask).spread
+    joined = torch.cat([rows, *(x[:, None].expand(-1, 4, -1) for x in (constant, spread))], dim=2)
+    weight = torch.cat([projection.row.weight, projection.constant[1].weight, projection.spread.weight], dim=1)
+    expected = projection.norm(
+        joined / (1 + 1e-5) ** 0.5 @ weight.T + projection.row.bias
+    )  # not trained: mean 0, var 1
+    with torch.no_grad():
+        torch.testing.assert_close(projection(rows, constant, mask, spread), expected)
+    assert head.encoder.layers[0].self_attn.embed_dim == 16
+
+
+def test_the_projection_standardises_what_it_was_trained_on() -> None:
+    head = build_head((6, 3), TrainSettings(projection=16))
+    rows, constant, mask = 5 + 0.01 * torch.randn(200, 4, 6), 100 * torch.randn(200, 3), torch.ones(200, 4) > 0
+    for batch in torch.arange(200).split(50):
+        spread = pool(rows[batch], mask[batch]).spread
+        head.projection(rows[batch], constant[batch], mask[batch], spread)
+    torch.testing.assert_close(head.projection.row_scale.running_mean, rows.mean(dim=(0, 1)))
+    torch.testing.assert_close(head.projection.constant[0].running_var, constant.var(dim=0), rtol=0.1, atol=0)
+
+
+def test_pooled_rows_are_their_mean_spread_and_step() -> None:
+    rows = torch.tensor([[[1.0], [4.0], [1.0], [2.0]], [[3.0], [5.0], [99.0], [99.0]], [[7.0], [9.0], [9.0], [9.0]]])
+    mask = torch.arange(4) < torch.tensor([[4], [2], [1]])
+    mean, spread, step = (x.squeeze(1) for x in pool(rows, mask))
+    torch.testing.assert_close(mean, torch.tensor([2.0, 4.0, 7.0]))
+    torch.testing.assert_close(spread, torch.tensor([1.5**0.5, 1.0, 0.0]))
+    torch.testing.assert_close(step, torch.tensor([7 / 3, 2.0, 0.0]))  # |3| + |-3| + |1|; a single row has no step
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_head_with_a_regression_starts_as_it(preset: str) -> None:
+    head = build_head((6, 3), TrainSettings.of_preset(preset, regression=True)).eval()
+    with torch.no_grad():
+        for value in (head.regression.mean, head.regression.weight, head.regression.bias):
+            value.normal_()
+        head.regression.scale.uniform_(0.5, 2)
+    rows, constant, mask = torch.randn(4, 5, 6), torch.randn(4, 3), torch.arange(5).expand(4, 5) < 3
+    mean, spread, step = pool(rows, mask)
+    columns = torch.cat([mean, spread, step, constant], dim=1)
+    regression = head.regression
+    expected = (columns - regression.mean) / regression.scale @ regression.weight + regression.bias
+    with torch.no_grad():
+        torch.testing.assert_close(head(rows, constant, mask), expected)
+        head.mlp[-1].weight.normal_()
+        assert not torch.allclose(head(rows, constant, mask), expected)
+
+
+def test_behind_a_regression_the_projection_sees_the_steps() -> None:
+    head = build_head((6, 3), TrainSettings.of_preset("fast")).eval()
+    torch.nn.init.zeros_(head.regression.weight)
+    torch.nn.init.normal_(head.mlp[-1].weight)
+    ordered = torch.randn(2, 4, 6)
+    shuffled = ordered[:, [0, 2, 1, 3]]  # another order: other steps, the same mean, spread and rows
+    constant, mask = torch.randn(2, 3), torch.ones(2, 4, dtype=torch.bool)
+    with torch.no_grad():
+        assert not torch.allclose(head(ordered, constant, mask), head(shuffled, constant, mask), atol=1e-4)
+        without = build_head((6, 3), TrainSettings.of_preset("fast", regression=False)).eval()
+        torch.testing.assert_close(without(ordered, constant, mask), without(shuffled, constant, mask))
+
+
+def test_the_regression_is_no_matter_of_gradients() -> None:
+    head = build_head((6, 3), TrainSettings.of_preset("fast"))
+    names = {name for name, _ in head.named_parameters()}
+    assert not any(name.startswith("regression") for name in names)
+    assert {"regression.mean", "regression.scale", "regression.weight", "regression.bias"} <= head.state_dict().keys()
+
+
+def test_without_a_constant_part_there_is_nothing_to_project_it_with() -> None:
+    head = build_head((6, 0), TrainSettings(projection=16)).eval()
+    assert head(torch.randn(2, 4, 6), torch.zeros(2, 0), torch.ones(2, 4, dtype=torch.bool)).shape == (2,)
+
+
+def test_settings_of_before_the_regression_have_none() -> None:
+    values = TrainSettings.of_preset("fast").to_dict()
+    del values["regression"]
+    head = build_head((6, 3), TrainSettings.from_dict(values))
+    assert head.regression is None
+    assert head.projection.constant[1].in_features == 3
+    assert head.mlp[-1].weight.abs().min() > 0
+
+
+def test_the_regression_is_on_or_off() -> None:
+    with pytest.raises(TrainError, match="regression is 1, expected true or false"):
+        TrainSettings(regression=1)
+
+
+def test_the_seed_alone_decides_the_first_weights() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    a = build_head((8, 5), TrainSettings(seed=1)).state_dict()
+    assert torch.rand(1) == expected  # the caller's random state is as it was
+    b = build_head((8, 5), TrainSettings(seed=1)).state_dict()
+    c = build_head((8, 5), TrainSettings(seed=2)).state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["mlp.0.weight"], c["mlp.0.weight"])

@@ -1,0 +1,266 @@
+"""The page in a real browser: what moves, and what a stranger's text does not."""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from haechi.train.output.page import Page, write_page
+from tests.train.output.pages import HOSTILE, example, figures_of
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed: the page is not tried in a browser")
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+Driver = webdriver.Chrome
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+CHROMEDRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Driver]:
+    if not CHROMIUM or not CHROMEDRIVER:
+        pytest.skip("no chromium with its chromedriver on this machine: the page is not tried in a browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+    yield browser
+    browser.quit()
+
+
+def show(driver: Driver, path: Path, page: Page, *, width: int = 1280, scheme: str = "light") -> None:
+    """Write the page and open it from disk."""
+    write_page(path, page)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    wishes = {
+        "prefers-color-scheme": scheme,
+        "prefers-reduced-motion": "reduce",
+    }  # a smooth scroll moves what is clicked
+    features = [{"name": name, "value": value} for name, value in wishes.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    for log in ("browser", "performance"):
+        driver.get_log(log)
+    driver.get(path.as_uri())
+
+
+def number(driver: Driver, id: str) -> float | None:
+    value = driver.find_element(By.ID, id).get_attribute("value")
+    return float(value) if value else None
+
+
+def move(driver: Driver, place: int) -> float:
+    """Put the slider there and return its threshold."""
+    driver.execute_script(
+        "const s = document.getElementById('slider'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
+        place,
+    )
+    threshold = number(driver, "threshold")
+    assert threshold is not None
+    return threshold
+
+
+def assert_figures(driver: Driver, page: Page, part: str, threshold: float) -> None:
+    """All numbers beside the slider are scikit-learn's."""
+    rows = page.of_part(part)
+    scores, labels = np.array([r.score for r in rows]), np.array([r.label for r in rows])
+    called = scores >= threshold
+    tn, fp, fn, tp = metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
+    expected = {
+        "true_negative": tn,
+        "false_positive": fp,
+        "false_negative": fn,
+        "true_positive": tp,
+        "recall": metrics.recall_score(labels, called),
+        "precision": metrics.precision_score(labels, called) if tp + fp else None,
+        "f1": metrics.f1_score(labels, called),
+        "false_positive_rate": 1 - metrics.recall_score(labels, called, pos_label=0),
+    }
+    for name, value in expected.items():
+        found = number(driver, f"here-{name}")
+        assert found == (None if value is None else pytest.approx(value, abs=1e-12)), name
+        text = driver.find_element(By.ID, f"here-{name}").text
+        assert text == "–" if value is None else float(text.replace(",", "")) == pytest.approx(value, abs=0.00501)
+
+
+@pytest.mark.parametrize("num_test", [14, 3000])
+def test_the_slider_moves_the_figures_as_scikit_learn_says(driver: Driver, tmp_path: Path, num_test: int) -> None:
+    page = example(num_test)
+    show(driver, tmp_path / "report.html", page)
+    assert number(driver, "threshold") == page.threshold
+    assert_figures(driver, page, "test", page.threshold)
+    slider = driver.find_element(By.ID, "slider")
+    low, high = (int(slider.get_attribute(name)) for name in ("min", "max"))
+    for place in np.linspace(low, high, 7).astype(int).tolist():
+        assert_figures(driver, page, "test", move(driver, place))
+    assert number(driver, "here-true_positive") == 0  # at its upper end nothing is flagged, at its lower all is
+    move(driver, low)
+    assert number(driver, "here-true_negative") == number(driver, "here-false_negative") == 0
+    driver.find_element(By.ID, "back").click()
+    assert number(driver, "threshold") == page.threshold
+    assert_figures(driver, page, "test", page.threshold)
+
+
+def test_the_switch_shows_the_other_part(driver: Driver, tmp_path: Path) -> None:
+    page = example(40)
+    show(driver, tmp_path / "report.html", page)
+    before = driver.find_element(By.ID, "chart-roc").get_attribute("aria-label")
+    driver.find_element(By.CSS_SELECTOR, "input[value=val]").click()
+    assert_figures(driver, page, "val", page.threshold)
+    assert {e.text for e in driver.find_elements(By.CSS_SELECTOR, "[data-part-name]")} == {"validation"}
+    deadline = time.monotonic() + 10
+    while driver.find_element(By.ID, "chart-roc").get_attribute("aria-label") == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_keyboard_moves_it_and_its_value_is_said(driver: Driver, tmp_path: Path) -> None:
+    page = example(40)
+    show(driver, tmp_path / "report.html", page)
+    slider = driver.find_element(By.ID, "slider")
+    assert "the chosen threshold: finds" in slider.get_attribute("aria-valuetext")
+    slider.send_keys(Keys.HOME)
+    assert number(driver, "here-true_negative") == 0
+    slider.send_keys(Keys.ARROW_RIGHT)
+    threshold = number(driver, "threshold")
+    assert threshold == (int(slider.get_attribute("min")) + 1) / 1000
+    assert slider.get_attribute("aria-valuetext").startswith(f"{threshold:.3f}: finds ")
+    assert_figures(driver, page, "test", threshold)
+    back = driver.find_element(By.ID, "back")
+    back.send_keys(Keys.ENTER)
+    assert number(driver, "threshold") == page.threshold
+    assert driver.switch_to.active_element == slider
+
+
+def test_the_bound_is_marked_and_told(driver: Driver, tmp_path: Path) -> None:
+    bound = {"figure": "recall", "sense": ">=", "value": 0.9}
+    page = example(60, policy="recall>=0.9", bound=bound)
+    show(driver, tmp_path / "report.html", page)
+    slider = driver.find_element(By.ID, "slider")
+    for place in (
+        np.linspace(int(slider.get_attribute("min")), int(slider.get_attribute("max")), 5).astype(int).tolist()
+    ):
+        move(driver, place)
+        recall = number(driver, "here-recall")
+        assert recall is not None
+        assert driver.find_element(By.ID, "bound").get_attribute("data-kept") == str(recall >= 0.9).lower()
+    assert "gradient" in driver.find_element(By.ID, "bound-strip").value_of_css_property("background-image")
+    assert "bound ≥ 0.9" in driver.find_element(By.ID, "chart-precision-recall").text
+
+
+def test_scores_that_lie_close_get_a_finer_slider(driver: Driver, tmp_path: Path) -> None:
+    page = example(40, low=0.4990, high=0.5002)
+    show(driver, tmp_path / "report.html", page)
+    slider = driver.find_element(By.ID, "slider")
+    low, high = (int(slider.get_attribute(name)) for name in ("min", "max"))
+    assert high - low >= 100
+    for place in np.linspace(low, high, 5).astype(int).tolist():
+        assert_figures(driver, page, "test", move(driver, place))
+
+
+@pytest.mark.parametrize("num_folds", [0, 3])
+@pytest.mark.parametrize("has_test", [True, False])
+def test_it_opens_without_a_network_and_without_complaints(
+    driver: Driver, tmp_path: Path, num_folds: int, has_test: bool
+) -> None:
+    path = tmp_path / "report.html"
+    show(driver, path, example(30, num_folds=num_folds, has_test=has_test))
+    move(driver, 500)
+    charts = driver.find_elements(By.CSS_SELECTOR, ".chart")
+    assert len(charts) == 6
+    for chart in charts:
+        assert chart.find_elements(By.CSS_SELECTOR, ".trace, .point"), chart.get_attribute("id")
+        assert len(chart.get_attribute("aria-label")) > 40
+    assert driver.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    requested = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert path.as_uri() in requested
+    assert [url for url in requested if url != path.as_uri() and not url.startswith("data:")] == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(driver: Driver, tmp_path: Path, width: int) -> None:
+    show(driver, tmp_path / "report.html", example(30, hostile=True), width=width)
+    wide, screen = driver.execute_script("const e = document.documentElement; return [e.scrollWidth, e.clientWidth]")
+    assert wide <= screen
+
+
+def test_dark_mode_reaches_the_charts(driver: Driver, tmp_path: Path) -> None:
+    inks = {}
+    for scheme in ("light", "dark"):
+        show(driver, tmp_path / "report.html", example(14), scheme=scheme)
+        title = driver.find_element(By.CSS_SELECTOR, "#chart-roc .xtitle")
+        inks[scheme] = title.value_of_css_property("fill")
+        body = driver.find_element(By.TAG_NAME, "body")
+        assert inks[scheme] == body.value_of_css_property("color").replace("rgba", "rgb").replace(", 1)", ")")
+    assert inks["light"] != inks["dark"]
+
+
+def test_hostile_text_is_shown_and_does_nothing(driver: Driver, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    page = example(20, hostile=True)
+    wrong = [dataclasses.replace(r, prediction=1 - r.label) if r.id == HOSTILE else r for r in page.rows]
+    show(driver, path, dataclasses.replace(page, rows=wrong))
+    assert driver.find_elements(By.CSS_SELECTOR, "[onerror], img[src=x]") == []
+    seen = HOSTILE.replace("\u202e", r"\u202e")
+    assert driver.title == f"{seen}: Haechi"
+    for place in ("header", "#command", "#mistakes", "#leaks", "#data-card", "#threshold-section", "#slices"):
+        assert seen in driver.find_element(By.CSS_SELECTOR, place).text, place
+    assert driver.get_log("browser") == []
+    assert "\u202e" not in path.read_text(encoding="utf-8").partition('id="data"')[0]
+
+
+def test_mistakes_are_sorted_by_their_columns(driver: Driver, tmp_path: Path) -> None:
+    page = example(200)
+    show(driver, tmp_path / "report.html", page)
+    expected = [row.id for row in page.mistakes]
+    table = driver.find_element(By.CSS_SELECTOR, "table.mistakes")
+
+    def ids() -> list[str]:
+        return [cell.text for cell in table.find_elements(By.CSS_SELECTOR, "td.id bdi")]
+
+    assert ids() == expected
+    by_id = {row.id: row for row in page.mistakes}
+    for title, key in [
+        ("Score", lambda r: r.score),
+        ("Seconds", lambda r: r.duration_seconds),
+        ("Calibrated", lambda r: r.calibrated),
+        ("Pixels", lambda r: r.width * r.height),
+    ]:
+        button = table.find_element(By.XPATH, f".//th/button[text()='{title}']")
+        for direction, reverse in [("ascending", False), ("descending", True)]:
+            button.send_keys(Keys.ENTER)
+            header = button.find_element(By.XPATH, "..")
+            assert header.get_attribute("aria-sort") == direction
+            assert len(table.find_elements(By.CSS_SELECTOR, "[aria-sort]")) == 1
+            found = [key(by_id[id]) for id in ids()]
+            assert found == sorted(found, reverse=reverse)
+    assert table.find_element(By.TAG_NAME, "img").get_attribute("src").startswith("data:image/jpeg;base64,")
+
+
+def test_figures_that_are_undefined_are_dashes(driver: Driver, tmp_path: Path) -> None:
+    page = example(14)
+    rows = [dataclasses.replace(row, label=0) for row in page.rows]
+    undefined = {
+        part: figures_of(np.array([r.score for r in rows if r.split == part]), np.zeros(n, int), page.threshold)
+        for part in ("train", "val", "test")
+        for n in [len(page.of_part(part))]
+    }
+    empty = {part: {} for part in undefined}
+    changed = {**page.metrics, "metrics": undefined, "intervals": empty, "calibration": None}
+    show(driver, tmp_path / "report.html", dataclasses.replace(page, rows=rows, metrics=changed))
+    assert driver.find_element(By.ID, "here-recall").text == "–"
+    assert "one class" in driver.find_element(By.ID, "chart-roc").get_attribute("aria-label")
+    assert driver.get_log("browser") == []

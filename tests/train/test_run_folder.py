@@ -1,0 +1,119 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from haechi.train.errors import TrainError
+from haechi.train.run_folder import experiments_folder, replace_text, run_folder
+
+
+def write_run(out: Path, content: str) -> None:
+    with run_folder(out) as partial:
+        (partial / "metrics.json").write_text(json.dumps({"format": "haechi-run"}))
+        (partial / "model.pt").write_text(content)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_run_can_be_repeated_and_other_files_in_it_stay(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "run"
+    write_run(out, "first")
+    (out / "notes.txt").write_text("mine")
+    write_run(out, "second")
+    assert (out / "model.pt").read_text() == "second"
+    assert names(out) == {"metrics.json", "model.pt", "notes.txt"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TrainError, OSError(errno.ENOSPC, "full")])
+def test_a_run_that_fails_leaves_nothing_new(tmp_path: Path, error: type[BaseException]) -> None:
+    def fail(out: Path) -> None:
+        with run_folder(out) as partial:
+            (partial / "model.pt").write_text("half")
+            raise error
+
+    with pytest.raises((KeyboardInterrupt, TrainError)):
+        fail(tmp_path / "new")
+    assert names(tmp_path) == set()
+    write_run(tmp_path / "old", "good")
+    with pytest.raises((KeyboardInterrupt, TrainError)):
+        fail(tmp_path / "old")
+    assert (tmp_path / "old" / "model.pt").read_text() == "good"
+    assert names(tmp_path / "old") == {"metrics.json", "model.pt"}
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TrainError, match="new: No space left on device; the run was not written"),
+        run_folder(tmp_path / "new"),
+    ):
+        raise OSError(errno.ENOSPC, "full")
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "metrics.json"])
+def test_a_folder_that_is_no_run_is_never_written_to(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(TrainError, match="only an earlier run is replaced"):
+        write_run(tmp_path, "x")
+    assert names(tmp_path) == {name}
+
+
+def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / ".partial-abc").mkdir()
+    write_run(tmp_path, "x")
+
+
+def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(TrainError, match="is a file"):
+        write_run(tmp_path / "run", "x")
+    with pytest.raises(TrainError, match=r"Not a directory|File exists"):
+        write_run(tmp_path / "run" / "below", "x")
+
+
+def write_experiments(out: Path, *folders: str) -> None:
+    with experiments_folder(out, list(folders)):
+        for folder in folders:
+            write_run(out / folder, folder)
+        replace_text(out / "experiments.json", json.dumps({"format": "haechi-experiments"}))
+
+
+def test_experiments_can_be_repeated_and_other_runs_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_experiments(out, "lr=1/seed-0", "lr=1/seed-1")
+    write_experiments(out, "lr=1/seed-1", "lr=2/seed-0")
+    assert names(out) == {"lr=1", "lr=2", "experiments.json"}
+    assert names(out / "lr=1") == {"seed-0", "seed-1"}
+
+
+def test_experiments_and_a_run_never_replace_each_other(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "x")
+    with pytest.raises(TrainError, match=r"holds files but no experiments"):
+        write_experiments(tmp_path / "run", "seed-0")
+    write_experiments(tmp_path / "many", "seed-0")
+    with pytest.raises(TrainError, match=r"holds files but no run"):
+        write_run(tmp_path / "many", "x")
+
+
+def test_a_foreign_folder_in_a_runs_place_is_told_before_training(tmp_path: Path) -> None:
+    write_experiments(tmp_path, "seed-0")
+    (tmp_path / "seed-1").mkdir()
+    (tmp_path / "seed-1" / "photo.jpg").write_text("x")
+    with pytest.raises(TrainError, match="seed-1: holds files"), experiments_folder(tmp_path, ["seed-0", "seed-1"]):
+        pytest.fail("trained")
+
+
+def test_finished_experiments_outlive_the_others(tmp_path: Path) -> None:
+    def interrupt(out: Path) -> None:
+        with experiments_folder(out, ["seed-0", "seed-1"]):
+            if out.name == "some":
+                write_run(out / "seed-0", "x")
+            raise KeyboardInterrupt
+
+    for name in ("none", "some"):
+        with pytest.raises(KeyboardInterrupt):
+            interrupt(tmp_path / name)
+    assert names(tmp_path) == {"some"}
+    assert names(tmp_path / "some") == {"seed-0"}

@@ -1,0 +1,191 @@
+"""From scores to a decision: prediction = score >= threshold. Pure functions of numpy arrays.
+
+What a threshold does is constant between two neighbouring scores, so all thresholds fall into plateaus:
+
+    score      s1          s2      s3               s4
+    0 ─────────┤───────────┤───────┤────────────────┤─────────── 1
+      all      │ not s1    │ ...   │ only s4        │ nothing predicted
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from haechi.train.errors import TrainError
+from haechi.train.policy import Policy
+
+# The report's nine rows: 0.30 to 0.70 by 0.05.
+TABLE_THRESHOLDS = (0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70)
+
+# Fewer videos than this tell little about a threshold. From the project's brief.
+FEW_VIDEOS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """A threshold with what it achieves on the scores it was tried on."""
+
+    threshold: float
+    """0 to 1."""
+    f1: float
+    precision: float
+    """0 where nothing is predicted harmful."""
+    recall: float
+    """0 where nothing is harmful, as F1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Threshold):
+    """The threshold that a policy chooses."""
+
+    low: float
+    high: float
+    """The plateau: every threshold above `low` up to `high` does the same on these scores."""
+    value: float
+    """What the policy maximises, there."""
+    met: bool
+    """Whether the policy's bound is kept; where no threshold keeps it, the one that comes nearest is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """What every threshold does: plateau k holds the thresholds above low[k] up to high[k], the first also 0 itself."""
+
+    low: np.ndarray
+    high: np.ndarray
+    """(K,) float64, ascending."""
+    true_positive: np.ndarray
+    false_positive: np.ndarray
+    """(K,) int64: harmful and safe videos that are predicted harmful."""
+    num_harmful: int
+    num_safe: int
+
+    @classmethod
+    def of(cls, scores: np.ndarray, labels: np.ndarray) -> "Curve":
+        """Of `scores` (N,) in [0, 1] and `labels` (N,) of 0 and 1.
+
+        Raises `TrainError` where a score lies outside [0, 1].
+        """
+        scores = np.asarray(scores, dtype=np.float64)
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise TrainError("scores that choose the threshold must lie in [0, 1]; got NaN or values outside")
+        distinct, score_of_row = np.unique(scores, return_inverse=True)  # ascending: the top of each plateau
+        of_side = [np.bincount(score_of_row[labels == side], minlength=len(distinct)) for side in (1, 0)]
+        predicted = [np.cumsum(counts[::-1])[::-1] for counts in of_side]  # with score >= distinct[k]
+        none_fits = len(distinct) > 0 and distinct[-1] < 1
+        return cls(
+            low=np.concatenate([[0.0], distinct])[: len(distinct) + none_fits],
+            high=np.concatenate([distinct, [1.0]])[: len(distinct) + none_fits],
+            true_positive=np.concatenate([predicted[0], [0]])[: len(distinct) + none_fits],
+            false_positive=np.concatenate([predicted[1], [0]])[: len(distinct) + none_fits],
+            num_harmful=int((labels == 1).sum()),
+            num_safe=int((labels == 0).sum()),
+        )
+
+
+def predict(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """(N,) int8: 1 where the score reaches the threshold, one for all or (N,)."""
+    return (scores >= threshold).astype(np.int8)
+
+
+def threshold_table(scores: np.ndarray, labels: np.ndarray) -> list[Threshold]:
+    """The report's table: precision, recall and F1 at each of `TABLE_THRESHOLDS`. Both arguments are (N,)."""
+    return [Threshold(threshold=threshold, **_figures(scores, labels, threshold)) for threshold in TABLE_THRESHOLDS]
+
+
+def chosen_row(table: list[Threshold]) -> int:
+    """Index of the row with the best F1; of several the one nearest 0.5, then the lower threshold."""
+    return min(range(len(table)), key=lambda i: (-table[i].f1, abs(table[i].threshold - 0.5), table[i].threshold))
+
+
+def choose_threshold(scores: np.ndarray, labels: np.ndarray, policy: Policy) -> Choice:
+    """The best of all thresholds that exist by a policy, for `scores` (N,) in [0, 1] and `labels` (N,) of 0 and 1.
+
+    Ties favour stability: of all plateaus that are equally good (neighbours are one plateau), the widest; of equally
+    wide ones that whose middle is nearest 0.5, then the lower. The middle of the plateau is the threshold, so that no
+    video of these sits on the border. The lowest plateau starts at 0.
+
+    Raises `TrainError` where there is no video, or none of a class that the policy rests on, or a score lies outside
+    [0, 1].
+    """
+    curve = Curve.of(scores, labels)
+    for needed, count, name in [
+        (policy.needs_harmful, curve.num_harmful, "harmful"),
+        (policy.needs_safe, curve.num_safe, "safe"),
+        (True, len(labels), "labelled"),
+    ]:
+        if needed and not count:
+            raise TrainError(f"no {name} video among those that choose the threshold: {policy.text} is undefined")
+    met, value, second = _judge(policy, curve)
+    best = met == met.max()
+    for goodness in (value, second):
+        best &= goodness == goodness[best].max()
+    edges = np.diff(np.concatenate([[False], best, [False]]).astype(np.int8))
+    first, after_last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    plateaus = [(float(curve.low[i]), float(curve.high[j - 1]), int(i)) for i, j in zip(first, after_last, strict=True)]
+    low, high, k = min(plateaus, key=lambda p: (p[0] - p[1], abs((p[0] + p[1]) / 2 - 0.5), p[0]))
+    middle = (low + high) / 2
+    threshold = middle if middle > low else high  # neighbouring floats have no middle
+    return Choice(
+        threshold=threshold,
+        **_figures(scores, labels, threshold),
+        low=low,
+        high=high,
+        value=float(value[k]),
+        met=bool(met[k]),
+    )
+
+
+def _judge(policy: Policy, curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether each of K plateaus keeps the policy's bound (bool), what is maximised, what decides among equals (K,).
+
+    Without a bound all keep it; with one, what is maximised where it is broken is how near the plateau comes to it.
+    """
+    tp, fp = curve.true_positive.astype(np.float64), curve.false_positive.astype(np.float64)
+    fn = curve.num_harmful - tp
+    if policy.beta is not None:
+        square = policy.beta**2
+        value = _ratio((1 + square) * tp, (1 + square) * tp + square * fn + fp)
+        return np.ones(len(tp), bool), value, np.zeros(len(tp))
+    if policy.costs is not None:
+        return np.ones(len(tp), bool), -(policy.costs[0] * fp + policy.costs[1] * fn), np.zeros(len(tp))
+    assert policy.bound is not None
+    # Equal fractions of whole numbers are equal floats, and 9 / 10 is the float that "0.9" is read as.
+    precision, recall = _ratio(tp, tp + fp), tp / max(curve.num_harmful, 1)
+    fpr = fp / max(curve.num_safe, 1)
+    kept, aim, second = {
+        "precision": (precision, recall, precision),
+        "recall": (recall, precision, recall),
+        "false_positive_rate": (-fpr, recall, -fpr),
+    }[policy.bound.figure]
+    met = kept >= (policy.bound.value if policy.bound.sense == ">=" else -policy.bound.value)
+    return met, np.where(met, aim, kept), np.where(met, second, aim)
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b, and 0 where b is 0 (a is 0 there too)."""
+    result: np.ndarray = np.divide(a, b, out=np.zeros(len(a)), where=b > 0)
+    return result
+
+
+def cautions(num_videos: int, policy: Policy, *, met: bool, where: str = "") -> list[str]:
+    """What a user must know before trusting a threshold that `num_videos` chose; `met`: it keeps the policy's bound.
+
+    Both classes are among them: a split without is refused.
+    """
+    notes = []
+    if num_videos < FEW_VIDEOS:
+        notes.append(f"only {num_videos} videos chose it{where}; below {FEW_VIDEOS} it is little more than luck")
+    if not met:
+        notes.append(f"no threshold keeps {policy.text} on validation{where}; the one that comes nearest is taken")
+    return notes
+
+
+def _figures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, float]:
+    predicted = scores >= threshold  # (N,)
+    num_correct, num_predicted, num_harmful = (predicted & (labels == 1)).sum(), predicted.sum(), (labels == 1).sum()
+    return {
+        "f1": float(2 * num_correct / max(num_predicted + num_harmful, 1)),
+        "precision": float(num_correct / max(num_predicted, 1)),
+        "recall": float(num_correct / max(num_harmful, 1)),
+    }

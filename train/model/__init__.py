@@ -1,0 +1,1 @@
+"""The head and how it is fitted."""
