@@ -38,6 +38,11 @@ def named(names: list[str]) -> str:
     return (", ".join(map(shown, names[:MAX_NAMED])) or "nothing") + more
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """As in `1 video` and `1,234 videos`; `plural`: where it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def harmless(text: str) -> str:
     """A text from outside as a cell of a CSV: what a spreadsheet would run as a formula gets a `'` in front."""
     return "'" + text if text.startswith(FORMULA_STARTS) else text

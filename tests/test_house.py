@@ -23,7 +23,8 @@ ALLOWED = {
 # Within a storey, and everywhere else, no imports run in a circle.
 STOREYS = {
     "cache": [
-        {"kinds", "errors", "text"},
+        {"kinds", "text", "rules", "progress", "atomic"},
+        {"errors"},
         {"schema"},
         {"console", "lock", "manifest_file", "shard"},
         {"reader", "writer"},

@@ -212,8 +212,8 @@ def _train_one(
     from rich.console import Console
     from rich.markup import escape
 
+    from haechi.device import find_device
     from haechi.train.data.dataset import load_dataset
-    from haechi.train.device import find_device
     from haechi.train.output import console as screen
     from haechi.train.output.metrics_json import verdict
     from haechi.train.output.save import save
@@ -222,7 +222,7 @@ def _train_one(
     from haechi.train.run_folder import run_folder
 
     console = Console(highlight=False, emoji=False)
-    find_device(settings)  # before the cache is read
+    find_device(settings.device)  # before the cache is read
     opened, new_labels = _open(cache, labels)
     with run_folder(out) as partial:
         dataset = load_dataset(opened, settings, new_labels=new_labels, memory_bytes=memory_bytes)
@@ -256,8 +256,8 @@ def _train_many(
     from rich.console import Console
     from rich.markup import escape
 
+    from haechi.device import find_device
     from haechi.train.data.dataset import load_dataset, seen_of
-    from haechi.train.device import find_device
     from haechi.train.errors import TrainError
     from haechi.train.model.fit import DivergedError
     from haechi.train.output import console as screen
@@ -270,7 +270,7 @@ def _train_many(
 
     console = Console(highlight=False, emoji=False)
     for trial in trials:
-        find_device(trial.settings)
+        find_device(trial.settings.device)
     opened, new_labels = _open(cache, labels)
     dataset, seen, groupings = None, None, dict[tuple[str, bool], Grouping]()
     warned, outcomes = set[str](), list[Outcome]()

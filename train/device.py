@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from haechi.train.errors import TrainError
+from haechi.device import has_bfloat16
 from haechi.train.settings import TrainSettings
 
 # Limits of a container in bytes, or a word where it has none: control groups of version 2 and 1.
@@ -14,31 +14,11 @@ MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 FEATURES_SHARE = 0.5  # of the memory that is available; the rest is for the head, for reading, and for others
 
 
-def find_device(settings: TrainSettings) -> torch.device:
-    """The device that the settings mean. Raises `TrainError` where there is no such CUDA device."""
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(settings.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TrainError(
-            f"device {settings.device!r}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu or auto"
-        )
-    return device
-
-
 def find_precision(settings: TrainSettings, device: torch.device) -> str:
-    """The precision that the settings mean, `fp32` or `bf16`.
-
-    `auto` takes bfloat16 only where the hardware computes in it: emulated, it is hundreds of times slower than float32.
-    """
+    """The precision that the settings mean, `fp32` or `bf16`; `auto` is bf16 where the hardware computes in it."""
     if settings.precision != "auto":
         return settings.precision
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if has_bf16 else "fp32"
+    return "bf16" if has_bfloat16(device) else "fp32"
 
 
 def features_limit(device: torch.device) -> int:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haechi.device import find_device
 from haechi.train.data.dataset import Dataset
 from haechi.train.data.split import Split, make_split
-from haechi.train.device import find_device, find_precision
+from haechi.train.device import find_precision
 from haechi.train.model.fit import Epoch, check_finite, fit, logits_of, passes, pos_weight_of, scores_of
 from haechi.train.model.head import Head, build_head
 from haechi.train.settings import TrainSettings
@@ -57,7 +58,7 @@ def prepare(dataset: Dataset, settings: TrainSettings, split: Split | None = Non
     `dataset` was loaded for settings of the same `seen_of`. Raises `TrainError` where train or val would lack a class,
     or the device is not there.
     """
-    device = find_device(settings)
+    device = find_device(settings.device)
     split = split or make_split(dataset.labels, dataset.splits, dataset.groups, settings)
     return Experiment(
         settings=settings,

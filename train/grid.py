@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from haechi.cache.errors import SettingsError
 from haechi.cache.text import bullet_list
 from haechi.train.errors import TrainError
-from haechi.train.settings import SettingsError, TrainSettings
+from haechi.train.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)

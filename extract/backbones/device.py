@@ -9,7 +9,8 @@ from functools import cached_property
 import joblib
 import torch
 
-from haechi.extract.settings import ExtractSettings, SettingsError
+from haechi.device import find_device, has_bfloat16
+from haechi.extract.settings import ExtractSettings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -58,16 +59,7 @@ class Compute:
     @classmethod
     def choose(cls, settings: ExtractSettings) -> "Compute":
         """Take what the settings say, else what the machine has. Raises `SettingsError` for a device it lacks."""
-        has_cuda = torch.cuda.is_available()
-        wanted = settings.device if settings.device != "auto" else ("cuda" if has_cuda else "cpu")
-        try:
-            device = torch.device(wanted)
-        except RuntimeError as error:
-            raise SettingsError(f"--device {wanted}: no such device; say auto, cpu, cuda or cuda:N") from error
-        if device.type not in {"cpu", "cuda"}:
-            raise SettingsError(f"--device {wanted}: only cpu and cuda are supported")
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise SettingsError(f"--device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices")
+        device = find_device(settings.device)
         on_gpu = device.type == "cuda"
         cores = joblib.cpu_count()  # those that this process may use, as a container's limit leaves them
         workers = settings.workers or (max(1, cores - 1) if on_gpu else max(1, cores // 8))
@@ -131,8 +123,6 @@ class Compute:
 
 
 def _fastest_precision(device: torch.device) -> str:
-    """bfloat16 only where the hardware computes in it: emulated, it is hundreds of times slower than float32."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if has_bf16 else "fp32"
+    if has_bfloat16(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "fp32"

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+from haechi.cache.errors import SettingsError
 from haechi.extract.backbones.weights import (
     LOAD_ERRORS,
     LOCAL_MODEL,
@@ -25,7 +26,6 @@ from haechi.extract.backbones.weights import (
 )
 from haechi.extract.decoding.files import sha256_of
 from haechi.extract.decoding.transforms import RESAMPLING, FrameTransform
-from haechi.extract.settings import SettingsError
 
 FLAG = "--clip-weights"
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names for them
@@ -104,7 +104,7 @@ def resolve_model(model: str, weights: Weights) -> str:
     if model not in (models := open_clip.list_models()):
         near = difflib.get_close_matches(model, models, 3)
         raise SettingsError(
-            f"--clip-model {model}: open_clip has no such model; close names: {', '.join(near) or 'none'}"
+            [f"--clip-model {model}: open_clip has no such model; close names: {', '.join(near) or 'none'}"]
         )
     if weights.tag is None:
         return model
@@ -127,7 +127,7 @@ def _build(name: str, weights: Weights) -> torch.nn.Module:
                 name, load_weights=False, pretrained_text=False, force_preprocess_cfg=preprocess
             )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise SettingsError(f"--clip-model {name}: open_clip cannot build it ({error})") from error
+            raise SettingsError([f"--clip-model {name}: open_clip cannot build it ({error})"]) from error
     return module
 
 
@@ -171,8 +171,10 @@ def _transform(preprocess: dict[str, Any], name: str) -> FrameTransform:
     interpolation, mode = preprocess["interpolation"], preprocess["resize_mode"]
     if height != width or interpolation not in RESAMPLING or mode not in {"shortest", "squash"}:
         raise SettingsError(
-            f"--clip-model {name}: its preprocessing ({height} x {width}, {interpolation}, {mode}) is not supported; "
-            "square sizes, bicubic or bilinear, shortest or squash are"
+            [
+                f"--clip-model {name}: its preprocessing ({height} x {width}, {interpolation}, {mode}) is not "
+                "supported; square sizes, bicubic or bilinear, shortest or squash are"
+            ]
         )
     return FrameTransform(size=height, interpolation=interpolation, mode=mode)
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from haechi.cache.errors import HaechiError
+from haechi.cache.errors import HaechiError, SettingsError
 from haechi.extract.decoding.files import sha256_of
-from haechi.extract.settings import SettingsError
 
 if TYPE_CHECKING:
     import torch  # a run with nothing to do looks at weights without paying for torch
@@ -85,7 +84,7 @@ def model_identity(model: str) -> str:
         return model
     path = Path(model.removeprefix(LOCAL_MODEL), "open_clip_config.json")
     if not path.is_file():
-        raise SettingsError(f"--clip-model {model}: no file {path}")
+        raise SettingsError([f"--clip-model {model}: no file {path}"])
     return f"{LOCAL_MODEL}{sha256_of(path)}"
 
 

@@ -133,9 +133,12 @@ def test_a_damaged_video_is_told_by_validate_too(data: Path, tmp_path: Path) -> 
     [
         (["--clip-fps", "3"], "clip_fps is 3.0, but is for --sampling windows"),
         (["--sampling", "windows", "--frames", "8"], "frames is 8, but is for --sampling uniform"),
-        (["--sampling", "windows", "--stride-seconds", "3"], "stride_seconds is 3, must be 0.125 to 2"),
-        (["--sampling", "windows", "--window-seconds", "nan"], "window_seconds is nan, must be 0.1 to 3600"),
-        (["--sampling", "windows", "--clip-fps", "0.25"], "clip_fps is 0.25, must be 0.5 or more"),
+        (["--sampling", "windows", "--stride-seconds", "3"], "stride_seconds is 3, expected 0.125 to 2"),
+        (
+            ["--sampling", "windows", "--window-seconds", "nan"],
+            "window_seconds is nan, expected a number at least 0.1 and at most 3600",
+        ),
+        (["--sampling", "windows", "--clip-fps", "0.25"], "clip_fps is 0.25, expected at least 0.5"),
     ],
 )
 def test_flags_that_do_not_fit(data: Path, tmp_path: Path, flags: list[str], told: str) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from haechi.cache.errors import HaechiError
+from haechi.cache.errors import HaechiError, SettingsError
 from haechi.cache.reader import Cache
-from haechi.extract.settings import SettingsError
 from haechi.predict.classifier import Classifier, MismatchError
 from haechi.predict.prediction import Prediction
 from haechi.train.errors import TrainError

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from bench import networks
+from haechi.cache.errors import SettingsError
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Item
 from haechi.extract.backbones import slowfast
 from haechi.extract.manifest import Entry
 from haechi.extract.samples import write_video
 from haechi.extract.sampling import Windows
-from haechi.extract.settings import SettingsError
 from haechi.predict import classifier as classifier_module
 from haechi.predict import scoring
 from haechi.predict.classifier import Classifier, MismatchError, load_checkpoint

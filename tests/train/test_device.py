@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from haechi.cache.errors import SettingsError
+from haechi.device import find_device
 from haechi.train import device
-from haechi.train.device import features_limit, find_device, find_precision
-from haechi.train.errors import TrainError
+from haechi.train.device import features_limit, find_precision
 from haechi.train.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -13,7 +14,7 @@ CPU = torch.device("cpu")
 
 def test_a_device_that_is_not_there_is_an_error() -> None:
     assert find_device(TrainSettings(device="cpu")) == CPU
-    with pytest.raises(TrainError, match="cuda:99"):
+    with pytest.raises(SettingsError, match="cuda:99"):
         find_device(TrainSettings(device="cuda:99"))
 
 

@@ -1,8 +1,9 @@
 import pytest
 
+from haechi.cache.errors import SettingsError
 from haechi.train.errors import TrainError
 from haechi.train.grid import Trial, plan_trials
-from haechi.train.settings import SettingsError, TrainSettings
+from haechi.train.settings import TrainSettings
 
 
 def plan(*grid: str, num_seeds: int = 1, **given: object) -> list[Trial]:

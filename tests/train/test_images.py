@@ -11,13 +11,14 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 import haechi.cli
+from haechi.cache.errors import SettingsError
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Item
 from haechi.cache.writer import shard_path, write_shard
 from haechi.train.data.dataset import load_dataset
 from haechi.train.model import checkpoint
 from haechi.train.model.head import Head
-from haechi.train.settings import SettingsError, TrainSettings
+from haechi.train.settings import TrainSettings
 from tests import synthetic
 
 WINDOWS = ("slowfast/features", "slowfast/logits", "slowfast/start_seconds", "slowfast/end_seconds")

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from haechi.cache.errors import SettingsError
 from haechi.train.errors import TrainError
 from haechi.train.settings import DEFAULT_PRESET, MOST_ROWS, PRESETS, TrainSettings
 
@@ -22,7 +23,7 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
     assert (fast.preset, fast.projection, fast.batch_size, fast.precision) == ("fast", 256, 64, "auto")
     assert TrainSettings.of_preset("fast", batch_size=None, lr=0.5) == dataclasses.replace(fast, lr=0.5)
     assert DEFAULT_PRESET in PRESETS
-    with pytest.raises(TrainError, match="preset is 'slow', expected one of model4, fast, image"):
+    with pytest.raises(SettingsError, match="preset is 'slow', expected one of model4, fast, image"):
         TrainSettings.of_preset("slow")
 
 
@@ -55,12 +56,12 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
     ],
 )
 def test_a_value_out_of_range_is_named(field: str, value: object) -> None:
-    with pytest.raises(TrainError, match=f"{field} is "):
+    with pytest.raises(SettingsError, match=f"{field} is "):
         TrainSettings(**{field: value})
 
 
 def test_all_offenders_are_named_at_once() -> None:
-    with pytest.raises(TrainError) as caught:
+    with pytest.raises(SettingsError) as caught:
         TrainSettings(lr=-1.0, epochs=0, clip=False, slowfast="none")
     assert all(word in str(caught.value) for word in ("lr is -1.0", "epochs is 0", "nothing is left to train on"))
 
@@ -75,7 +76,7 @@ def test_settings_survive_a_round_trip_and_refuse_unknown_fields() -> None:
 
 def test_the_command_line_needs_no_heavy_package_for_its_help() -> None:
     code = (
-        "import sys, train.cli; "
+        "import sys, haechi.train.cli; "
         "print(sorted({'torch', 'sklearn', 'matplotlib', 'h5py', 'numpy', 'rich'} & sys.modules.keys()))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -8,10 +8,11 @@ import numpy as np
 from haechi.cache.kinds import KINDS
 from haechi.cache.reader import Cache
 from haechi.cache.schema import UNLABELLED
+from haechi.device import find_device
 from haechi.train.data.features import FRAME_STREAM, Features
 from haechi.train.data.relabel import NewLabels
 from haechi.train.data.stream import Stream
-from haechi.train.device import features_limit, find_device
+from haechi.train.device import features_limit
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 
@@ -109,7 +110,7 @@ def load_dataset(
         )
     videos, ids = np.flatnonzero(labelled), media["id"][labelled]
     features, widths = open_features(cache, videos, settings)
-    limit = features_limit(find_device(settings)) if memory_bytes is None else memory_bytes
+    limit = features_limit(find_device(settings.device)) if memory_bytes is None else memory_bytes
     return Dataset(
         cache=cache,
         ids=ids,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from haechi.cache import schema
+from haechi.cache.errors import SettingsError
 from haechi.cache.reader import Cache
 from haechi.cache.text import bullet_list
 from haechi.train.data.dataset import stream_names
@@ -143,7 +144,10 @@ def load(path: Path) -> Checkpoint:
         problems = [*_problems(data), *_feature_problems(data["features"])]
     if problems:
         raise TrainError(f"{path}: damaged:\n{bullet_list(problems)}")
-    settings = TrainSettings.from_dict(data["settings"])
+    try:
+        settings = TrainSettings.from_dict(data["settings"])
+    except SettingsError as error:
+        raise TrainError(f"{path}: damaged: {error}") from error
     if list(data["streams"]) != (names := stream_names(settings)):
         raise TrainError(f"{path}: damaged: streams are {list(data['streams'])}, its settings say {names}")
     with torch.device("meta"):  # shapes only: a wrong width costs no memory

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from haechi.cache.kinds import KINDS
 from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE
+from haechi.device import find_device
 from haechi.train.data.stream import Stream
-from haechi.train.device import find_device, find_precision
+from haechi.train.device import find_precision
 from haechi.train.evaluate.bootstrap import Interval
 from haechi.train.evaluate.compare import Compared
 from haechi.train.evaluate.threshold import Threshold, chosen_row
@@ -88,7 +89,7 @@ def beginner(progress: Progress, *, prefix: str = "") -> Callable[[Experiment, s
 def show_start(console: Console, plan: Plan) -> None:
     """What is known before the first epoch: groups, split, warnings, the head's input."""
     settings, dataset = plan.settings, plan.dataset
-    features, device = dataset.features, find_device(settings)
+    features, device = dataset.features, find_device(settings.device)
     precision = find_precision(settings, device)
     if dataset.cache.untrained:
         console.print(untrained_warning(dataset.cache.untrained))

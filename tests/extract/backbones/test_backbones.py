@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench import networks
+from haechi.cache.errors import SettingsError
 from haechi.cache.schema import fingerprint_of
 from haechi.extract.backbones import openclip, slowfast
 from haechi.extract.backbones.device import Compute
@@ -16,7 +17,7 @@ from haechi.extract.backbones.openclip import OpenClip, resolve_model
 from haechi.extract.backbones.pair import Backbones, DeviceMemoryError, Queue
 from haechi.extract.backbones.slowfast import SlowFast
 from haechi.extract.backbones.weights import Weights, WeightsError
-from haechi.extract.settings import ExtractSettings, SettingsError
+from haechi.extract.settings import ExtractSettings
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 

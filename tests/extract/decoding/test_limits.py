@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from haechi.cache.errors import SettingsError
 from haechi.extract.decoding.container import Header
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.settings import ExtractSettings, SettingsError
+from haechi.extract.settings import ExtractSettings
 
 LIMITS = Limits.of(ExtractSettings(timeout_seconds=10))
 
@@ -52,7 +53,7 @@ def test_time_to_check_grows_with_what_is_on_the_disk(tmp_path: Path) -> None:
 
 def test_limits_are_settings() -> None:
     assert LIMITS.memory_bytes == 4_000_000_000
-    with pytest.raises(SettingsError, match=r"worker_memory_gb is 0\.1, must be 0\.5 to"):
+    with pytest.raises(SettingsError, match=r"worker_memory_gb is 0\.1, expected a number at least 0\.5 and"):
         ExtractSettings(worker_memory_gb=0.1)
     with pytest.raises(SettingsError, match="shard_minutes is 0"):
         ExtractSettings(shard_minutes=0)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from haechi.cache.errors import SettingsError
 from haechi.train.data.features import Features
 from haechi.train.data.split import Split
-from haechi.train.errors import TrainError
 from haechi.train.evaluate.threshold import choose_threshold
 from haechi.train.model import fit
 from haechi.train.model.baselines import fit_baselines, fit_regression
@@ -207,7 +207,7 @@ def test_one_cycle_of_one_step_still_trains(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("field", "value"), [("schedule", "linear"), ("ema", 1.0), ("ema", -0.1)])
 def test_a_setting_out_of_range_is_named(field: str, value: object) -> None:
-    with pytest.raises(TrainError, match=f"{field} is {value!r}, expected "):
+    with pytest.raises(SettingsError, match=f"{field} is {value!r}, expected "):
         TrainSettings(**{field: value})
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from haechi.train.errors import TrainError
+from haechi.cache.errors import SettingsError
 from haechi.train.model.head import build_head, num_heads, pool
 from haechi.train.settings import PRESETS, TrainSettings
 
@@ -146,7 +146,7 @@ def test_settings_of_before_the_regression_have_none() -> None:
 
 
 def test_the_regression_is_on_or_off() -> None:
-    with pytest.raises(TrainError, match="regression is 1, expected true or false"):
+    with pytest.raises(SettingsError, match="regression is 1, expected true or false"):
         TrainSettings(regression=1)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from haechi.train.errors import TrainError
+from haechi.cache.errors import SettingsError
 from haechi.train.model.loss import Loss
 from haechi.train.settings import TrainSettings
 
@@ -72,5 +72,5 @@ def test_extreme_logits_have_finite_gradients(gamma: float) -> None:
     ],
 )
 def test_a_setting_out_of_range_is_named(field: str, value: object) -> None:
-    with pytest.raises(TrainError, match=f"{field} is {value!r}, expected "):
+    with pytest.raises(SettingsError, match=f"{field} is {value!r}, expected "):
         TrainSettings(**{field: value})

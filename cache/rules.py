@@ -1,0 +1,148 @@
+"""What each field of a settings dataclass may be: the rule stands beside the field and is checked in one place.
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    frames: int = setting(32, Whole(1, 4096))
+
+    def __post_init__(self) -> None:
+        if broken := broken_rules(self):
+            raise SettingsError([*broken.values()])
+"""
+
+import math
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Rule(Protocol):
+    """What a value may be."""
+
+    @property
+    def expected(self) -> str:
+        """In words, to follow "expected"."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value`, of any type, keeps the rule."""
+
+
+def setting(default: T, rule: Rule) -> T:
+    """A field of a settings dataclass with its default and its rule."""
+    result: T = field(default=default, metadata={"rule": rule})
+    return result
+
+
+def broken_rules(settings: Any) -> dict[str, str]:
+    """Field -> what is wrong, on one line, for each field of a dataclass whose value breaks its rule."""
+    return {
+        each.name: f"{each.name} is {value!r}, expected {rule.expected}"
+        for each in fields(settings)
+        if (rule := each.metadata.get("rule")) and not rule.allows(value := getattr(settings, each.name))
+    }
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    @property
+    def expected(self) -> str:
+        return "true or false"
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number, both ends included."""
+
+    least: int
+    most: int
+    why: str = ""
+    """Why the least is the least, where that is not plain."""
+
+    @property
+    def expected(self) -> str:
+        return f"a whole number from {self.least} to {self.most}" + (f": {self.why}" if self.why else "")
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A finite number, whole or not; an end is included (`least`, `most`) or not (`above`, `below`)."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    @property
+    def expected(self) -> str:
+        ends = [
+            f"{word} {end:.12g}"
+            for word, end in (
+                ("at least", self.least),
+                ("above", self.above),
+                ("at most", self.most),
+                ("below", self.below),
+            )
+            if math.isfinite(end)
+        ]
+        return " ".join(["a number", " and ".join(ends)]).strip()
+
+    def allows(self, value: Any) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        return self.least <= value <= self.most and self.above < value < self.below
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def expected(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.words
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of a form."""
+
+    pattern: str
+    """A regular expression for the whole text."""
+    form: str
+    """The same in words."""
+
+    @property
+    def expected(self) -> str:
+        return self.form
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
+
+
+@dataclass(frozen=True)
+class Optional:
+    """None, or what another rule allows."""
+
+    rule: Rule
+    meaning: str
+    """What None means."""
+
+    @property
+    def expected(self) -> str:
+        return f"{self.rule.expected}, or None ({self.meaning})"
+
+    def allows(self, value: Any) -> bool:
+        return value is None or self.rule.allows(value)
