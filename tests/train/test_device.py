@@ -13,9 +13,9 @@ CPU = torch.device("cpu")
 
 
 def test_a_device_that_is_not_there_is_an_error() -> None:
-    assert find_device(TrainSettings(device="cpu")) == CPU
+    assert find_device("cpu") == CPU
     with pytest.raises(SettingsError, match="cuda:99"):
-        find_device(TrainSettings(device="cuda:99"))
+        find_device("cuda:99")
 
 
 @pytest.mark.parametrize(
