@@ -94,11 +94,11 @@ def imports_of(path: Path) -> set[str]:
 
 
 def storey_of(module: str) -> int:
-    """The storey in its package on which a module stands."""
+    """The storey in its package of a module."""
     package, _, rest = module.partition(".")
     room = rest.partition(".")[0]
     found = [number for number, rooms in enumerate(STOREYS[package]) if room in rooms]
-    assert len(found) == 1, f"{module} stands on {len(found)} storeys of STOREYS, expected 1"
+    assert len(found) == 1, f"{module} is on {len(found)} storeys of STOREYS, expected 1"
     return found[0]
 
 
@@ -121,7 +121,7 @@ def test_rooms_import_from_below(package: str) -> None:
             continue
         for name in imports_of(file):
             if name in MODULES and name.startswith(f"{package}.") and not name.endswith(".__init__"):
-                assert storey_of(name) <= storey_of(module), f"{module} imports {name}, which stands above it"
+                assert storey_of(name) <= storey_of(module), f"{module} imports {name}, which is above it"
 
 
 def test_no_imports_run_in_a_circle() -> None:
@@ -132,9 +132,9 @@ def test_no_imports_run_in_a_circle() -> None:
 
 
 def test_the_distribution_has_every_room() -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = [file.parent.relative_to(ROOT) for package in ALLOWED for file in (ROOT / package).rglob("__init__.py")]
-    assert told == ["haechi", *sorted(f"haechi.{folder.as_posix().replace('/', '.')}" for folder in found)]
+    assert listed == ["haechi", *sorted(f"haechi.{folder.as_posix().replace('/', '.')}" for folder in found)]
 
 
 @pytest.mark.parametrize("package", ALLOWED)
