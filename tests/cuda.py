@@ -1,4 +1,4 @@
-"""For tests that need a GPU."""
+"""A mark that skips a test where there is no GPU."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Takes a decoder's frames in one's own process."""
+"""A sink for decoded frames inside the test process."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from haechi.extract.decoding.shared_frames import Output
 
 
 class Kept:
-    """A sink that keeps all that is handed on."""
+    """A sink that keeps a copy of everything it receives."""
 
     waited_seconds = 0.0
 
     def __init__(self, *outputs: Output) -> None:
         self.outputs = outputs
         self.pieces: list[list[np.ndarray]] = []
-        """Of each piece an array an output, cut to its frames."""
+        """For each call of `publish`, one array per output: (frames, side, side, 3)."""
 
     def room(self) -> list[np.ndarray]:
         self._arrays = [np.zeros(output.shape, output.transform.dtype) for output in self.outputs]
@@ -25,5 +25,5 @@ class Kept:
         self.pieces.append([array[:count] for array, count in zip(self._arrays, counts, strict=True)])
 
     def frames(self, output: int = 0) -> np.ndarray:
-        """All frames of an output, one after another: (frames, side, side, 3)."""
+        """All frames of one output: (frames, side, side, 3)."""
         return np.concatenate([piece[output] for piece in self.pieces])

@@ -1,4 +1,4 @@
-"""Caches made of numbers, for tests that need no video and no backbone."""
+"""Caches of random features, for tests that need no video and no backbone."""
 
 import hashlib
 from dataclasses import replace
@@ -62,7 +62,7 @@ def media(id: str, *, label: int = 1, split: str = "", group: str = "") -> Media
 
 
 def item(row: Media, *, seed: int, num_frames: int = 4, shift: float = 0.0, source: Provenance | None = None) -> Item:
-    """An item of random features; `shift` moves their mean, so that labels can be learned."""
+    """An item of random features with mean `shift`, so that labels can be learned."""
     rng = np.random.default_rng(seed)
     shape = (source or provenance()).settings
     clip, slowfast, store = shape["clip"]["widths"], shape["slowfast"]["widths"], shape["store"]
@@ -81,7 +81,7 @@ def item(row: Media, *, seed: int, num_frames: int = 4, shift: float = 0.0, sour
 
 
 def with_arrays(item: Item, arrays: dict[str, np.ndarray]) -> Item:
-    """The item with these arrays in place of its own of the same names."""
+    """A copy of the item in which `arrays` replace those of the same name."""
     return replace(item, arrays=item.arrays | arrays)
 
 
@@ -103,7 +103,7 @@ def write_cache(
     groups: dict[str, str] | None = None,
     source: Provenance | None = None,
 ) -> Path:
-    """Write a cache whose harmful videos lie `shift` above, whose safe ones lie `shift` below zero."""
+    """Write a cache; its features have mean `shift` for harmful videos, `-shift` for safe ones, 0 for others."""
     source = source or provenance()
     path.mkdir(parents=True, exist_ok=True)
     labels = [1] * num_harmful + [0] * num_safe + [-1] * num_unlabelled

@@ -1,4 +1,4 @@
-"""Everything real, once: H.264 files, ViT-B-32 and slowfast_r50 at their size (untrained), HDF5, the trained head."""
+"""All stages with real parts: H.264 files, ViT-B-32 and slowfast_r50 in full size (untrained), HDF5, a trained head."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def call(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sample set of eight videos and a broken one, extracted and trained on."""
+    """A folder with eight sample videos and a broken one, their cache and a run trained on it."""
     folder = tmp_path_factory.mktemp("end-to-end")
     assert len(list(write_sample_set(folder / "videos", num_harmful=4, num_safe=4))) == 9
     call("extract", folder / "videos", "--out", folder / "cache", *UNTRAINED, "--device", "cpu")
@@ -61,9 +61,9 @@ def test_the_run(folder: Path) -> None:
 
 
 def test_features_are_those_of_a_plain_reference(folder: Path) -> None:
-    """One video, the obvious way: Pillow images through open_clip's own preprocess, SlowFast's own forward, float32.
+    """Compares one video with a simple implementation: Pillow images, open_clip's own transform, float32 networks.
 
-    Untrained networks map all pictures close together, so errors are measured against the distance between frames.
+    Untrained networks map all frames close together, so errors are compared with the distance between frames.
     """
     import av
     from torchvision.transforms import InterpolationMode
@@ -73,8 +73,8 @@ def test_features_are_those_of_a_plain_reference(folder: Path) -> None:
     row = 0
     path = folder / "videos" / cache.media["id"][row]
     with av.open(str(path)) as container:
-        decoded = [frame.to_image() for frame in container.decode(video=0)]
-    pictures = [decoded[int(i)] for i in np.linspace(0, len(decoded) - 1, 32)]
+        images = [frame.to_image() for frame in container.decode(video=0)]
+    pictures = [images[int(i)] for i in np.linspace(0, len(images) - 1, 32)]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         clip = open_clip.create_model("ViT-B-32", pretrained=None).eval()
@@ -89,12 +89,12 @@ def test_features_are_those_of_a_plain_reference(folder: Path) -> None:
         expected = torch.cat([clip.encode_image(preprocess(picture)[None]) for picture in pictures[::8]]).numpy()
         logits = slowfast([slow, fast]).numpy()
 
-    ours = cache.rows("clip", "features")[:32:8].astype(np.float32)
+    cached = cache.rows("clip", "features")[:32:8].astype(np.float32)
     between_frames = np.linalg.norm(expected[:, None] - expected[None], axis=-1)
-    yardstick = between_frames[between_frames > 0].mean()
-    # The two FFmpegs, PyAV's here and decord's there, convert colours by a level or two differently.
-    assert np.linalg.norm(ours - expected, axis=-1).max() < 0.25 * yardstick
-    assert np.linalg.norm(ours - expected[::-1], axis=-1).max() > yardstick / 2  # the wrong frames would be seen
+    mean_distance = between_frames[between_frames > 0].mean()
+    # The FFmpeg versions in PyAV (here) and decord (in the cache) convert colours with differences of 1 or 2 levels.
+    assert np.linalg.norm(cached - expected, axis=-1).max() < 0.25 * mean_distance
+    assert np.linalg.norm(cached - expected[::-1], axis=-1).max() > mean_distance / 2  # wrong frames would be noticed
     all_logits = cache.rows("slowfast", "logits").astype(np.float32)
     others = np.linalg.norm(all_logits[row] - np.delete(all_logits, row, axis=0), axis=-1)
     assert np.linalg.norm(all_logits[row] - logits[0]) < 0.25 * others.mean()

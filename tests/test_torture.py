@@ -1,4 +1,4 @@
-"""The runs of `make torture` in small: nothing is lost, nothing let in."""
+"""The runs of `make torture` in small sizes: nothing is lost and no damaged data is accepted."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """In a process of its own, because the runs fork and this one has threads."""
+    """Name -> result of each run, made in another process: the runs fork, and this process has threads."""
     out = tmp_path_factory.mktemp("torture") / "result.json"
     command = [sys.executable, "-m", "tests.torture", "--quick", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)

@@ -1,1 +1,1 @@
-"""Runs that try to lose a video or to let damage in: `make torture`."""
+"""Stress tests: they try to lose a video or to get damaged data into a cache (`make torture`)."""

@@ -1,4 +1,4 @@
-"""All runs, or some: `python -m tests.torture`."""
+"""Command line of the stress tests: `python -m tests.torture`."""
 
 import importlib
 import importlib.metadata
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-# Name -> its function, its size in full and in the quick version: how often, or for how many seconds.
+# Name -> its function, its full and its quick size: a number of repetitions or, for fuzz, of seconds.
 RUNS: dict[str, tuple[str, int, int]] = {
     "flip": ("flip", 500, 40),
     "kill": ("kill", 200, 8),
@@ -26,9 +26,9 @@ RUNS: dict[str, tuple[str, int, int]] = {
     "bombs": ("bombs", 5, 1),
     "fuzz": ("fuzz", 60, 5),
 }
-KEEPING = ("mutate", "fuzz")
+TAKE_KEEP = ("mutate", "fuzz")  # functions with a parameter `keep`
 
-# All that the runs import, once: they are forked from this process, which starts no thread.
+# Imported once, in this process; the runs are forked from it. It must start no threads.
 IMPORTS = (
     "haechi",
     "open_clip",
@@ -43,16 +43,22 @@ MAX_LOSSES_SHOWN = 20
 
 
 @click.command()
-@click.option("--only", type=click.Choice(list(RUNS)), multiple=True, help="This run; may be given several times.")
+@click.option(
+    "--only", type=click.Choice(list(RUNS)), multiple=True, help="Do only this run; may be given several times."
+)
 @click.option("--quick", is_flag=True, help="Small sizes, as in `make test`.")
-@click.option("--seed", default=0, help="Of everything that is drawn at random.")
-@click.option("--out", type=click.Path(path_type=Path), help="The JSON to write. [default: docs/torture.json, in full]")
-@click.option("--keep", type=click.Path(path_type=Path), help="Keep the files of what was found in this folder.")
+@click.option("--seed", default=0, help="Random seed of all runs.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="JSON file to write. [default: docs/torture.json for a full run]",
+)
+@click.option("--keep", type=click.Path(path_type=Path), help="Copy the inputs that caused findings to this folder.")
 def main(*, only: tuple[str, ...], quick: bool, seed: int, out: Path | None, keep: Path | None) -> None:
-    """Try to lose a video, or to let damage in, in many ways. Exit status 1 if anything was lost."""
+    """Try in many ways to lose a video or to get damaged data into a cache. Exit status 1 if anything was lost."""
     for module in IMPORTS:
         importlib.import_module(module)
-    from tests.torture.apart import apart
+    from tests.torture.processes import run_forked
     from tests.torture.record import Record
     from tests.torture.table import RESULT, fill_readme
 
@@ -60,9 +66,9 @@ def main(*, only: tuple[str, ...], quick: bool, seed: int, out: Path | None, kee
     records: dict[str, Record] = {}
     for name in only or RUNS:
         console.print(f"{name} …")
-        outcome = apart(_work(name, quick=quick, seed=seed, keep=keep), seconds=RUN_SECONDS)
-        failed = Record(what=name, tried=1, survived=0, losses=[outcome.died], note="the run itself failed")
-        records[name] = failed if outcome.died else outcome.value
+        outcome = run_forked(_work(name, quick=quick, seed=seed, keep=keep), seconds=RUN_SECONDS)
+        failed = Record(what=name, tried=1, survived=0, losses=[outcome.error], note="the run itself failed")
+        records[name] = failed if outcome.error else outcome.value
         for loss in records[name].losses[:MAX_LOSSES_SHOWN]:
             console.print(f"  [red]{escape(loss)}[/]")
     _show(console, list(records.values()))
@@ -80,7 +86,7 @@ def _work(name: str, *, quick: bool, seed: int, keep: Path | None) -> Callable[[
     function_name, in_full, in_quick = RUNS[name]
     function = getattr(importlib.import_module(f"tests.torture.{name}"), function_name)
     extra: dict[str, object] = {"seed": seed} if name not in ("disk", "bombs") else {}
-    if name in KEEPING:
+    if name in TAKE_KEEP:
         extra["keep"] = keep
     return partial(function, in_quick if quick else in_full, **extra)
 

@@ -1,9 +1,9 @@
-"""Where things lie in a video file: MP4 boxes, Matroska elements, AVI chunks. As much as harm to them needs."""
+"""Finds the parts of a video file (MP4 boxes, Matroska elements, AVI chunks) in just enough detail to damage them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Boxes, elements and chunks that hold others, with the bytes between their head and the first of these.
+# Boxes and elements that contain others. For MP4: the number of bytes between the box's header and its first child.
 MP4_PARENTS = {b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"dinf": 4, b"edts": 0, b"udta": 0}
 MP4_PARENTS |= {b"stsd": 8, b"meta": 4, b"moof": 0, b"traf": 0, b"mvex": 0}
 EBML_PARENTS = {b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75", b"\x16\x54\xae\x6b", b"\xae", b"\xe0", b"\x15\x49\xa9\x66"}
@@ -13,23 +13,26 @@ CLUSTER = b"\x1f\x43\xb6\x75"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A box, element or chunk."""
+    """A box, element or chunk: byte positions in the file."""
 
     kind: bytes
     kind_at: int
+    """Position of `kind`."""
     start: int
     size_at: int
-    """Where its size stands."""
+    """Position of the size field."""
     size_bytes: int
-    """How long the size is."""
+    """Width of the size field."""
     body: int
-    """Where its content starts."""
+    """Position of the first byte of content."""
     end: int
+    """Position after the last byte."""
     is_parent: bool
+    """Whether it contains other parts."""
 
 
-def parts_of(content: bytes) -> list[Part]:
-    """All parts, outer ones first; none for a container that is not known."""
+def find_parts(content: bytes) -> list[Part]:
+    """All parts, parents before their children; empty for an unknown container."""
     if content[4:8] == b"ftyp":
         return list(_boxes(content, 0, len(content)))
     if content[:4] == b"\x1a\x45\xdf\xa3":
@@ -37,10 +40,10 @@ def parts_of(content: bytes) -> list[Part]:
     return list(_chunks(content, 0, len(content))) if content[:4] == b"RIFF" else []
 
 
-def pictures_of(content: bytes) -> list[tuple[int, int]]:
-    """First byte and after-last of each stretch of coded pictures (with what little stands between them)."""
+def find_pictures(content: bytes) -> list[tuple[int, int]]:
+    """(first, last + 1) byte of each range of coded pictures, including the few other bytes between them."""
     kinds = (b"mdat", CLUSTER, b"movi")
-    return [(part.body, part.end) for part in parts_of(content) if part.kind in kinds]
+    return [(part.body, part.end) for part in find_parts(content) if part.kind in kinds]
 
 
 def _boxes(content: bytes, start: int, end: int) -> Iterator[Part]:
@@ -74,7 +77,7 @@ def _elements(content: bytes, start: int, end: int) -> Iterator[Part]:
         body = size_at + size_bytes
         mask = (1 << 7 * size_bytes) - 1
         size = int.from_bytes(content[size_at:body], "big") & mask
-        stop = end if size == mask else min(end, body + size)  # all ones: unknown
+        stop = end if size == mask else min(end, body + size)  # all bits 1: unknown size
         kind = content[start:size_at]
         parent = kind in EBML_PARENTS
         yield Part(

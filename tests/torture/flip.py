@@ -1,4 +1,4 @@
-"""Single bytes flipped all over a shard: verify finds each, and train reads right values or none."""
+"""Single bytes altered all over a shard: verify must find each, train must refuse the shard or read right values."""
 
 import itertools
 import shutil
@@ -19,64 +19,64 @@ from haechi.train.data.features import Features
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 from tests import synthetic
-from tests.torture.apart import apart
+from tests.torture.processes import run_forked
 from tests.torture.record import Record
 
-SECONDS = 30.0  # a flip takes a tenth
-VIDEOS, FRAMES = 80, 32  # so many that their CLIP features are several chunks
+SECONDS = 30.0  # one attempt takes about 0.1 s
+VIDEOS, FRAMES = 80, 32  # enough for several chunks of CLIP features
 
 Region = tuple[str, int, int]
-"""What lies there, its first byte and that after its last."""
+"""Name, first byte, byte after the last one."""
 
 
 def flip(number: int, *, seed: int = 0) -> Record:
-    """Flip one byte, `number` times: half of them anywhere, half going round all regions of the file."""
+    """Alter one byte, `number` times: every second time anywhere, otherwise in each region of the file in turn."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = synthetic.provenance(clip_width=512, slowfast_width=128, num_logits=40)
-        sound = synthetic.write_cache(
-            folder / "sound", num_harmful=VIDEOS // 2, num_safe=VIDEOS // 2, num_failures=3, num_frames=FRAMES,
+        intact = synthetic.write_cache(
+            folder / "intact", num_harmful=VIDEOS // 2, num_safe=VIDEOS // 2, num_failures=3, num_frames=FRAMES,
             shard_size=VIDEOS, source=source,
         )  # fmt: skip
-        shard = sound / "shard-00000.h5"
-        regions, owners = regions_of(shard)
-        expected = _numbers(load_dataset(Cache.open(sound), TrainSettings()))
+        shard = intact / "shard-00000.h5"
+        regions, owners = find_regions(shard)
+        expected = _numbers(load_dataset(Cache.open(intact), TrainSettings()))
         content = shard.read_bytes()
         rng = np.random.default_rng(seed)
-        around = itertools.cycle(regions)
+        regions_in_turn = itertools.cycle(regions)
         losses: list[str] = []
-        found, hit, readings = Counter[str](), Counter[str](), Counter[str]()
+        survived, tried, readings = Counter[str](), Counter[str](), Counter[str]()
         for i in range(number):
-            what, first, last = next(around) if i % 2 else ("", 0, len(content))
-            place, mask = int(rng.integers(first, last)), int(rng.integers(1, 256))
-            what = what or next((text for text, a, b in regions if a <= place < b), "HDF5's own records")
+            what, first, last = next(regions_in_turn) if i % 2 else ("", 0, len(content))
+            position, mask = int(rng.integers(first, last)), int(rng.integers(1, 256))
+            what = what or next((text for text, a, b in regions if a <= position < b), "HDF5's own records")
             bad = folder / "bad"
             shutil.rmtree(bad, ignore_errors=True)
             bad.mkdir()
             altered = bytearray(content)
-            altered[place] ^= mask
+            altered[position] ^= mask
             (bad / shard.name).write_bytes(altered)
-            outcome = apart(lambda bad=bad: _read(bad, expected), seconds=SECONDS)  # type: ignore[misc]
-            hit[what] += 1
-            wrong = [outcome.died] if outcome.died else _wrong(outcome.value, what, place, owners)
+            outcome = run_forked(lambda bad=bad: _read(bad, expected), seconds=SECONDS)  # type: ignore[misc]
+            tried[what] += 1
+            wrong = [outcome.error] if outcome.error else _wrong(outcome.value, what, position, owners)
             readings[outcome.value[1] if outcome.value else "died"] += 1
-            found[what] += not wrong
-            losses += [f"byte {place} ({what}) ^ {mask:#04x}: {text}" for text in wrong]
+            survived[what] += not wrong
+            losses += [f"byte {position} ({what}) ^ {mask:#04x}: {text}" for text in wrong]
     return Record(
-        what="bytes flipped in a shard",
+        what="bytes altered in a shard",
         tried=number,
-        survived=found.total(),
+        survived=survived.total(),
         losses=losses,
-        note=f"in {len(hit)} regions of {len(content):,} bytes; train refused {readings['refused']} of these shards, "
-        f"and read {readings['equal']} unaltered",
-        facts={"regions": dict(sorted(hit.items())), "readings": dict(readings), "bytes": len(content)},
+        note=f"in {len(tried)} regions of {len(content):,} bytes; train refused {readings['refused']} of these shards, "
+        f"and read the right values from {readings['equal']}",
+        facts={"regions": dict(sorted(tried.items())), "readings": dict(readings), "bytes": len(content)},
         seconds=time.monotonic() - started,
     )
 
 
-def regions_of(shard: Path) -> tuple[list[Region], dict[str, list[tuple[int, int, set[str]]]]]:
-    """The regions of a shard; and for each array of features or times, which videos own the rows of its chunks."""
+def find_regions(shard: Path) -> tuple[list[Region], dict[str, list[tuple[int, int, set[str]]]]]:
+    """The regions of a shard; and for each array of features or times, the byte range and video ids of each chunk."""
     with shard.open("rb") as file:
         lines = [len(line) for line in file.read(USER_BLOCK_BYTES).split(b"\n")[:3]]
     ends = list(itertools.accumulate(length + 1 for length in lines))
@@ -111,7 +111,7 @@ def regions_of(shard: Path) -> tuple[list[Region], dict[str, list[tuple[int, int
 
 
 def _read(bad: Path, expected: dict[str, np.ndarray]) -> tuple[list[tuple[str, str, str]], str]:
-    """What verify says of the shard (shard, dataset, video), and how train's reading ends."""
+    """Problems that verify finds (shard, dataset, video); and "refused", "equal" or "altered" for what train reads."""
     problems = [(problem.shard, problem.dataset, problem.video) for problem in verify(bad).problems]
     try:
         got = _numbers(load_dataset(Cache.open(bad), TrainSettings()))
@@ -121,22 +121,22 @@ def _read(bad: Path, expected: dict[str, np.ndarray]) -> tuple[list[tuple[str, s
 
 
 def _wrong(
-    told: tuple[list[tuple[str, str, str]], str], what: str, place: int,
+    reading_result: tuple[list[tuple[str, str, str]], str], what: str, position: int,
     owners: dict[str, list[tuple[int, int, set[str]]]],
 ) -> list[str]:  # fmt: skip
-    problems, reading = told
+    problems, reading = reading_result
     wrong = [] if problems else ["verify finds nothing"]
     if reading == "altered":
         wrong.append("train reads altered values")
     for first, last, videos in owners.get(what, []):
         named = {video for _, dataset, video in problems if dataset == what}
-        if first <= place < last and named != videos:
-            wrong.append(f"verify names {len(named)} videos of {what}, {len(videos)} are hit")
+        if first <= position < last and named != videos:
+            wrong.append(f"verify names {len(named)} videos for {what}, {len(videos)} are affected")
     return wrong
 
 
 def _numbers(dataset: Dataset) -> dict[str, np.ndarray]:
-    """All of a dataset that reaches training, by name."""
+    """All arrays of a dataset that training uses, by name."""
     assert isinstance(dataset.features, Features)
     arrays = {name: value for name, value in vars(dataset).items() if isinstance(value, np.ndarray)}
     return arrays | {

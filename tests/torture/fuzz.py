@@ -1,4 +1,4 @@
-"""Hostile bytes for the readers of caches and manifests, guided by coverage (atheris) where that is installed."""
+"""Fuzzing of the readers of caches and manifests, guided by coverage if atheris is installed."""
 
 import json
 import resource
@@ -16,7 +16,7 @@ START_SECONDS = 60
 
 
 def fuzz(seconds: int, *, seed: int = 0, keep: Path | None = None) -> Record:
-    """Feed each reader for so long; every input ends in a value or an error of Haechi's. `keep` receives findings."""
+    """Fuzz each reader for `seconds`; only `HaechiError` may be raised. Findings are copied to `keep`."""
     started = time.monotonic()
     losses: list[str] = []
     counts: dict[str, int] = {}
@@ -28,33 +28,33 @@ def fuzz(seconds: int, *, seed: int = 0, keep: Path | None = None) -> Record:
             try:
                 done = subprocess.run(
                     command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False,
-                    timeout=seconds + START_SECONDS, preexec_fn=_no_cores,
+                    timeout=seconds + START_SECONDS, preexec_fn=_disable_core_dumps,
                 )  # fmt: skip
-                status, told_last = done.returncode, done.stderr[-1500:]
+                status, last_output = done.returncode, done.stderr[-1500:]
             except subprocess.TimeoutExpired:
-                status, told_last = None, "it hangs"
-            told = folder / "told.json"
-            found = json.loads(told.read_text()) if told.exists() else {"number": 0, "guided": True}
+                status, last_output = None, "it hung"
+            progress = folder / "progress.json"
+            found = json.loads(progress.read_text()) if progress.exists() else {"number": 0, "guided": True}
             counts[name], guided = found["number"], guided and found["guided"]
             if status != 0:
-                losses.append(f"{name}: the reader's process ended with {status}: {told_last}")
+                losses.append(f"{name}: the reader's process ended with {status}: {last_output}")
             losses += [f"{name}: {path.read_text(encoding='utf-8')[-800:]}" for path in folder.glob("raised-*.txt")]
             if keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
                 for path in [*folder.glob("raised-*"), *folder.glob("died-*")]:
                     shutil.copy(path, keep / f"{name}-{path.name}")
-    told_how = "guided by coverage" if guided else "at random: atheris is not installed"
+    method = "guided by coverage" if guided else "at random because atheris is not installed"
     return Record(
-        what="hostile bytes for the readers",
+        what="fuzzing of the readers",
         tried=sum(counts.values()),
         survived=sum(counts.values()) - len(losses),
         losses=losses,
-        note=f"{told_how}, {seconds} s each: "
-        + ", ".join(f"{count:,} for the {name}" for name, count in counts.items()),
+        note=f"{method}, {seconds} s each: "
+        + ", ".join(f"{count:,} inputs for the {name}" for name, count in counts.items()),
         facts={"inputs": counts, "guided": guided},
         seconds=time.monotonic() - started,
     )
 
 
-def _no_cores() -> None:
+def _disable_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

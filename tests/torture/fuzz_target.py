@@ -1,6 +1,6 @@
-"""Hostile bytes for one reader, in its own process: `python -m tests.torture.fuzz_target NAME FOLDER SECONDS SEED`.
+"""Fuzzes one reader in this process: `python -m tests.torture.fuzz_target NAME FOLDER SECONDS SEED`.
 
-The folder receives a file `told.json`, and for each exception that no user should see the input and the traceback.
+Writes to the folder: `progress.json`, and for each exception that is not a `HaechiError` its input and its traceback.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["cache", "extract"]) if atheris else co
     from haechi.extract.manifest import read_manifest
 
 from tests import synthetic
-from tests.torture.hdf5_sums import mend
+from tests.torture.hdf5_checksums import fix_checksums
 
 TIMEOUT_SECONDS, MEMORY_MEGABYTES = 30, 2000
 
@@ -36,8 +36,8 @@ JSON = '{"path": "a.mp4", "label": 1}\n{"path": "b.mp4", "label": "safe", "split
 
 
 def read_cache(data: bytes, folder: Path) -> None:
-    """Read all of a cache of one shard with these bytes, well sealed; all of HDF5's records with right checksums."""
-    body = mend(data[USER_BLOCK_BYTES:])
+    """Read everything in a cache whose one shard has these bytes, with a valid seal and correct HDF5 checksums."""
+    body = fix_checksums(data[USER_BLOCK_BYTES:])
     seal = Seal(sha256=hashlib.sha256(body).hexdigest(), num_bytes=len(body))
     (folder / "shard-00000.h5").write_bytes(seal.encode() + body)
     with contextlib.suppress(HaechiError):
@@ -50,31 +50,32 @@ def read_cache(data: bytes, folder: Path) -> None:
                 assert len(cache.rows(stream, name)) == cache.offset(stream)[-1]
 
 
-def read_list(data: bytes, folder: Path) -> None:
-    """Read a manifest with these bytes: JSON Lines where they begin as such."""
+def read_labels(data: bytes, folder: Path) -> None:
+    """Read a manifest with these bytes: as JSON Lines if they start with a brace, otherwise as CSV."""
     path = folder / ("labels.jsonl" if data[:1] == b"{" else "labels.csv")
     path.write_bytes(data)
     with contextlib.suppress(HaechiError):
         read_manifest(path)
 
 
-def seeds_of(name: str, folder: Path) -> list[bytes]:
+def seed_inputs(name: str, folder: Path) -> list[bytes]:
+    """Valid inputs to start from: manifests, or shards that are written to `folder`."""
     if name == "manifest":
         return [CSV.encode(), JSON.encode(), b"\xef\xbb\xbf" + CSV.encode()]
     found = []
     for num_failures in (0, 2):
         cache = synthetic.write_cache(
-            folder / f"sound-{num_failures}", num_harmful=2, num_safe=1, num_failures=num_failures
+            folder / f"valid-{num_failures}", num_harmful=2, num_safe=1, num_failures=num_failures
         )
         found.append((cache / "shard-00000.h5").read_bytes())
     return found
 
 
-TARGETS: dict[str, Callable[[bytes, Path], None]] = {"cache": read_cache, "manifest": read_list}
+TARGETS: dict[str, Callable[[bytes, Path], None]] = {"cache": read_cache, "manifest": read_labels}
 
 
 class Fuzzing:
-    """One target, how often it was called, and the exceptions it must not raise."""
+    """Calls one target, counts the calls and saves each exception that is not a `HaechiError` once per line of code."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._target, self._folder = TARGETS[name], folder
@@ -95,42 +96,42 @@ class Fuzzing:
                 (self._folder / f"raised-{key}.input").write_bytes(data)
                 (self._folder / f"raised-{key}.txt").write_text(traceback.format_exc(), encoding="utf-8")
         if self.number % 100 == 1:
-            self.tell()
+            self.write_progress()
 
-    def tell(self) -> None:
-        (self._folder / "told.json").write_text(json.dumps({"number": self.number, "guided": atheris is not None}))
+    def write_progress(self) -> None:
+        (self._folder / "progress.json").write_text(json.dumps({"number": self.number, "guided": atheris is not None}))
 
 
 def main(name: str, folder: Path, seconds: int, seed: int) -> None:
-    seeds = seeds_of(name, folder)
+    inputs = seed_inputs(name, folder)
     fuzzing = Fuzzing(name, folder)
-    for data in seeds:
+    for data in inputs:
         fuzzing(data)
     if atheris is None:
-        _at_random(fuzzing, seeds, seconds, seed)
+        _at_random(fuzzing, inputs, seconds, seed)
         return
     corpus = folder / "corpus"
     corpus.mkdir()
-    for i, data in enumerate(seeds):
+    for i, data in enumerate(inputs):
         (corpus / str(i)).write_bytes(data)
     flags = [
         *(f"-max_total_time={seconds}", f"-timeout={TIMEOUT_SECONDS}", f"-rss_limit_mb={MEMORY_MEGABYTES}"),
-        *(f"-artifact_prefix={folder}/died-", f"-max_len={2 * max(map(len, seeds))}", "-verbosity=0"),
-        f"-seed={seed + 1}",  # 0 would mean: by the clock
+        *(f"-artifact_prefix={folder}/died-", f"-max_len={2 * max(map(len, inputs))}", "-verbosity=0"),
+        f"-seed={seed + 1}",  # 0 would take the seed from the clock
     ]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], fuzzing)
     atheris.Fuzz()  # ends this process
 
 
-def _at_random(fuzzing: Fuzzing, seeds: list[bytes], seconds: int, seed: int) -> None:
+def _at_random(fuzzing: Fuzzing, inputs: list[bytes], seconds: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        data = bytearray(seeds[int(rng.integers(len(seeds)))])
+        data = bytearray(inputs[int(rng.integers(len(inputs)))])
         for _ in range(int(rng.integers(1, 8))):
             data[int(rng.integers(len(data)))] = int(rng.integers(256))
         fuzzing(bytes(data))
-    fuzzing.tell()
+    fuzzing.write_progress()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small videos of many kinds, folders of them, and the command that extracts them with networks in miniature."""
+"""Small videos of many kinds, folders of them, and the command that extracts them with tiny networks."""
 
 import os
 import shutil
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from bench.networks import write_clip_config
 from haechi.extract.samples import scene, write_video
-from tests.torture.apart import apart
+from tests.torture.processes import run_forked
 
-os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder speaks of itself
+os.environ.setdefault("SVT_LOG", "0")  # otherwise the AV1 encoder prints a banner
 
 QUIET_HEVC = {"x265-params": "log-level=none"}
 
-# File name -> codec and its options: each of the containers, each of the codecs.
+# File name -> codec and its options; all kinds of container and codec that the tests damage.
 KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "h264.mp4": ("libx264", {}),
     "h264.mkv": ("libx264", {}),
@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "mpeg4.mp4": ("mpeg4", {}),
 }
 
-UNSOUND = ("empty.mp4", "text.mp4", "cut.mp4", "gone.mp4")
+BROKEN = ("empty.mp4", "text.mp4", "cut.mp4", "gone.mp4")
 
 FLAGS = [
     *("--frames", "8", "--clip-weights", "random:0", "--slowfast-weights", "random:0", "--device", "cpu"),
@@ -36,7 +36,10 @@ FLAGS = [
 
 
 def write_kinds(folder: Path, *, num_frames: int, height: int, width: int) -> list[Path]:
-    """One video of each kind, of the same pictures. Made in another process, because encoders leave threads behind."""
+    """Write one video of each kind, all from the same frames; their paths.
+
+    Another process encodes them, because encoders leave threads behind.
+    """
     folder.mkdir(parents=True, exist_ok=True)
 
     def write() -> list[Path]:
@@ -45,27 +48,27 @@ def write_kinds(folder: Path, *, num_frames: int, height: int, width: int) -> li
             write_video(folder / name, frames, codec=codec, options=options) for name, (codec, options) in KINDS.items()
         ]
 
-    outcome = apart(write, seconds=120)
-    assert outcome.value is not None, outcome.died
+    outcome = run_forked(write, seconds=120)
+    assert outcome.value is not None, outcome.error
     return list(outcome.value)
 
 
 def write_mixed(folder: Path, *, number: int) -> Path:
-    """A folder of small videos, every sixth of them unsound, and the manifest that lists them all."""
-    sound = write_kinds(folder / "kinds", num_frames=16, height=72, width=96)
+    """Write `number` small videos, every sixth of them broken or missing, and a manifest of them; its path."""
+    intact = write_kinds(folder / "kinds", num_frames=16, height=72, width=96)
     names: list[str] = []
     for i in range(number):
         if i % 6 == 4:
-            unsound = UNSOUND[i // 6 % len(UNSOUND)]
-            path = folder / f"{i:03d}-{unsound}"
-            if unsound == "empty.mp4":
+            broken = BROKEN[i // 6 % len(BROKEN)]
+            path = folder / f"{i:03d}-{broken}"
+            if broken == "empty.mp4":
                 path.touch()
-            elif unsound == "text.mp4":
+            elif broken == "text.mp4":
                 path.write_text("this is no video\n" * 50)
-            elif unsound == "cut.mp4":
-                path.write_bytes(sound[0].read_bytes()[:2000])
+            elif broken == "cut.mp4":
+                path.write_bytes(intact[0].read_bytes()[:2000])
         else:
-            source = sound[i % len(sound)]
+            source = intact[i % len(intact)]
             path = folder / f"{i:03d}-{source.name}"
             shutil.copy2(source, path)
         names.append(path.name)
@@ -79,7 +82,7 @@ def write_manifest(path: Path, names: Sequence[str]) -> Path:
 
 
 def extract_command(manifest: Path, out: Path, folder: Path, *, shard_size: int = 4) -> list[str]:
-    """Arguments of `haechi`; `folder` takes the small CLIP's configuration."""
+    """Arguments of `haechi`. The configuration of a tiny CLIP is written to `folder`."""
     model = write_clip_config(folder / "clip")
     return [
         *("extract", str(manifest), "--out", str(out), "--clip-model", model, "--shard-size", str(shard_size)),

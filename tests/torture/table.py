@@ -1,4 +1,4 @@
-"""README's table from docs/torture.json, between `<!-- torture -->` and `<!-- /torture -->`."""
+"""Writes docs/torture.json as a table into README.md, between `<!-- torture -->` and `<!-- /torture -->`."""
 
 import json
 import re
@@ -13,12 +13,12 @@ BLOCK = re.compile(r"(?P<head><!-- torture -->\n).*?(?P<foot><!-- /torture -->)"
 
 
 def filled(text: str, result: Path = RESULT) -> str:
-    """`text` with the table as the JSON has it."""
+    """`text` with its table replaced by that of the JSON file `result`."""
     return BLOCK.sub(lambda found: found["head"] + table(result) + found["foot"], text)
 
 
 def table(path: Path) -> str:
-    """A line a run, and what it was done on."""
+    """Markdown table of a JSON file, one row per run, and a line that names machine, date and versions."""
     if not path.exists():
         return "Not run yet.\n"
     result = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What the runs stand on: it must see what is lost."""
+"""The helpers of the stress tests: they must notice what is lost."""
 
 import json
 import os
@@ -12,13 +12,13 @@ import pytest
 
 from haechi.cache.text import visible
 from tests import synthetic
-from tests.torture import hdf5_sums
-from tests.torture.apart import apart, decoders
-from tests.torture.containers import parts_of, pictures_of
+from tests.torture import hdf5_checksums
+from tests.torture.containers import find_parts, find_pictures
+from tests.torture.contents import differences, flaws, read_contents
 from tests.torture.damage import DAMAGES
-from tests.torture.flip import _wrong, regions_of
-from tests.torture.held import differences, flaws, held
+from tests.torture.flip import _wrong, find_regions
 from tests.torture.media import KINDS, write_kinds
+from tests.torture.processes import descendants, run_forked
 from tests.torture.table import README, filled
 
 
@@ -32,7 +32,7 @@ def fail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "told"),
+    ("work", "error"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
         (lambda: os._exit(3), "exit status 3"),
@@ -40,13 +40,13 @@ def fail() -> None:
         (fail, "ZeroDivisionError"),
     ],
 )
-def test_work_that_dies_is_told(work: Callable[[], None], told: str) -> None:
-    assert told in apart(work, seconds=1).died
-    assert decoders() == []
+def test_work_that_fails_is_reported(work: Callable[[], None], error: str) -> None:
+    assert error in run_forked(work, seconds=1).error
+    assert descendants() == []
 
 
 def test_work_that_ends_gives_its_value() -> None:
-    assert apart(lambda: {"a": 1}, seconds=10).value == {"a": 1}
+    assert run_forked(lambda: {"a": 1}, seconds=10).value == {"a": 1}
 
 
 def test_flaws_of_a_cache_are_seen(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_flaws_of_a_cache_are_seen(tmp_path: Path) -> None:
     assert flaws(cache, finished=True) == []
     (cache / ".partial-shard-00009.h5").touch()
     assert flaws(cache, finished=False) == []
-    assert flaws(cache, finished=True) == [".partial-shard-00009.h5 lies in it"]
+    assert flaws(cache, finished=True) == ["unexpected file .partial-shard-00009.h5"]
     (cache / ".partial-shard-00009.h5").unlink()
     shard = cache / "shard-00000.h5"
     (cache / "shard-00009.h5").write_bytes(shard.read_bytes())
@@ -68,7 +68,8 @@ def test_flaws_of_a_cache_are_seen(tmp_path: Path) -> None:
 
 def test_caches_that_differ_are_seen(tmp_path: Path) -> None:
     caches = [
-        held(synthetic.write_cache(tmp_path / str(i), num_harmful=4 + i, num_safe=2, shift=1.0)) for i in range(2)
+        read_contents(synthetic.write_cache(tmp_path / str(i), num_harmful=4 + i, num_safe=2, shift=1.0))
+        for i in range(2)
     ]
     assert differences(caches[0], caches[0]) == []
     assert any("is missing" in text for text in differences(caches[0], caches[1]))
@@ -77,13 +78,13 @@ def test_caches_that_differ_are_seen(tmp_path: Path) -> None:
 
 def test_a_flip_that_is_not_named_is_seen(tmp_path: Path) -> None:
     shard = synthetic.write_cache(tmp_path, num_harmful=2, num_safe=1) / "shard-00000.h5"
-    regions, owners = regions_of(shard)
+    regions, owners = find_regions(shard)
     name, first, videos = "/clip/features", *owners["/clip/features"][0][::2]
     assert len(videos) == 3
-    told = [(shard.name, name, video) for video in videos]
-    assert _wrong((told, "refused"), name, first, owners) == []
-    assert _wrong((told[1:], "refused"), name, first, owners)
-    assert _wrong((told, "altered"), name, first, owners)
+    problems = [(shard.name, name, video) for video in videos]
+    assert _wrong((problems, "refused"), name, first, owners) == []
+    assert _wrong((problems[1:], "refused"), name, first, owners)
+    assert _wrong((problems, "altered"), name, first, owners)
     assert _wrong(([], "equal"), "superblock", 520, owners)
     covered = sum(last - first for _, first, last in regions)
     assert covered == shard.stat().st_size
@@ -92,9 +93,9 @@ def test_a_flip_that_is_not_named_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_damage_alters_every_kind(kinds: list[Path], kind: str) -> None:
     content = next(path for path in kinds if path.name == kind).read_bytes()
-    parts = parts_of(content)
+    parts = find_parts(content)
     assert max(part.end for part in parts) == len(content)
-    pictures = sum(last - first for first, last in pictures_of(content))
+    pictures = sum(last - first for first, last in find_pictures(content))
     assert 0.4 * len(content) < pictures < len(content)
     for name, damage in DAMAGES.items():
         altered = [damage(content, np.random.default_rng(seed)) for seed in (0, 0, 1, 2)]
@@ -103,13 +104,13 @@ def test_every_damage_alters_every_kind(kinds: list[Path], kind: str) -> None:
 
 
 def test_hdf5_accepts_the_checksums(tmp_path: Path) -> None:
-    assert hdf5_sums.lookup3(b"Four score and seven years ago") == 0x17770551  # the example in lookup3.c
+    assert hdf5_checksums.lookup3(b"Four score and seven years ago") == 0x17770551  # the example in lookup3.c
     body = (synthetic.write_cache(tmp_path) / "shard-00000.h5").read_bytes()[512:]
-    assert hdf5_sums.mend(body) == body
+    assert hdf5_checksums.fix_checksums(body) == body
     header = body.index(b"OHDR")
     altered = bytearray(body)
     altered[header + 6] ^= 1
-    assert hdf5_sums.mend(bytes(altered)) not in (body, bytes(altered))
+    assert hdf5_checksums.fix_checksums(bytes(altered)) not in (body, bytes(altered))
 
 
 def test_the_table_is_that_of_the_json(tmp_path: Path) -> None:

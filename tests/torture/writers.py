@@ -1,4 +1,4 @@
-"""Two runs on one cache: one of them writes, the other is refused in words; a killed run's lock blocks nobody."""
+"""Two runs on one cache: one writes, the other is refused with a message. The lock of a killed run blocks no one."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.torture.apart import Command
-from tests.torture.held import Held, differences, flaws, held
+from tests.torture.contents import Contents, differences, flaws, read_contents
 from tests.torture.media import extract_command, write_mixed
+from tests.torture.processes import Command
 from tests.torture.record import Record
 
 VIDEOS = 24
@@ -21,39 +21,39 @@ REFUSAL = "another run is writing to this cache"
 
 
 def write_twice(number: int, *, seed: int = 0) -> Record:
-    """Start two runs on an empty cache at almost the same time, `number` times; kill the first in every third."""
+    """Start two runs on an empty cache almost at once, `number` times; every third time, kill the first one."""
     started = time.monotonic()
     rng = np.random.default_rng(seed)
     losses: list[str] = []
-    ends, bad = Counter[str](), 0
+    ends, num_bad = Counter[str](), 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest, out = write_mixed(folder / "videos", number=VIDEOS), folder / "cache"
-        for who in ("one", "other"):
-            (folder / who).mkdir()
+        for side in ("one", "other"):
+            (folder / side).mkdir()
         arguments = extract_command(manifest, out, folder)
-        expected: Held = {}
+        expected: Contents = {}
         for i in range(number + 1):
             one = Command(arguments, folder / "one")
-            if i == 0:  # the first run is alone, and what it leaves is what all must leave
-                assert one.finish(RUN_SECONDS) == 0, one.told
-                expected = held(out)
+            if i == 0:  # a run alone: all others must give the same cache
+                assert one.finish(RUN_SECONDS) == 0, one.output
+                expected = read_contents(out)
             else:
                 one.wait(float(rng.uniform(0, 0.5)))
                 if i % 3 == 0:
                     os.kill(one.pid, signal.SIGKILL)
                     one.finish(RUN_SECONDS)
                 other = Command(arguments, folder / "other")
-                wrong, how = _judge(one.finish(RUN_SECONDS), other.finish(RUN_SECONDS), one.told, other.told)
+                wrong, how = _check_pair(one.finish(RUN_SECONDS), other.finish(RUN_SECONDS), one.output, other.output)
                 ends[how] += 1
-                wrong += flaws(out, finished=True) + differences(held(out), expected)
-                bad += bool(wrong)
+                wrong += flaws(out, finished=True) + differences(read_contents(out), expected)
+                num_bad += bool(wrong)
                 losses += [f"pair {i}: {text}" for text in wrong]
             shutil.rmtree(out)
     return Record(
         what="two runs on one cache",
         tried=number,
-        survived=number - bad,
+        survived=number - num_bad,
         losses=losses,
         note=", ".join(f"{count} x {how}" for how, count in ends.most_common()),
         facts={"ends": dict(ends)},
@@ -61,16 +61,16 @@ def write_twice(number: int, *, seed: int = 0) -> Record:
     )
 
 
-def _judge(one: int | None, other: int | None, told_by_one: str, told_by_other: str) -> tuple[list[str], str]:
-    """What went wrong with a pair of exit statuses, and how the pair ended."""
-    refused = [text for status, text in ((one, told_by_one), (other, told_by_other)) if status == 1 and REFUSAL in text]
+def _check_pair(one: int | None, other: int | None, one_output: str, other_output: str) -> tuple[list[str], str]:
+    """What went wrong (one line each), and how the two runs ended."""
+    refused = [text for status, text in ((one, one_output), (other, other_output)) if status == 1 and REFUSAL in text]
     if 0 not in (one, other):
-        return [f"none completes ({one}, {other}): {told_by_one[-500:]} {told_by_other[-500:]}"], "none"
-    if any("Traceback" in text for text in (told_by_one, told_by_other)):
-        return [f"a traceback: {told_by_one[-1000:]} {told_by_other[-1000:]}"], "traceback"
+        return [f"neither run completes ({one}, {other}): {one_output[-500:]} {other_output[-500:]}"], "none"
+    if any("Traceback" in text for text in (one_output, other_output)):
+        return [f"a traceback: {one_output[-1000:]} {other_output[-1000:]}"], "traceback"
     if refused:
         return [], "one refused"
     if one == -signal.SIGKILL:
         return [], "one killed, the other goes on"
-    wrong = [] if (one, other) == (0, 0) else [f"they end with {one} and {other}: {told_by_one} {told_by_other}"]
+    wrong = [] if (one, other) == (0, 0) else [f"they end with {one} and {other}: {one_output} {other_output}"]
     return wrong, "one after the other"

@@ -1,4 +1,4 @@
-"""Stands where a decoder would be, in its process: a file's name says what the decoder does to it."""
+"""Replaces the decoder in worker processes: the file's name selects a fault, such as a crash or an endless wait."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from typing import Any
 from haechi.extract.decoding import pool
 from haechi.extract.decoding.decode import sample
 
-MEGABYTES_A_STEP = 16
+MEGABYTES_PER_STEP = 16
 
 
-def _eat() -> None:
-    held = []
+def _use_all_memory() -> None:
+    blocks = []
     while True:
-        held.append(os.urandom(1024) * (1024 * MEGABYTES_A_STEP))
+        blocks.append(os.urandom(1024) * (1024 * MEGABYTES_PER_STEP))
 
 
 def _send(number: signal.Signals) -> None:
@@ -24,28 +24,28 @@ def _send(number: signal.Signals) -> None:
     time.sleep(3600)
 
 
-# What a file is called -> what its decoder does, and the reason that its row must have.
-BOMBS: dict[str, tuple[Callable[[], object], str]] = {
+# Part of the file's name -> what the decoder does, and the reason that the file's row must have.
+FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "sleep": (lambda: time.sleep(3600), "timeout"),
     "stop": (lambda: _send(signal.SIGSTOP), "timeout"),
-    "memory": (_eat, "out_of_memory"),
+    "memory": (_use_all_memory, "out_of_memory"),
     "segfault": (lambda: _send(signal.SIGSEGV), "crashed"),
     "abort": (os.abort, "crashed"),
     "exit": (lambda: os._exit(3), "crashed"),
     "kill": (lambda: _send(signal.SIGKILL), "crashed"),
 }
 
-real = pool._sample_into_slot
+original = pool._sample_into_slot
 
 
 def sample_into_slot(path: Path, *arguments: Any) -> Any:
-    """What the pool schedules, instead of the real one."""
+    """Takes the place of `pool._sample_into_slot`; for files without a fault in their name, does the same."""
 
-    def sample_or_die(path: Path, **options: Any) -> Any:
+    def sample_or_fail(path: Path, **options: Any) -> Any:
         name = path.name.split("-")[1].split(".")[0]
-        if name in BOMBS:
-            BOMBS[name][0]()
+        if name in FAULTS:
+            FAULTS[name][0]()
         return sample(path, **options)
 
-    pool.sample = sample_or_die
-    return real(path, *arguments)
+    pool.sample = sample_or_fail
+    return original(path, *arguments)

@@ -1,4 +1,4 @@
-"""Work in processes that may die or hang. They are forked, so that nothing is imported twice: torch takes seconds."""
+"""Child processes that may crash or hang. They are forked: importing torch again would take seconds."""
 
 import contextlib
 import multiprocessing
@@ -17,63 +17,68 @@ import psutil
 
 FORK = multiprocessing.get_context("fork")
 
-# How long a process may outlive the one that started it.
+# How long a process may go on after the one that started it has ended.
 ORPHAN_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of work in another process."""
+    """How work in another process ended."""
 
     value: Any = None
-    died: str = ""
-    """How it ended without a value; empty: it did not."""
+    error: str = ""
+    """Signal, exit status, time limit or traceback; empty if `value` was returned."""
 
 
-def apart(work: Callable[[], Any], *, seconds: float, memory_bytes: int | None = None) -> Outcome:
-    """Call `work` in a forked process that may take so many seconds, and so much memory more than this one has."""
+def run_forked(work: Callable[[], Any], *, seconds: float, memory_bytes: int | None = None) -> Outcome:
+    """Call `work` in a forked process and wait for its value or its end.
+
+    After that, or after `seconds`, the process and its descendants are killed. With `memory_bytes`, its address space
+    may be larger than this process's by that much.
+    """
     ours, theirs = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=_tell, args=(theirs, work, memory_bytes))
+    child = FORK.Process(target=_run_and_send, args=(theirs, work, memory_bytes))
     child.start()
     theirs.close()
     try:
         if not ours.poll(seconds):
-            return Outcome(died=f"hung for {seconds:g} s")
+            return Outcome(error=f"hung for {seconds:g} s")
         return ours.recv()  # type: ignore[no-any-return]
     except EOFError:
         child.join(ORPHAN_SECONDS)
-        return Outcome(died=how_it_ended(child.exitcode))
+        return Outcome(error=describe_exit(child.exitcode))
     finally:
         ours.close()
-        end(family(child.pid or 0))
+        kill_all(process_tree(child.pid or 0))
         child.join()
 
 
-def _tell(theirs: Connection, work: Callable[[], Any], memory_bytes: int | None) -> None:
+def _run_and_send(theirs: Connection, work: Callable[[], Any], memory_bytes: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory_bytes is not None:
-        most = psutil.Process().memory_info().vms + memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        limit = psutil.Process().memory_info().vms + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         outcome = Outcome(value=work())
-    except Exception:  # noqa: BLE001 (told to the parent)
-        outcome = Outcome(died=traceback.format_exc())
+    except Exception:  # noqa: BLE001 (sent to the parent)
+        outcome = Outcome(error=traceback.format_exc())
     theirs.send(outcome)
 
 
-def how_it_ended(exit_code: int | None) -> str:
+def describe_exit(exit_code: int | None) -> str:
+    """The signal's name, such as `SIGKILL`, or `exit status 3`."""
     return signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit status {exit_code}"
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """A process and all that descend from it; empty where it is gone."""
+def process_tree(pid: int) -> list[psutil.Process]:
+    """A process and all its descendants; empty if it no longer exists."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [process := psutil.Process(pid), *process.children(recursive=True)]
     return []
 
 
-def decoders() -> list[psutil.Process]:
-    """The processes that this one started, but for Python's own that tracks their memory."""
+def descendants() -> list[psutil.Process]:
+    """All descendants of this process, without Python's resource tracker."""
     return [process for process in psutil.Process().children(recursive=True) if not _is_tracker(process)]
 
 
@@ -83,8 +88,8 @@ def _is_tracker(process: psutil.Process) -> bool:
     return True
 
 
-def survivors(processes: Iterable[psutil.Process], *, seconds: float = ORPHAN_SECONDS) -> list[psutil.Process]:
-    """Those that still run after so long; a zombie does not."""
+def still_running(processes: Iterable[psutil.Process], *, seconds: float = ORPHAN_SECONDS) -> list[psutil.Process]:
+    """The processes that still run after `seconds`. Zombies do not count."""
     deadline = time.monotonic() + seconds
     alive = list(processes)
     while (alive := [process for process in alive if _runs(process)]) and time.monotonic() < deadline:
@@ -98,14 +103,17 @@ def _runs(process: psutil.Process) -> bool:
     return False
 
 
-def end(processes: Iterable[psutil.Process]) -> None:
+def kill_all(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 class Command:
-    """`haechi ARGUMENTS` in a forked process with networks in miniature, as a terminal would run it."""
+    """`haechi ARGUMENTS` with tiny networks, in a forked process with its own process group, as in a terminal.
+
+    `prepare` is called in the child before the command starts. stdout and stderr go to a file in `folder`.
+    """
 
     def __init__(self, arguments: list[str], folder: Path, *, prepare: Callable[[], None] = lambda: None) -> None:
         self._log, self._rows = folder / "command.log", folder / "rows.log"
@@ -116,7 +124,7 @@ class Command:
         self._process.start()
         theirs.close()
         with contextlib.suppress(EOFError):
-            ours.recv()  # it is on its way
+            ours.recv()  # blocks until the child is about to start the command
         ours.close()
 
     def _run(self, arguments: list[str], prepare: Callable[[], None], ready: Connection) -> None:
@@ -128,23 +136,23 @@ class Command:
         from bench.networks import shrink_slowfast
 
         shrink_slowfast()
-        self._note_rows()
+        self._log_rows()
         prepare()
         ready.send(True)
         haechi.cli.main(arguments)
 
-    def _note_rows(self) -> None:
-        """Write down each row that the run reports as finished."""
+    def _log_rows(self) -> None:
+        """Write the id of each row that the run reports as finished to a file."""
         from haechi.extract import pipeline
 
         real, rows = pipeline.extract, self._rows.open("a", buffering=1)
 
         def extract(*arguments: Any, on_video: Callable[..., None], **options: Any) -> Any:
-            def tell(entry: Any, reason: str | None) -> None:
+            def log(entry: Any, reason: str | None) -> None:
                 rows.write(f"{entry.id}\n")
                 on_video(entry, reason)
 
-            return real(*arguments, on_video=tell, **options)
+            return real(*arguments, on_video=log, **options)
 
         pipeline.extract = extract  # type: ignore[assignment]
 
@@ -154,25 +162,25 @@ class Command:
         return self._process.pid
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended, after so long at most."""
+        """Wait up to `seconds`; True if the command has ended."""
         self._process.join(seconds)
         return self._process.exitcode is not None
 
     def finish(self, seconds: float) -> int | None:
-        """Its exit status; None where it hangs, and is killed then."""
+        """Wait up to `seconds`; the exit status, or None if it was still running and has been killed."""
         self.wait(seconds)
         status = self._process.exitcode
         if status is None:
-            end(family(self.pid))
+            kill_all(process_tree(self.pid))
         self._process.join()
         return status
 
     @property
-    def rows(self) -> list[str]:
-        """The ids of the rows that it reported as finished."""
+    def finished_ids(self) -> list[str]:
+        """Ids of the rows that the command has reported as finished."""
         return self._rows.read_text(encoding="utf-8").split("\n")[:-1]
 
     @property
-    def told(self) -> str:
-        """What it wrote to its terminal."""
+    def output(self) -> str:
+        """Everything that the command has written to stdout and stderr."""
         return self._log.read_text(encoding="utf-8", errors="replace")
