@@ -30,14 +30,16 @@ def fuzz(seconds: int, *, seed: int = 0, keep: Path | None = None) -> Record:
                     command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False,
                     timeout=seconds + START_SECONDS, preexec_fn=_disable_core_dumps,
                 )  # fmt: skip
-                status, last_output = done.returncode, done.stderr[-1500:]
+                status, output = done.returncode, done.stderr
             except subprocess.TimeoutExpired:
-                status, last_output = None, "it hung"
+                status, output = None, "it hung"
             progress = folder / "progress.json"
             found = json.loads(progress.read_text()) if progress.exists() else {"number": 0, "guided": True}
             counts[name], guided = found["number"], guided and found["guided"]
             if status != 0:
-                losses.append(f"{name}: the reader's process ended with {status}: {last_output}")
+                losses.append(f"{name}: the reader's process ended with {status}: {output[-1500:]}")
+            elif found["guided"] and "Instrumenting haechi." not in output:
+                losses.append(f"{name}: atheris follows no module of haechi, so that coverage guides nothing")
             losses += [f"{name}: {path.read_text(encoding='utf-8')[-800:]}" for path in folder.glob("raised-*.txt")]
             if keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)

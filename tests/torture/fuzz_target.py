@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError:
     atheris = None
 
-with atheris.instrument_imports(include=["cache", "extract"]) if atheris else contextlib.nullcontext():
+with atheris.instrument_imports(include=["haechi"]) if atheris else contextlib.nullcontext():
     from haechi.cache.errors import HaechiError
     from haechi.cache.integrity.verify import verify
     from haechi.cache.reader import Cache
