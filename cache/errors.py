@@ -24,11 +24,11 @@ class SettingsConflictError(HaechiError):
 
 
 class CacheError(HaechiError):
-    """A cache or a shard that is missing, damaged, of another version, or made with other settings."""
+    """A cache or a shard that cannot be used: missing, damaged, of another version, or made with other settings."""
 
 
-class VersionError(CacheError):
-    """A shard of another format version: not damaged, and not ours to change."""
+class DamageError(CacheError):
+    """A shard whose content is wrong: `haechi verify` finds what, and `haechi verify --repair` drops it."""
 
 
 class FeatureError(HaechiError):

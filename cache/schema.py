@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from haechi.cache.errors import CacheError, FeatureError, VersionError
+from haechi.cache.errors import CacheError, DamageError, FeatureError
 
 FORMAT = "haechi-cache"
 FORMAT_VERSION = 1
@@ -227,9 +227,9 @@ class Seal:
         """Read a seal back. Raises `CacheError` for a file without one, or of another version."""
         name, _, version = block.partition(b"\n")[0].partition(b" ")
         if name != FORMAT.encode():
-            raise CacheError(f"{where}: not a Haechi shard (its first line is not '{FORMAT} {FORMAT_VERSION}')")
+            raise DamageError(f"{where}: not a Haechi shard (its first line is not '{FORMAT} {FORMAT_VERSION}')")
         if version != str(FORMAT_VERSION).encode():
-            kind = VersionError if version.isdigit() else CacheError
+            kind = CacheError if version.isdigit() else DamageError
             raise kind(
                 f"{where}: format version {version[:20].decode('ascii', errors='backslashreplace')!r}, "
                 f"this Haechi reads version {FORMAT_VERSION}; "
@@ -238,5 +238,7 @@ class Seal:
         found = re.match(rb"[^\n]*\nsha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block)
         seal = cls(sha256=found[1].decode(), num_bytes=int(found[2])) if found else None
         if seal is None or seal.encode() != block:
-            raise CacheError(f"{where}: the seal in its first {USER_BLOCK_BYTES} bytes is damaged; see `haechi verify`")
+            raise DamageError(
+                f"{where}: the seal in its first {USER_BLOCK_BYTES} bytes is damaged; see `haechi verify`"
+            )
         return seal

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from haechi.cache import schema
-from haechi.cache.errors import CacheError
+from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.kinds import KINDS, VIDEO
 from haechi.cache.reader import Cache
 from haechi.cache.shard import Shard
@@ -62,7 +62,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
         "kinds": {kind: int((media["kind"] == kind).sum()) for kind in KINDS},
         "failed": len(failures),
         "failures": dict(Counter(failure.reason for failure in failures).most_common()),
-        "superseded": sum(shard.num_items + shard.num_failures for shard in cache.shards) - len(cache.places),
+        "superseded": sum(shard.num_items + shard.num_failures for shard in cache.shards) - len(cache.locations),
         "streams": streams,
         **bad_rows,
         "frames": int(media["num_frames"].sum()),
@@ -98,13 +98,13 @@ def describe_video(cache: Cache, id: str) -> dict[str, Any]:
 
     Raises `CacheError` for an id that is not in the cache, naming similar ones, and where the shard is damaged.
     """
-    if id not in cache.places:
-        similar = [known for known in cache.places if id and id in known][:3]
-        similar = similar or difflib.get_close_matches(id, itertools.islice(cache.places, MAX_IDS_COMPARED))
+    if id not in cache.locations:
+        similar = [known for known in cache.locations if id and id in known][:3]
+        similar = similar or difflib.get_close_matches(id, itertools.islice(cache.locations, MAX_IDS_COMPARED))
         hint = f"; did you mean\n{bullet_list([visible(known) for known in similar])}" if similar else ""
         raise CacheError(f"{cache.path}: no video has the id {visible(id)!r}{hint}")
-    place, table, row = cache.places[id]
-    shard = cache.shards[place]
+    number, table, row = cache.locations[id]
+    shard = cache.shards[number]
     types = schema.MEDIA_TYPES if table == "media" else schema.FAILURE_TYPES
     values = shard.read(*(f"{table}/{column}" for column in types), rows=slice(row, row + 1))
     columns = {column: value.tolist()[0] for column, value in zip(types, values, strict=True)}
@@ -147,7 +147,7 @@ def _measure_streams(cache: Cache) -> tuple[dict[str, Any], dict[str, int]]:
         streams[stream] = {}
         for name, num_axes in arrays.items():
             num_rows = 0
-            for values in cache.parts(stream, name):
+            for values in cache.rows_by_shard(stream, name):
                 num_rows += len(values)
                 if num_axes == 2:
                     nonfinite_rows += int((~np.isfinite(values).all(axis=1)).sum())
@@ -161,7 +161,7 @@ def _rows_of(shard: Shard, stream: str, row: int) -> dict[str, np.ndarray]:
     (offset,) = shard.read(f"{stream}/offset", rows=slice(row, row + 2))
     start, stop = offset.tolist()
     if not 0 <= start <= stop <= shard.num_rows[stream]:
-        raise CacheError(f"{shard.path}: /{stream}/offset leaves the stream's rows; see `haechi verify`")
+        raise DamageError(f"{shard.path}: /{stream}/offset leaves the stream's rows; see `haechi verify`")
     names = list(schema.STREAMS[stream])
     arrays = shard.read(*(f"{stream}/{name}" for name in names), rows=slice(start, stop))
     return dict(zip(names, arrays, strict=True))

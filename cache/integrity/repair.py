@@ -17,7 +17,7 @@ from haechi.cache.integrity.verify import Report, check_shards, report_on
 from haechi.cache.lock import locked
 from haechi.cache.reader import shard_paths
 from haechi.cache.schema import Failure, Item, Media
-from haechi.cache.shard import dataset, open_hdf5, read_attributes
+from haechi.cache.shard import dataset, open_hdf5, read_attributes, read_errors
 from haechi.cache.writer import remove_leftovers, write_shard
 
 DAMAGED_SUFFIX = ".damaged"
@@ -140,13 +140,14 @@ def _ids(check: ShardCheck) -> dict[str, list[str] | None]:
 def _ids_alone(path: Path, name: str) -> list[str] | None:
     """The ids in one dataset, whatever else is wrong with the shard; None where they cannot be read."""
     try:
-        with open_hdf5(path) as file:
+        with open_hdf5(path) as file, read_errors(path):
             found = dataset(file, name)
             if isinstance(found, str) or found.ndim != 1 or found.dtype.kind != "S":
                 return None
             if found.size * found.dtype.itemsize > path.stat().st_size:
                 return None
-            return [value.decode(errors="replace") for value in found[:].tolist()]
+            values = found[:].tolist()
+        return [value.decode(errors="replace") for value in values]
     except CacheError:
         return None
 
@@ -179,8 +180,10 @@ def _rewrite(check: ShardCheck, drop: Rows, ids: dict[str, list[str] | None]) ->
     }
     with open_hdf5(check.path) as file:
         provenance, _ = read_attributes(file, check.path)
-        items = _items(file, keep["media"])
-        failures = [Failure(**row) for row in _table(file, "failure", schema.FAILURE_TYPES, keep["failure"])]
+        items = _items(file, check.path, keep["media"])
+        failures = [
+            Failure(**row) for row in _table(file, check.path, "failure", schema.FAILURE_TYPES, keep["failure"])
+        ]
     write_shard(check.path, items, failures, provenance)
 
     def named(table: str, rows: Iterable[int]) -> list[str]:
@@ -201,27 +204,28 @@ def _rewrite(check: ShardCheck, drop: Rows, ids: dict[str, list[str] | None]) ->
     )
 
 
-def _items(file: h5py.File, rows: np.ndarray) -> list[Item]:
+def _items(file: h5py.File, path: Path, rows: np.ndarray) -> list[Item]:
     """The used videos in the rows (n,) of `/media`, which are sound, with their features."""
     if not len(rows):
         return []  # the offsets may be damaged
     arrays: list[dict[str, np.ndarray]] = [{} for _ in rows]
     for stream, names in schema.STREAMS.items():
-        offset = file[f"{stream}/offset"][:]
+        with read_errors(path, f"{stream}/offset"):
+            offset = file[f"{stream}/offset"][:]
         lengths = offset[rows + 1] - offset[rows]  # (n,)
         ends = np.cumsum(lengths)
-        of_stream = np.arange(ends[-1]) + np.repeat(offset[rows] - (ends - lengths), lengths)
+        stream_rows = np.arange(ends[-1]) + np.repeat(offset[rows] - (ends - lengths), lengths)
         for name in names:
-            parts = np.split(_take(file, f"{stream}/{name}", of_stream), ends[:-1])
+            parts = np.split(_take(file, path, f"{stream}/{name}", stream_rows), ends[:-1])
             for item, part in zip(arrays, parts, strict=True):
                 item[f"{stream}/{name}"] = part
-    media = _table(file, "media", schema.MEDIA_TYPES, rows)
+    media = _table(file, path, "media", schema.MEDIA_TYPES, rows)
     return [Item(media=Media(**row), arrays=item) for row, item in zip(media, arrays, strict=True)]
 
 
-def _table(file: h5py.File, table: str, types: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
-    """Some rows (n,) of a table, column by name."""
-    columns = [_take(file, f"{table}/{column}", rows).tolist() for column in types]
+def _table(file: h5py.File, path: Path, table: str, types: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
+    """Some rows (n,) of a table, each as column -> value."""
+    columns = [_take(file, path, f"{table}/{column}", rows).tolist() for column in types]
     decoded = [
         [value.decode() for value in values] if dtype is str else values
         for values, dtype in zip(columns, types.values(), strict=True)
@@ -229,11 +233,14 @@ def _table(file: h5py.File, table: str, types: dict[str, Any], rows: np.ndarray)
     return [dict(zip(types, row, strict=True)) for row in zip(*decoded, strict=True)]
 
 
-def _take(file: h5py.File, name: str, rows: np.ndarray) -> np.ndarray:
+def _take(file: h5py.File, path: Path, name: str, rows: np.ndarray) -> np.ndarray:
     """Rows (n,), ascending, of a dataset; reads no chunk that holds none of them, since it may be damaged."""
-    found, step = file[name], file[name].chunks[0]
-    parts = [found[:0]]
+    with read_errors(path, name):
+        found, step = file[name], file[name].chunks[0]
+        parts = [found[:0]]
     for start in np.unique(rows // step * step).tolist():
         inside = rows[(rows >= start) & (rows < start + step)]
-        parts.append(found[start : start + step][inside - start])
+        with read_errors(path, name):
+            chunk = found[start : start + step]
+        parts.append(chunk[inside - start])
     return np.concatenate(parts)

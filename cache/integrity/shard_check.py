@@ -12,10 +12,18 @@ import h5py
 import numpy as np
 
 from haechi.cache import schema
-from haechi.cache.errors import CacheError, VersionError
+from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.kinds import KINDS
 from haechi.cache.reader import check_offset
-from haechi.cache.shard import HDF5_ERRORS, dataset, open_hdf5, read_attributes, read_seal, structure_problems
+from haechi.cache.shard import (
+    count_rows,
+    dataset,
+    open_hdf5,
+    read_attributes,
+    read_errors,
+    read_seal,
+    structure_problems,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +83,9 @@ class ShardCheck:
             with open_hdf5(self.path) as file:
                 provenance, _ = read_attributes(file, self.path)
                 self.settings = provenance.settings
-                num_bytes = self.path.stat().st_size - schema.USER_BLOCK_BYTES
-                broken = structure_problems(file, provenance.settings, num_bytes=num_bytes)
+                with read_errors(self.path):
+                    num_bytes = self.path.stat().st_size - schema.USER_BLOCK_BYTES
+                broken = structure_problems(file, self.path, provenance.settings, num_bytes=num_bytes)
                 for name, what in broken:
                     self.note(what, name=name)
                     self._is_lost = True
@@ -84,15 +93,13 @@ class ShardCheck:
                 self.check_tables(file, readable)
                 for stream in schema.STREAMS:
                     self.check_stream(file, stream, readable)
-        except CacheError as error:
-            is_damage = self.is_damage(error)
-            self._is_lost, self._is_not_ours = True, not is_damage
-            if seal_is_whole or not is_damage:  # a broken seal is told already, and explains what follows from it
+        except DamageError as error:
+            self._is_lost = True
+            if seal_is_whole:  # a broken seal is reported already, and explains what follows from it
                 self.note_error(error)
-
-    def is_damage(self, error: CacheError) -> bool:
-        """Whether an error tells of damaged bytes: of no other version, no directory, no refusal to read."""
-        return not isinstance(error, VersionError) and _tells_of_damage(error.__cause__) and self.path.is_file()
+        except CacheError as error:
+            self._is_not_ours = True
+            self.note_error(error)
 
     def refuse(self, what: str) -> None:
         """Note that the shard, sound or not, does not belong here."""
@@ -113,20 +120,15 @@ class ShardCheck:
             self.note(what, name=name, video=video)
 
     def check_seal(self) -> bool:
-        """Whether the seal is whole, whatever its digest says. Raises `CacheError` where there is no damage to find."""
+        """Whether the seal is whole, whatever its digest says. Raises `CacheError` where the file cannot be read."""
         try:
             seal = read_seal(self.path)
-        except CacheError as error:
-            if not self.is_damage(error):
-                raise
+        except DamageError as error:
             self.note_error(error)
             return False
-        try:
-            with self.path.open("rb") as file:
-                file.seek(schema.USER_BLOCK_BYTES)
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise CacheError(f"{self.path}: cannot be read ({error.strerror})") from error
+        with read_errors(self.path), self.path.open("rb") as file:
+            file.seek(schema.USER_BLOCK_BYTES)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != seal.sha256:  # and go on: HDF5's checksums tell where
             self.note("altered: its bytes do not have the SHA-256 that its seal names")
         return True
@@ -135,20 +137,22 @@ class ShardCheck:
         self, file: h5py.File, name: str, table: str, owners: Callable[[range], Iterable[int]]
     ) -> np.ndarray | None:
         """One dataset whole, or None where some of it is lost; `owners` tells which rows of `table` own lost ones."""
-        found = dataset(file, name)
-        assert isinstance(found, h5py.Dataset), "structure_problems lets nothing else pass"
+        with read_errors(self.path):
+            found = dataset(file, name)
+            assert isinstance(found, h5py.Dataset), "structure_problems lets nothing else pass"
+            length, step = len(found), found.chunks[0]
         try:
-            values: np.ndarray = found[:]
+            with read_errors(self.path):
+                values: np.ndarray = found[:]
             return values
-        except HDF5_ERRORS:
-            step = found.chunks[0]
-        for start in range(0, len(found), step):
-            rows = range(start, min(start + step, len(found)))
+        except DamageError:
+            pass
+        for start in range(0, length, step):
+            rows = range(start, min(start + step, length))
             try:
-                found[rows.start : rows.stop]
-            except HDF5_ERRORS as error:
-                if not _tells_of_damage(error):
-                    raise
+                with read_errors(self.path):
+                    found[rows.start : rows.stop]
+            except DamageError:
                 what = f"damaged: the checksum of rows {rows.start}:{rows.stop} does not match"
                 self.note_rows(what, name=name, table=table, rows=owners(rows))
         return None
@@ -165,7 +169,7 @@ class ShardCheck:
                 if name not in readable:
                     continue
                 if column == "id":
-                    self.num_rows[table] = len(file[name])
+                    self.num_rows[table] = count_rows(file, name, self.path)
                 values = self.read(file, name, table, lambda rows: rows)
                 if values is None:
                     continue
@@ -209,11 +213,11 @@ class ShardCheck:
         if f"{stream}/offset" in readable:
             offset = self.read(file, f"{stream}/offset", "media", lambda rows: [])
         if offset is not None and f"{stream}/features" in readable:
-            num_rows = len(file[f"{stream}/features"])
+            length = count_rows(file, f"{stream}/features", self.path)
             try:
-                check_offset(offset, num_rows=num_rows, where="it")
+                check_offset(offset, num_rows=length, where="it")
             except CacheError:
-                self.note(f"does not run from 0 up to the {num_rows} rows of the stream", name=f"{stream}/offset")
+                self.note(f"does not run from 0 up to the {length} rows of the stream", name=f"{stream}/offset")
                 offset = None
         if offset is None:
             self.bad_rows["media"].update(range(self.num_rows.get("media", 0)))  # whose rows are whose is lost
@@ -259,11 +263,6 @@ class ShardCheck:
                 start_seconds = values
             elif array == "end_seconds" and start_seconds is not None and len(start_seconds) == len(values):
                 check_rows(values < start_seconds, "holds windows that end before they start", name)
-
-
-def _tells_of_damage(error: BaseException | None) -> bool:
-    """Whether what HDF5 or the system raised can come from damaged bytes; the system's own errors have a number."""
-    return not (isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None))
 
 
 def _dataset_names() -> set[str]:
