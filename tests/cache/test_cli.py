@@ -109,10 +109,11 @@ def test_repair_says_what_it_drops(cache: Path) -> None:
         "'\\x1b[2J[red]' is not one of",
         "shard-00000.h5: rewritten, 8 rows kept; dropped 2 videos: ",
         ", \\x1b[2J[red]",
-        "shard-00001.h5: put aside whole as shard-00001.h5.damaged; dropped 8 videos: video-",
-        "shard-00002.h5: put aside whole as shard-00002.h5.damaged; where an earlier shard",
+        "shard-00001.h5: cannot be read, renamed to shard-00001.h5.damaged; dropped 8 videos: video-",
+        "shard-00002.h5: cannot be read, renamed to shard-00002.h5.damaged; some ids are lost; rows of these ids in "
+        "earlier shards count again",
         "every byte is as it was written",
-        "Run the same `haechi extract` again: it redoes exactly these, 10 videos and those whose ids are lost.",
+        "Run the same `haechi extract` again; it redoes exactly 10 videos and the videos whose ids are lost.",
     ):
         assert text in result.stdout
     assert "\x1b" not in result.stdout
@@ -190,6 +191,13 @@ def test_an_unknown_video_is_one_error(cache: Path) -> None:
 def test_wrong_flags_end_with_usage(cache: Path, command: str) -> None:
     assert _run(command).exit_code == 2
     assert _run(command, cache, "--nonsense").exit_code == 2
+
+
+def test_inspect_does_not_search(cache: Path) -> None:
+    """`haechi search` does."""
+    result = _run("inspect", cache, "--search", "cat")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "No such option: --search" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])

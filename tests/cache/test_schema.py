@@ -66,7 +66,7 @@ def test_to_store_converts() -> None:
 @pytest.mark.parametrize(
     ("values", "store", "text"),
     [
-        ([[1.0, np.nan]], "float16", "1 values are NaN or infinite"),
+        ([[1.0, np.nan]], "float16", "NaN or infinite values: 1 of 2"),
         ([[1.0, -np.inf]], "float32", "NaN or infinite"),
         ([[70000.0, 1.0]], "float16", "--store float32"),
         ([[1.0, 1.0], [0.0, 0.0]], "float16", "1 of 2 rows are all zero"),

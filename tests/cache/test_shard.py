@@ -148,7 +148,7 @@ def _settings(change: Callable[[dict], object], *, canonical: bool = True) -> Ed
 )
 def test_settings_that_do_not_hash_to_the_fingerprint(path: Path, edit: Edit) -> None:
     forge(path, edit)
-    _refused(path, "no canonical JSON that hashes to the fingerprint")
+    _refused(path, "not the canonical JSON whose hash is the fingerprint")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_settings_that_lack_fields(path: Path, change: Callable[[dict], object])
 @pytest.mark.parametrize("versions", [b"[]", b'{"torch":2}', b"{"])
 def test_versions_that_are_none(path: Path, versions: bytes) -> None:
     forge(path, lambda file: put_text(file, "versions_json", versions))
-    _refused(path, "versions_json|canonical")
+    _refused(path, "versions_json is not a JSON object of texts|canonical")
 
 
 def _link(name: str, link: object) -> Edit:
@@ -324,7 +324,7 @@ def test_runs_of_rows_fill_an_array(path: Path, ranges: list[tuple[int, int]]) -
     found = np.empty_like(expected)
     shard.read_into(found, "clip/features", ranges=ranges)
     np.testing.assert_array_equal(found, expected)
-    with pytest.raises(CacheError, match="/clip/features has 20 rows, row 20 is asked for"):
+    with pytest.raises(CacheError, match="/clip/features has 20 rows, row 20 was requested"):
         shard.read_into(np.empty((21, 8), "float16"), "clip/features", ranges=[(0, 21)])
 
 

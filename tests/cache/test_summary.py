@@ -75,6 +75,9 @@ def test_superseded_rows_count_once(tmp_path: Path) -> None:
         write_shard(shard_path(tmp_path, number), [item], [], synthetic.provenance())
     summary = summarise(Cache.open(tmp_path))
     assert (summary["videos"], summary["labels"]["harmful"], summary["superseded"]) == (1, 1, 1)
+    screen = _screen(show_summary, summary)
+    assert "1 video, 0 failed" in screen
+    assert "2 shards, 1 row superseded" in screen
     assert summary["streams"]["clip"]["features"]["shape"] == [4, 8]
 
 
@@ -159,7 +162,7 @@ def test_a_video_shows_its_rows_and_actions(tmp_path: Path) -> None:
     assert [name for name, _ in actions[:3]] == ["applauding", "zumba", "abseiling"]
     np.testing.assert_allclose([p for _, p in actions], np.exp([5, 4, 3, 0, 0]) / total)
     screen = _screen(show_video, description)
-    for text in ("a/b.mp4", "safe", "hall", "1.90 s", "applauding", "the names mean nothing"):
+    for text in ("a/b.mp4", "safe", "hall", "1.90 s", "applauding", "UNTRAINED weights, the actions are random"):
         assert text in screen
 
 
@@ -184,7 +187,7 @@ def test_trained_actions_carry_no_warning(tmp_path: Path) -> None:
     synthetic.write_cache(tmp_path, source=source)
     description = describe_video(Cache.open(tmp_path), "video-0000.mp4")
     assert description["slowfast_trained"]
-    assert "mean nothing" not in _screen(show_video, description)
+    assert "the actions are random" not in _screen(show_video, description)
 
 
 def test_other_logits_have_no_names(tmp_path: Path) -> None:
@@ -200,6 +203,7 @@ def test_an_image_without_windows_is_shown(tmp_path: Path) -> None:
     cache = Cache.open(tmp_path)
     assert "no actions" in _screen(show_video, describe_video(cache, "a.jpg"))
     assert summarise(cache)["kinds"] == {"video": 0, "image": 1}
+    assert "0 videos, 1 image, 0 failed" in _screen(show_summary, summarise(cache))
 
 
 def test_many_rows_are_cut_on_the_screen_only(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_shard_replaces_the_old_one_under_its_name(tmp_path: Path) -> None:
 
 
 def _break_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer.os, "fsync", _no_space)
+    monkeypatch.setattr(os, "fsync", _no_space)
 
 
 def _break_rename(monkeypatch: pytest.MonkeyPatch) -> None:

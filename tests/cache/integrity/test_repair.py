@@ -287,7 +287,9 @@ def test_a_full_disk_leaves_shards_whole(cache: Path, monkeypatch: pytest.Monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
-        with pytest.raises(CacheError, match=r"shard-00002.h5: could not be repaired \(No space left .* 1 before it"):
+        with pytest.raises(
+            CacheError, match=r"shard-00002.h5: could not be repaired \(No space left .* repaired before it: 1 shard;"
+        ):
             repair(cache)
     after = [path.read_bytes() for path in shard_paths(cache)]
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, True, True, True]
