@@ -52,7 +52,7 @@ class Fate(enum.Enum):
 
 
 class ShardCheck:
-    """The check of one shard. In memory are one dataset at a time, and the ids and offsets that tell whose a row is."""
+    """The check of one shard. Keeps one dataset at a time in memory, and the ids and offsets that name its videos."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -226,13 +226,13 @@ class ShardCheck:
                 self.note(f"does not run from 0 up to the {length} rows of the stream", name=f"{stream}/offset")
                 offset = None
         if offset is None:
-            self.bad_rows["media"].update(range(self.num_rows.get("media", 0)))  # it is lost which video has which rows
+            self.bad_rows["media"].update(range(self.num_rows.get("media", 0)))  # the rows of each video are unknown
         elif stream == "clip" and (empty := np.flatnonzero(np.diff(offset) == 0).tolist()):
             what = "has no rows; every used video has at least one"
             self.note_rows(what, name="clip/offset", table="media", rows=empty)
 
         def owners(rows: Iterable[int]) -> list[int]:
-            """The rows of `/media` that the given rows of the stream belong to, ascending; none if offsets are lost."""
+            """The rows of `/media` that own the given rows of the stream, ascending; none if offsets are unknown."""
             if offset is None:
                 return []
             found: list[int] = np.unique(np.searchsorted(offset, list(rows), side="right") - 1).tolist()

@@ -1,4 +1,4 @@
-"""`haechi inspect` and `haechi verify`: output, exit status, and never a traceback."""
+"""`haechi inspect` and `haechi verify`: output and exit status, and that no traceback is shown."""
 
 import json
 import resource
@@ -82,7 +82,7 @@ def test_verify_lists_all_problems_and_fails(cache: Path) -> None:
     assert problems[0].keys() == {"shard", "dataset", "video", "what"}
 
 
-def test_verify_tells_videos_with_one_problem_together(cache: Path) -> None:
+def test_verify_lists_videos_with_one_problem_together(cache: Path) -> None:
     data = bytearray(shard_path(cache, 0).read_bytes())
     sha256 = data.index(synthetic.media("video-0004.mp4").sha256.encode())
     data[sha256] ^= 1
@@ -194,10 +194,10 @@ def test_wrong_flags_end_with_usage(cache: Path, command: str) -> None:
 
 
 def test_inspect_does_not_search(cache: Path) -> None:
-    """`haechi search` does."""
+    """That is `haechi search`."""
     result = _run("inspect", cache, "--search", "cat")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "No such option: --search" in result.stderr
+    assert "--search" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])
@@ -208,7 +208,7 @@ def test_every_flag_has_help(command: str) -> None:
 
 
 def test_help_needs_no_hdf5_and_little_time() -> None:
-    """Processor time, not the clock's: other work on the machine must not fail the test."""
+    """CPU time is measured, so that other work on the machine cannot make the test fail."""
     script = (
         "import sys; from haechi.cli import main\n"
         "try: main(['verify', '--help'])\n"

@@ -1,4 +1,4 @@
-"""Reading manifest files, hostile ones too. tests/extract/test_manifest.py tests what extraction does with the rows."""
+"""Reading manifest files, also hostile ones. What extraction does with the rows: tests/extract/test_manifest.py."""
 
 import csv
 import json
@@ -89,7 +89,7 @@ def test_hostile_csv(tmp_path: Path, content: bytes, expected: str) -> None:
 
 @pytest.mark.parametrize("limit", [10, 1 << 30])
 def test_the_field_limit_of_the_process_stays(tmp_path: Path, limit: int) -> None:
-    """Other code in the process may need longer fields; manifests are read with their own limit, whatever it is."""
+    """Other code in the process may need longer fields. Manifests have their own limit, whatever the process has."""
     good = write(tmp_path, "id\n" + "x" * 1000 + "\n", "good.csv")
     bad = write(tmp_path, "id\n" + "x" * (MAX_FIELD_CHARACTERS + 1), "bad.csv")
     misspelt = write(tmp_path, "lable\n", "misspelt.csv")

@@ -1,4 +1,4 @@
-"""The reader: several shards as one table, and the last row of an id counts."""
+"""Reading several shards as one table, in which the last row of an id counts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Opening a shard: each way to be wrong has its own hand-made shard and its own words."""
+"""Opening a shard: each kind of problem has a shard made by hand and a message of its own."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def _refused(path: Path, text: str) -> None:
-    """The shard is refused when opened, and verify says the same."""
+    """Check that the shard is refused when opened, and that verify reports the same problem."""
     with pytest.raises(CacheError, match=text) as error:
         Shard.open(path)
     assert str(error.value).startswith(f"{path}: ")
@@ -48,7 +48,7 @@ def _refused(path: Path, text: str) -> None:
 
 
 def test_a_forged_shard_without_an_edit_is_sound(path: Path) -> None:
-    """Without this, every refusal below could be the forger's fault."""
+    """Otherwise the refusals in the tests below could come from `forge` itself."""
     forge(path, lambda file: put(file, "clip/features", file["clip/features"][:]))
     assert Shard.open(path).num_items == 5
     assert verify(path.parent).problems == []
@@ -348,7 +348,7 @@ def test_text_that_is_no_utf8_is_refused_when_read(path: Path) -> None:
 
 @contextlib.contextmanager
 def _failing_disk(file: h5py.File) -> Iterator[None]:
-    """Inside, the system answers each read of HDF5 with EIO: the file's descriptor is one of unmapped memory."""
+    """In the block, every read of HDF5 from disk fails with EIO: the file descriptor leads to unmapped memory."""
     descriptor = file.id.get_vfd_handle()
     original, unreadable = os.dup(descriptor), os.open("/proc/self/mem", os.O_RDONLY)
     os.dup2(unreadable, descriptor)
@@ -369,7 +369,7 @@ def _failing_disk(file: h5py.File) -> Iterator[None]:
     ],
 )
 def test_an_io_error_of_the_disk_is_no_damage(path: Path, read: Callable[[h5py.File, Path], object]) -> None:
-    """HDF5 raises it as OSError, KeyError or RuntimeError, by what it was doing."""
+    """HDF5 raises it as OSError, KeyError or RuntimeError, depending on the operation."""
     with open_hdf5(path) as file, _failing_disk(file), pytest.raises(CacheError) as error:
         read(file, path)
     assert str(error.value) == f"{path}: cannot be read (Input/output error)"
