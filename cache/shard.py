@@ -108,7 +108,7 @@ class Shard:
 def read_seal(path: Path) -> Seal:
     """The shard's seal, checked against the file's size: finds a shard that was cut off.
 
-    Raises `DamageError` where the seal or the size is wrong, `CacheError` where the file cannot be read.
+    Raises `DamageError` if the seal or the size is wrong, and `CacheError` if the file cannot be read.
     """
     with read_errors(path):
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever

@@ -12,7 +12,7 @@ import numpy as np
 
 from haechi.cache import schema
 from haechi.cache.errors import CacheError
-from haechi.cache.integrity.shard_check import Fate, ShardCheck
+from haechi.cache.integrity.shard_check import Condition, ShardCheck
 from haechi.cache.integrity.verify import Verification, check_shards, summed_up
 from haechi.cache.lock import locked
 from haechi.cache.reader import shard_paths
@@ -89,10 +89,14 @@ def repair(path: Path) -> Repair:
         done: list[RepairedShard] = []
         # Oldest shard first: older rows are dropped before the row that supersedes them, so they never count again.
         for check, drop, known in zip(checks, drops, ids, strict=True):
-            if check.fate is Fate.NOT_OURS or (check.fate is Fate.SOUND and not any(drop.values())):
+            if check.condition is Condition.NOT_DAMAGE or (
+                check.condition is Condition.SOUND and not any(drop.values())
+            ):
                 continue
             try:
-                done.append(_put_aside(check, known) if check.fate is Fate.LOST else _rewrite(check, drop, known))
+                done.append(
+                    _put_aside(check, known) if check.condition is Condition.LOST else _rewrite(check, drop, known)
+                )
             except (OSError, CacheError) as error:
                 reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
                 raise CacheError(
@@ -115,11 +119,11 @@ def _plan(checks: list[ShardCheck], ids: list[dict[str, list[str] | None]]) -> t
     drops: list[RowNumbers] = [{table: set(rows) for table, rows in check.bad_rows.items()} for check in checks]
     locations: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
     for i, (check, known) in enumerate(zip(checks, ids, strict=True)):
-        if check.fate is Fate.NOT_OURS:
+        if check.condition is Condition.NOT_DAMAGE:
             continue
         for table, table_ids in known.items():
             for row, id in enumerate(table_ids or ()):
-                if check.fate is Fate.LOST:
+                if check.condition is Condition.LOST:
                     drops[i][table].add(row)
                 locations[id].append((i, table, row))
     locations.pop("", None)
@@ -135,7 +139,7 @@ def _plan(checks: list[ShardCheck], ids: list[dict[str, list[str] | None]]) -> t
 
 def _ids(check: ShardCheck) -> dict[str, list[str] | None]:
     """Table -> the ids in it. If the check could not read them, they are read here without the rest of the shard."""
-    if check.fate is not Fate.LOST:
+    if check.condition is not Condition.LOST:
         return check.ids
     return {table: known or _ids_alone(check.path, f"{table}/id") for table, known in check.ids.items()}
 

@@ -39,7 +39,7 @@ class Problem:
     what: str
 
 
-class Fate(enum.Enum):
+class Condition(enum.Enum):
     """What can be done with a shard, given its problems."""
 
     SOUND = "sound"
@@ -47,7 +47,7 @@ class Fate(enum.Enum):
     """All rows except the bad ones can be kept. If no row is bad, the damage is outside the rows."""
     LOST = "lost"
     """The shard is too damaged to read its rows."""
-    NOT_OURS = "not ours"
+    NOT_DAMAGE = "not damage"
     """The problem is not damage and a repair changes nothing: no permission, I/O error, another version or settings."""
 
 
@@ -65,15 +65,15 @@ class ShardCheck:
         self.bad_rows: dict[str, set[int]] = {"media": set(), "failure": set()}
         """Table -> numbers of the rows that have a problem."""
         self._is_lost = False
-        self._is_not_ours = False
+        self._is_not_damage = False
 
     @property
-    def fate(self) -> Fate:
-        if self._is_not_ours:
-            return Fate.NOT_OURS
+    def condition(self) -> Condition:
+        if self._is_not_damage:
+            return Condition.NOT_DAMAGE
         if self._is_lost:
-            return Fate.LOST
-        return Fate.ROWS if self.problems else Fate.SOUND
+            return Condition.LOST
+        return Condition.ROWS if self.problems else Condition.SOUND
 
     def run(self) -> None:
         """Read the whole shard and note every problem."""
@@ -98,12 +98,12 @@ class ShardCheck:
             if seal_is_whole:  # a broken seal is already noted, and the likely cause of this error
                 self.note_error(error)
         except CacheError as error:
-            self._is_not_ours = True
+            self._is_not_damage = True
             self.note_error(error)
 
     def refuse(self, what: str) -> None:
         """Note that the shard does not belong to this cache, whether it is sound or not."""
-        self._is_not_ours = True
+        self._is_not_damage = True
         self.note(what)
 
     def note(self, what: str, *, name: str = "", video: str = "") -> None:
