@@ -1,1 +1,1 @@
-"""The contract between the stages, in code: what a shard is, how it is written, read, shown and checked."""
+"""The cache format in code: how a shard is defined, written, read, shown and checked."""

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all: under a temporary name beside it, then renamed."""
+"""Writes files whole or not at all: first under a temporary name in the same folder, then renamed."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ PARTIAL_PREFIX = ".partial-"
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`. The file written there replaces `path` when the block ends well.
+    """Yield a temporary path in the folder of `path`. When the block ends without an error, its file replaces `path`.
 
-    The new file is on disk, not only in the system's memory, before it has its final name. Where the block raises, or
-    the disk fails, `path` is as it was and the temporary file is removed; a killed process leaves it behind.
+    The new file is on disk, not only in the system's memory, before it gets its final name. If the block or the disk
+    raises an error, `path` is unchanged and the temporary file is removed. A killed process leaves the temporary file.
     """
     partial = path.with_name(PARTIAL_PREFIX + path.name)
     try:
@@ -22,17 +22,17 @@ def replaced(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    _flush(path.parent)  # the rename itself survives a power cut
+    _flush(path.parent)  # so that the rename survives a power cut
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file, UTF-8, whole or not at all. Raises `OSError` as the disk does."""
+    """Write a text file, UTF-8, whole or not at all. Raises `OSError` if the disk is full or may not be written."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
 def _flush(path: Path) -> None:
-    """Make what a file or a folder holds durable."""
+    """Write the content of a file or folder from the system's memory to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Sentences that a user should read before or while work goes on."""
+"""How the commands print to the terminal."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,12 @@ from rich.console import Console
 from rich.markup import escape
 
 
+def make_console(*, stderr: bool = False) -> Console:
+    """A console for standard output or standard error that prints numbers and `:words:` of texts as they are."""
+    return Console(stderr=stderr, highlight=False, emoji=False)
+
+
 def show_notices(console: Console, notices: Iterable[str]) -> None:
-    """Print each, marked as a note; nothing in it is taken for markup."""
+    """Print each notice as `note: ...`, without interpreting markup in it."""
     for notice in notices:
         console.print(f"[yellow]note:[/] {escape(notice)}", highlight=False, soft_wrap=True)

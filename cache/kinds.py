@@ -1,3 +1,3 @@
-"""The kinds of media; apart from the schema, so that command lines know them without numpy."""
+"""The kinds of media. Not in `schema`, so that command lines can use them without importing numpy."""
 
 KINDS = VIDEO, IMAGE = ("video", "image")

@@ -1,4 +1,4 @@
-"""What a file says of videos: a manifest (CSV or JSON Lines) to rows of path, id, label, split and group."""
+"""Reads a manifest file (CSV or JSON Lines) into rows of path, id, label, split and group."""
 
 import codecs
 import csv
@@ -16,14 +16,20 @@ from typing import Any
 
 from haechi.cache import schema
 from haechi.cache.errors import HaechiError
-from haechi.cache.text import bullet_list, named, shown
+from haechi.cache.text import bullet_list, counted, named, shown
 
-COLUMNS = ("path", "label", "split", "group", "id")
-LABELS = {"1": schema.HARMFUL, "harmful": schema.HARMFUL, "0": schema.SAFE, "safe": schema.SAFE, "": schema.UNLABELLED}
+MANIFEST_COLUMNS = ("path", "label", "split", "group", "id")
+LABEL_SPELLINGS = {
+    "1": schema.HARMFUL,
+    "harmful": schema.HARMFUL,
+    "0": schema.SAFE,
+    "safe": schema.SAFE,
+    "": schema.UNLABELLED,
+}
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 SUFFIXES = JSON_SUFFIXES | {".csv"}
 
-# Bounds on what a stranger's file may ask for. It is read whole: a million rows of a kilobyte.
+# Limits for files from strangers. A file is read into memory whole; this is enough for a million rows of a kilobyte.
 MAX_FILE_BYTES = 1 << 30
 MAX_LINE_CHARACTERS = 1 << 20
 MAX_FIELD_CHARACTERS = 1 << 16
@@ -32,23 +38,22 @@ MAX_DIGITS = 20
 
 
 class ManifestError(HaechiError):
-    """A manifest that cannot be used; the text lists everything wrong in it with line numbers."""
+    """A manifest that cannot be used; the text lists every problem with its line number."""
 
     @classmethod
     def of(cls, where: Path, problems: list[str]) -> "ManifestError":
-        """All that is wrong in one file or folder."""
-        places = f"{len(problems)} place{'s' if len(problems) > 1 else ''}"
-        return cls(f"{where}: wrong in {places}:\n{bullet_list(problems, limit=100)}")
+        """One error for all problems of a file or folder."""
+        return cls(f"{where}: wrong in {counted(len(problems), 'place')}:\n{bullet_list(problems, limit=100)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """What a file says of one video."""
+class ManifestRow:
+    """One video in a manifest file."""
 
     id: str
-    """That of the `id` column, else the path, normalised where it is relative."""
+    """The `id` column, or if that is empty the path, normalised if it is relative."""
     path: str
-    """As it stands in the file; empty: not said."""
+    """As written in the file; empty if it is not given."""
     label: int
     """1 harmful, 0 safe, -1 unlabelled."""
     split: str
@@ -58,29 +63,30 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels:
-    """A file's rows, of different ids, in their order."""
+class ManifestFile:
+    """The content of a manifest file."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ManifestRow, ...]
+    """In the order of the file; no id occurs twice."""
     columns: frozenset[str]
-    """Those of `COLUMNS` that it has."""
+    """The names in `MANIFEST_COLUMNS` that the file has."""
     sha256: str
-    """Of its bytes."""
+    """SHA-256 of the file's bytes, in hexadecimal."""
     notices: tuple[str, ...]
-    """What a user should know."""
+    """Sentences for the user, such as which columns are not used."""
 
 
-def read_labels(file: Path, *, keys: tuple[str, ...]) -> Labels:
-    """Read a manifest. In every row at least one of the columns `keys` must be filled: `path`, or `path` and `id`.
+def read_manifest_file(file: Path, *, keys: tuple[str, ...]) -> ManifestFile:
+    """Read a manifest. Every row must fill at least one of the columns `keys`: `path`, or `path` and `id`.
 
-    Raises one `ManifestError` for everything that is wrong: not a regular file, not UTF-8, rows that cannot be read,
+    Raises one `ManifestError` that lists every problem: not a regular file, not UTF-8, rows that cannot be read,
     duplicate ids, unknown labels or splits, no rows.
     """
-    content = _content(file)
-    text = _text(file, content)
+    content = _read_bytes(file)
+    text = _decode(file, content)
     is_json = file.suffix.lower() in JSON_SUFFIXES
     problems: list[str] = []
-    rows: list[Row] = []
+    rows: list[ManifestRow] = []
     names: set[str] = set()
     first_line: dict[str, int] = {}
     for line, source in _json_rows(text) if is_json else _csv_rows(file, text, keys):
@@ -92,7 +98,7 @@ def read_labels(file: Path, *, keys: tuple[str, ...]) -> Labels:
         wrong += _misspelt(new_names)
         names.update(new_names)
         if row is not None and (before := first_line.setdefault(row.id, line)) != line:
-            wrong.append(f"id {shown(row.id)} stands on line {before} already")
+            wrong.append(f"id {shown(row.id)} is already on line {before}")
         problems += [f"line {line}: {text}" for text in wrong]
         if row is not None and not wrong:
             rows.append(row)
@@ -100,31 +106,31 @@ def read_labels(file: Path, *, keys: tuple[str, ...]) -> Labels:
         raise ManifestError.of(file, problems)
     if not rows:
         raise ManifestError(
-            f"{file}: holds no rows; one row a video is needed, with at least the column {_either(keys)}"
+            f"{file}: holds no rows; it needs one row for each video, with at least the column {_either(keys)}"
         )
-    unused = sorted(names - set(COLUMNS))
-    return Labels(
+    unused = sorted(names - set(MANIFEST_COLUMNS))
+    return ManifestFile(
         rows=tuple(rows),
-        columns=frozenset(names & set(COLUMNS)),
+        columns=frozenset(names & set(MANIFEST_COLUMNS)),
         sha256=hashlib.sha256(content).hexdigest(),
         notices=(f"columns not used: {named(unused)}",) if unused else (),
     )
 
 
-def _content(file: Path) -> bytes:
+def _read_bytes(file: Path) -> bytes:
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # opening a named pipe would wait for a writer
-            raise ManifestError(f"{file}: not a regular file (a folder, pipe or device), which a manifest must be")
-        with file.open("rb") as opened:
-            content = opened.read(MAX_FILE_BYTES + 1)
+            raise ManifestError(f"{file}: not a regular file but a folder, pipe or device")
+        with file.open("rb") as handle:
+            content = handle.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ManifestError(f"{file}: cannot be read ({error.strerror})") from error
     if len(content) > MAX_FILE_BYTES:
-        raise ManifestError(f"{file}: larger than {MAX_FILE_BYTES:,} bytes, which no manifest is")
+        raise ManifestError(f"{file}: larger than {MAX_FILE_BYTES:,} bytes, the limit for a manifest")
     return content
 
 
-def _text(file: Path, content: bytes) -> str:
+def _decode(file: Path, content: bytes) -> str:
     advice = "save the manifest as UTF-8"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ManifestError(f"{file}, line 1: not UTF-8 but UTF-16; {advice}")
@@ -150,11 +156,10 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def _csv_rows(file: Path, text: str, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """(line, row) of every row that is not blank; a row that cannot be read is told as text."""
-    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    """Yield (line, row) for every row that is not blank, or (line, reason) for a row that cannot be read."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in _next_values(reader) or []]
     except csv.Error as error:
         raise ManifestError(f"{file}, line 1: {error}") from error
     if problems := _header_problems(header, keys):
@@ -162,7 +167,7 @@ def _csv_rows(file: Path, text: str, keys: tuple[str, ...]) -> Iterator[tuple[in
     while True:
         line = reader.line_num + 1
         try:
-            values = next(reader, None)
+            values = _next_values(reader)
         except csv.Error as error:
             yield line, f"not readable as CSV ({error})"
             return
@@ -171,9 +176,21 @@ def _csv_rows(file: Path, text: str, keys: tuple[str, ...]) -> Iterator[tuple[in
         if not any(value.strip() for value in values):
             continue
         if len(values) != len(header):
-            yield line, f"{len(values)} fields, expected {len(header)} as in the header"
+            yield line, f"{counted(len(values), 'field')}, expected {len(header)} as in the header"
             continue
         yield line, dict(zip(header, values, strict=True))
+
+
+def _next_values(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next row of a CSV reader; None after the last. Raises `csv.Error` for a field that is too long.
+
+    csv has one field limit for the whole process, so it is changed only while this row is read.
+    """
+    process_limit = csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(process_limit)
 
 
 def _header_problems(header: list[str], keys: tuple[str, ...]) -> list[str]:
@@ -181,7 +198,7 @@ def _header_problems(header: list[str], keys: tuple[str, ...]) -> list[str]:
         return [f"{len(header)} columns, at most {MAX_COLUMNS} are allowed"]
     problems = []
     if not set(keys) & set(header):
-        others = ", ".join(name for name in COLUMNS if name not in keys)
+        others = ", ".join(name for name in MANIFEST_COLUMNS if name not in keys)
         problems.append(f"the header must name the column {_either(keys)} (and may name {others}); got {named(header)}")
     if twice := sorted(name for name, count in Counter(header).items() if count > 1):
         problems.append(f"columns named twice: {named(twice)}")
@@ -209,9 +226,9 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. The standard's library lets the last of two equal keys win without a word."""
+    """A JSON object. Python's json would silently keep the last of two equal keys."""
     if twice := sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1):
-        raise ValueError(f"keys that stand twice in an object: {named(twice)}")
+        raise ValueError(f"keys that occur twice in an object: {named(twice)}")
     return dict(pairs)
 
 
@@ -225,27 +242,27 @@ def _misspelt(names: Iterable[str]) -> list[str]:
     return [
         f"unknown column {shown(name)}; did you mean {near[0]!r}?"
         for name in names
-        if name not in COLUMNS
+        if name not in MANIFEST_COLUMNS
         and len(name) <= 20
-        and (near := difflib.get_close_matches(name.lower(), COLUMNS, 1, 0.75))
+        and (near := difflib.get_close_matches(name.lower(), MANIFEST_COLUMNS, 1, 0.75))
     ]
 
 
-def _row(source: dict[str, Any], line: int, keys: tuple[str, ...]) -> tuple[Row | None, list[str]]:
-    """One row, with what is wrong in it. None where there is no usable id."""
+def _row(source: dict[str, Any], line: int, keys: tuple[str, ...]) -> tuple[ManifestRow | None, list[str]]:
+    """One row, or None if it has neither id nor path; and its problems."""
     wrong: list[str] = []
     texts: dict[str, str] = {}
-    for column in COLUMNS:
+    for column in MANIFEST_COLUMNS:
         value = source.get(column)
         texts[column] = ""
         if isinstance(value, str) or (column != "path" and type(value) is int):
             texts[column] = str(value).strip()
         elif value is not None:
-            told = f"a {type(value).__name__}" if isinstance(value, list | dict) else shown(str(value))
-            wrong.append(f"{column} is {told}, text is expected")
+            got = f"a {type(value).__name__}" if isinstance(value, list | dict) else shown(str(value))
+            wrong.append(f"{column} is {got}, text is expected")
         if texts[column] and (flaw := schema.id_problem(texts[column])):
             wrong.append(f"{column} {flaw}")
-    label = LABELS.get(texts["label"].lower())
+    label = LABEL_SPELLINGS.get(texts["label"].lower())
     if label is None:
         wrong.append(f"label is {shown(texts['label'])}, expected 1 or harmful, 0 or safe, or empty")
     if texts["split"] not in ("", *schema.SPLITS):
@@ -254,7 +271,7 @@ def _row(source: dict[str, Any], line: int, keys: tuple[str, ...]) -> tuple[Row 
         wrong.append(f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} empty")
         return None, wrong
     path = texts["path"]
-    row = Row(
+    row = ManifestRow(
         id=texts["id"] or (path if posixpath.isabs(path) else posixpath.normpath(path)),
         path=path,
         label=schema.UNLABELLED if label is None else label,

@@ -1,4 +1,4 @@
-"""What each field of a settings dataclass may be: the rule stands beside the field and is checked in one place.
+"""Rules for the fields of a settings dataclass: written beside each field, checked in one place.
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 class Rule(Protocol):
-    """What a value may be."""
+    """A rule for one value."""
 
     @property
     def expected(self) -> str:
-        """In words, to follow "expected"."""
+        """The rule in words, to be written after "expected"."""
 
     def allows(self, value: Any) -> bool:
-        """Whether `value`, of any type, keeps the rule."""
+        """Whether the rule allows `value`, which may have any type."""
 
 
 def setting(default: T, rule: Rule) -> T:
@@ -35,7 +35,7 @@ def setting(default: T, rule: Rule) -> T:
 
 
 def broken_rules(settings: Any) -> dict[str, str]:
-    """Field -> what is wrong, on one line, for each field of a dataclass whose value breaks its rule."""
+    """Field -> problem, on one line, for each field of a settings dataclass whose value breaks its rule."""
     return {
         each.name: f"{each.name} is {value!r}, expected {rule.expected}"
         for each in fields(settings)
@@ -45,7 +45,7 @@ def broken_rules(settings: Any) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Flag:
-    """true or false."""
+    """True or False."""
 
     @property
     def expected(self) -> str:
@@ -57,12 +57,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number, both ends included."""
+    """A whole number from `least` to `most`, both included."""
 
     least: int
     most: int
     why: str = ""
-    """Why the least is the least, where that is not plain."""
+    """Reason for the least value, if it is not obvious."""
 
     @property
     def expected(self) -> str:
@@ -74,7 +74,7 @@ class Whole:
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A finite number, whole or not; an end is included (`least`, `most`) or not (`above`, `below`)."""
+    """A finite number between bounds that are included (`least`, `most`) or excluded (`above`, `below`)."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -103,7 +103,7 @@ class Number:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of some words."""
+    """One of the given words."""
 
     words: tuple[str, ...]
 
@@ -117,12 +117,12 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Text:
-    """A text of a form."""
+    """A text that matches a pattern."""
 
     pattern: str
     """A regular expression for the whole text."""
     form: str
-    """The same in words."""
+    """The pattern in words."""
 
     @property
     def expected(self) -> str:
@@ -134,7 +134,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Optional:
-    """None, or what another rule allows."""
+    """None, or a value that `rule` allows."""
 
     rule: Rule
     meaning: str

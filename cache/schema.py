@@ -1,4 +1,4 @@
-"""What a shard is: its names, types and rules. cache_schema.md states the same for people."""
+"""The format of a shard: names, types and rules. cache_schema.md describes the same for readers."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from haechi.cache.errors import CacheError, FeatureError, VersionError
+from haechi.cache.errors import CacheError, DamageError, FeatureError
 
 FORMAT = "haechi-cache"
 FORMAT_VERSION = 1
 
 SHARD_PATTERN = "shard-*.h5"
 
-USER_BLOCK_BYTES = 512  # the smallest HDF5 allows; holds the seal (see `Seal`)
+USER_BLOCK_BYTES = 512  # the smallest size that HDF5 allows; holds the seal (see `Seal`)
 
 HARMFUL, SAFE, UNLABELLED = 1, 0, -1
 LABEL_NAMES = {HARMFUL: "harmful", SAFE: "safe", UNLABELLED: "unlabelled"}
@@ -25,33 +25,33 @@ STORE_TYPES = ("float16", "float32")
 
 MAX_ID_BYTES = 4096  # PATH_MAX on Linux: an id is a path
 MAX_MESSAGE_BYTES = 1000
-MAX_SECONDS = 10**9  # 31 years, before or after 0; some containers begin below 0
+MAX_SECONDS = 10**9  # 31 years, before or after 0; times in some containers start below 0
 
-# Rows of 512 float16 values make chunks of 1 MiB; smaller shards get one chunk a dataset.
+# Chunks have this size, which is 1024 rows of 512 float16 values. A smaller dataset is one chunk.
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Media:
-    """One used video: a row of every `/media/*` dataset."""
+    """One used video or image: one row of every `/media/*` dataset."""
 
     id: str
-    """Path relative to the data root, `/`-separated, or what the manifest's `id` column says (see `id_problem`)."""
+    """Path relative to the data root, separated by `/`, or the `id` column of the manifest (rules: `id_problem`)."""
     kind: str
     """One of `haechi.cache.kinds.KINDS`."""
     sha256: str
-    """Of the file's bytes, 64 lower-case hexadecimal digits."""
+    """SHA-256 of the file's bytes: 64 lower-case hexadecimal digits."""
     size_bytes: int
     mtime_ns: int
     """Modification time of the file, nanoseconds since 1970 (UTC)."""
     label: int
     """1 harmful, 0 safe, -1 unlabelled."""
     split: str
-    """One of `SPLITS`, or empty: not said."""
+    """One of `SPLITS`; empty if not given."""
     group: str
-    """Videos of one group never stand on both sides of a split; empty: not said."""
+    """Videos of one group are always in the same split; empty if not given."""
     duration_seconds: float
-    """From the first frame's start to the last frame's end."""
+    """From the start of the first frame to the end of the last frame."""
     fps: float
     """Average frames per second."""
     num_frames: int
@@ -62,7 +62,7 @@ class Media:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """One video that could not be used: a row of every `/failure/*` dataset."""
+    """One video or image that could not be used: one row of every `/failure/*` dataset."""
 
     id: str
     stage: str
@@ -70,9 +70,9 @@ class Failure:
     reason: str
     """A code of `haechi.extract.decoding.reasons`, such as `damaged` or `timeout`."""
     message: str
-    """What a person needs to know, at most `MAX_MESSAGE_BYTES` bytes."""
+    """Explanation for the user, at most `MAX_MESSAGE_BYTES` bytes."""
     size_bytes: int
-    """0 where the file is missing."""
+    """0 if the file is missing."""
     mtime_ns: int
 
 
@@ -102,27 +102,27 @@ FAILURE_TYPES: dict[str, Any] = {
 assert list(MEDIA_TYPES) == [f.name for f in fields(Media)]
 assert list(FAILURE_TYPES) == [f.name for f in fields(Failure)]
 
-# Arrays of a stream, by the kind of its rows: name -> number of axes, the first of which is the row.
+# Arrays of a stream: name -> number of axes. The first axis is the rows; a row is a frame or a window.
 #
-#     features          (rows, width): what the backbone makes of the frame (not normalised), or of the window (pooled,
-#                       before its classifier)
-#     logits            (rows, width): the outputs of the classifier
+#     features          (rows, width): the backbone's output for the frame (not normalised), or for the window (pooled,
+#                       before the classifier)
+#     logits            (rows, width): the output of the classifier
 #     time_seconds      (rows,): when the frame is first shown
-#     start_seconds     (rows,): when the window's first frame is first shown
-#     end_seconds       (rows,): until when its last frame is shown
+#     start_seconds     (rows,): when the first frame of the window is first shown
+#     end_seconds       (rows,): when the last frame of the window stops being shown
 FRAME_ARRAYS = {"features": 2, "time_seconds": 1}
 WINDOW_ARRAYS = {"features": 2, "logits": 2, "start_seconds": 1, "end_seconds": 1}
 
-# Stream -> its arrays. An image backbone writes the first, a motion backbone the second, whichever models they are.
+# Stream -> its arrays. The image backbone writes the first stream, the motion backbone the second, whatever the model.
 STREAMS: dict[str, dict[str, int]] = {"clip": FRAME_ARRAYS, "slowfast": WINDOW_ARRAYS}
 FRAME_STREAM, WINDOW_STREAM = STREAMS
 
-# Dataset -> number of axes, of all streams.
+# Dataset -> number of axes, for the arrays of all streams.
 DATASETS = {f"{stream}/{name}": num_axes for stream, arrays in STREAMS.items() for name, num_axes in arrays.items()}
 
 
 def id_problem(id: str) -> str | None:
-    """What makes `id` unfit to name a video, as in "is empty", or None."""
+    """Why `id` cannot be the id of a video, such as "is empty"; None if it can."""
     if not id:
         return "is empty"
     if any(unicodedata.category(c) in ("Cc", "Cs") for c in id):
@@ -134,14 +134,14 @@ def id_problem(id: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A used video with its features: what the writer is given.
+    """A used video with its features, as the writer needs it.
 
-    Feature arrays have the cache's storage type already (see `to_store`); times are float32 seconds.
+    Features are in the cache's storage type (see `to_store`); times are float32 seconds.
     """
 
     media: Media
     arrays: dict[str, np.ndarray]
-    """Dataset -> its rows of this video: one array for each name in `DATASETS`, such as `clip/features`."""
+    """Dataset -> the rows of this video, for each name in `DATASETS`, such as `clip/features`."""
 
     def __post_init__(self) -> None:
         assert self.arrays.keys() == set(DATASETS), f"{self.media.id}: arrays {sorted(self.arrays)}"
@@ -151,13 +151,13 @@ class Item:
 
 
 def to_store(values: np.ndarray, *, store: str, what: str) -> np.ndarray:
-    """Convert features (rows, width) to the storage type, refusing what must never be stored.
+    """Convert features (rows, width) to the storage type.
 
-    Raises `FeatureError` where a value is NaN or infinite, before or after the conversion (float16 ends at 65504),
-    or where a whole row is zero.
+    Raises `FeatureError` if a value is NaN or infinite, before or after the conversion (the largest float16 is 65504),
+    or if a whole row is zero. `what` starts its text, such as `a.mp4: clip`.
     """
     if not np.isfinite(values).all():
-        raise FeatureError(f"{what}: {int((~np.isfinite(values)).sum())} values are NaN or infinite")
+        raise FeatureError(f"{what}: NaN or infinite values: {int((~np.isfinite(values)).sum())} of {values.size}")
     with np.errstate(over="ignore"):
         stored = values.astype(store)
     if not np.isfinite(stored).all():
@@ -171,34 +171,34 @@ def to_store(values: np.ndarray, *, store: str, what: str) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Who made a shard and with what: the root attributes."""
+    """How a shard was made: its root attributes."""
 
     settings: dict[str, Any]
-    """All that decides a feature's value; the fingerprint is its hash."""
+    """Everything that decides a feature's value; the fingerprint is its hash."""
     weights: dict[str, str]
-    """Stream -> the weights as asked for: a name, a path, or `random:SEED`. Their hash stands in `settings`."""
+    """Stream -> the requested weights: a name, a path, or `random:SEED`. Their hash is in `settings`."""
     device: str
     """The device that computed the features, such as `cpu` or `cuda (NVIDIA H100)`."""
     precision: str
-    """`fp32`, `bf16` or `fp16`: the arithmetic of the backbones."""
+    """Numeric precision of the backbones: `fp32`, `bf16` or `fp16`."""
     producer: str
     """`haechi VERSION`."""
     versions: dict[str, str]
-    """Of the packages that shaped the features."""
+    """Package -> version, for the packages that have an effect on features."""
 
 
 def canonical_json(value: dict[str, Any]) -> str:
-    """The one spelling of `value` that is hashed: sorted keys, no spaces, ASCII."""
+    """`value` as JSON for hashing: sorted keys, no spaces, ASCII. Raises `ValueError` for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def fingerprint_of(settings: dict[str, Any]) -> str:
-    """SHA-256 of the canonical JSON: 64 hexadecimal digits."""
+    """SHA-256 of the canonical JSON of settings: 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
 
 
 def differing_fields(ours: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """The dotted names under which two settings differ, with both values (None: absent)."""
+    """The fields in which two settings differ: (dotted name, our value, their value), None for a missing field."""
     found: list[tuple[str, Any, Any]] = []
     for key in sorted(ours.keys() | theirs.keys()):
         a, b = ours.get(key), theirs.get(key)
@@ -211,12 +211,12 @@ def differing_fields(ours: dict[str, Any], theirs: dict[str, Any], *, prefix: st
 
 @dataclass(frozen=True, kw_only=True)
 class Seal:
-    """The user block at the head of a shard: makes an incomplete or altered shard visible."""
+    """The first bytes of a shard, its HDF5 user block: shows whether the shard is complete and unaltered."""
 
     sha256: str
-    """Of all bytes after the user block."""
+    """SHA-256 of all bytes after the user block."""
     num_bytes: int
-    """How many bytes follow the user block."""
+    """Number of bytes after the user block."""
 
     def encode(self) -> bytes:
         text = f"{FORMAT} {FORMAT_VERSION}\nsha256 {self.sha256}\nbytes {self.num_bytes}\n"
@@ -224,12 +224,12 @@ class Seal:
 
     @classmethod
     def decode(cls, block: bytes, *, where: str) -> "Seal":
-        """Read a seal back. Raises `CacheError` for a file without one, or of another version."""
+        """The seal in a user block. Raises `DamageError` if there is none, `CacheError` for another version."""
         name, _, version = block.partition(b"\n")[0].partition(b" ")
         if name != FORMAT.encode():
-            raise CacheError(f"{where}: not a Haechi shard (its first line is not '{FORMAT} {FORMAT_VERSION}')")
+            raise DamageError(f"{where}: not a Haechi shard (its first line is not '{FORMAT} {FORMAT_VERSION}')")
         if version != str(FORMAT_VERSION).encode():
-            kind = VersionError if version.isdigit() else CacheError
+            kind = CacheError if version.isdigit() else DamageError
             raise kind(
                 f"{where}: format version {version[:20].decode('ascii', errors='backslashreplace')!r}, "
                 f"this Haechi reads version {FORMAT_VERSION}; "
@@ -238,5 +238,7 @@ class Seal:
         found = re.match(rb"[^\n]*\nsha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block)
         seal = cls(sha256=found[1].decode(), num_bytes=int(found[2])) if found else None
         if seal is None or seal.encode() != block:
-            raise CacheError(f"{where}: the seal in its first {USER_BLOCK_BYTES} bytes is damaged; see `haechi verify`")
+            raise DamageError(
+                f"{where}: the seal in its first {USER_BLOCK_BYTES} bytes is damaged; see `haechi verify`"
+            )
         return seal

@@ -1,8 +1,10 @@
-"""Opens one shard and refuses what is not one. Everything that reads a shard goes through here."""
+"""Opens one shard, and refuses files that are not one. All reading of shards goes through this module."""
 
 import contextlib
 import json
 import math
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +14,17 @@ import h5py
 import numpy as np
 
 from haechi.cache import schema
-from haechi.cache.errors import CacheError, VersionError
+from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.schema import Provenance, Seal
 from haechi.cache.text import bullet_list
 
 MAX_ATTRIBUTE_BYTES = 60_000
-MAX_ROW_BYTES = 4 << 20  # the widest row that settings may declare, as float32
+MAX_ROW_BYTES = 4 << 20  # limit for one row of float32 values, from the widths that settings may declare
 
-CHUNK_CACHE_BYTES = 8 << 20  # of each dataset; HDF5 2.0's own default, older ones have 1 MiB
+CHUNK_CACHE_BYTES = 8 << 20  # for each dataset: the default of HDF5 2.0 (older versions: 1 MiB)
 
-# All that h5py raises on bytes that are damaged or meant to harm: HDF5's own errors come as any of the first four,
-# types that numpy lacks as TypeError, absurd sizes as the last two.
+# Everything that h5py raises when it cannot read: HDF5's own errors as any of the first four, types that numpy lacks as
+# TypeError, absurd sizes as the last two.
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 TEXT_ATTRIBUTES = (
@@ -40,77 +42,83 @@ TEXT_ATTRIBUTES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A shard whose seal, attributes and structure were found in order when it was opened."""
+    """A shard whose seal, attributes and structure were checked when it was opened."""
 
     path: Path
     seal: Seal
     provenance: Provenance
     fingerprint: str
     created: str
-    """When it was written, ISO 8601, UTC."""
+    """When it was written: ISO 8601, UTC."""
     num_items: int
     num_failures: int
     num_rows: dict[str, int]
-    """Rows of each stream's arrays."""
+    """Stream -> number of rows of its arrays."""
 
     @classmethod
     def open(cls, path: Path) -> "Shard":
-        """Read a shard's head. Raises `CacheError` that lists everything wrong with it."""
+        """Open a shard and check it without reading its rows.
+
+        Raises `DamageError` that lists every problem of its structure, and `CacheError` if it cannot be read or has
+        another version.
+        """
         seal = read_seal(path)
         with open_hdf5(path) as file:
             provenance, attributes = read_attributes(file, path)
-            if problems := structure_problems(file, provenance.settings, num_bytes=seal.num_bytes):
+            if problems := structure_problems(file, path, provenance.settings, num_bytes=seal.num_bytes):
                 lines = [f"/{name} {what}" for name, what in problems]
-                raise CacheError(f"{path}: breaks the rules of cache_schema.md:\n{bullet_list(lines)}")
+                raise DamageError(f"{path}: breaks the rules of cache_schema.md:\n{bullet_list(lines)}")
             return cls(
                 path=path,
                 seal=seal,
                 provenance=provenance,
                 fingerprint=attributes["fingerprint"],
                 created=attributes["created"],
-                num_items=len(file["media/id"]),
-                num_failures=len(file["failure/id"]),
-                num_rows={stream: len(file[f"{stream}/features"]) for stream in schema.STREAMS},
+                num_items=count_rows(file, "media/id", path),
+                num_failures=count_rows(file, "failure/id", path),
+                num_rows={stream: count_rows(file, f"{stream}/features", path) for stream in schema.STREAMS},
             )
 
     def read(self, *names: str, rows: slice = slice(None)) -> list[np.ndarray]:
-        """Datasets whole, each in one sequential read, or only some rows; strings come as objects of type str.
+        """The given rows of datasets, each in one sequential read; text columns as arrays of `str` objects.
 
-        Raises `CacheError` where HDF5's checksums find altered bytes.
+        Raises `DamageError` if HDF5's checksums find altered bytes, and `CacheError` if the file cannot be read.
         """
         with open_hdf5(self.path) as file:
             return [_read_dataset(file, name, self.path, rows) for name in names]
 
-    def read_into(self, result: np.ndarray, name: str, *, runs: list[tuple[int, int]]) -> None:
-        """Fill `result` with rows of a dataset of numbers: those of each run (first, after-last), in ascending order.
+    def read_into(self, result: np.ndarray, name: str, *, ranges: list[tuple[int, int]]) -> None:
+        """Fill `result` with the rows of a dataset of numbers that are in `ranges`: (start, stop) pairs, ascending.
 
         Raises as `read` does.
         """
-        # Past HDF5's cache whole chunks take half the time; where runs share a chunk, it saves reading that again.
-        with open_hdf5(self.path, chunk_cache_bytes=CHUNK_CACHE_BYTES if len(runs) > 1 else 0) as file:
-            found = _sound_dataset(file, name, self.path)
-            if runs and runs[-1][1] > len(found):  # h5py would read what there is
-                raise CacheError(f"{self.path}: /{name} has {len(found)} rows, row {runs[-1][1] - 1} is asked for")
+        # Without HDF5's chunk cache, one range is read in half the time. Several ranges may share a chunk, and with the
+        # cache it is read only once.
+        with open_hdf5(self.path, chunk_cache_bytes=CHUNK_CACHE_BYTES if len(ranges) > 1 else 0) as file:
+            found, length = _sound_dataset(file, name, self.path), count_rows(file, name, self.path)
+            if ranges and ranges[-1][1] > length:  # h5py would silently read fewer rows
+                raise CacheError(f"{self.path}: /{name} has {length} rows, row {ranges[-1][1] - 1} was requested")
             done = 0
-            with _read_errors(name, self.path):
-                for start, stop in runs:
+            with read_errors(self.path, name):
+                for start, stop in ranges:
                     found.read_direct(result, np.s_[start:stop], np.s_[done : done + stop - start])
                     done += stop - start
 
 
 def read_seal(path: Path) -> Seal:
-    """The shard's seal, checked against the file's size: tells a shard that was cut off."""
-    try:
-        if path.exists() and not path.is_file():  # a pipe would wait for ever
+    """The shard's seal, checked against the file's size: finds a shard that was cut off.
+
+    Raises `DamageError` if the seal or the size is wrong, and `CacheError` if the file cannot be read.
+    """
+    with read_errors(path):
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
             raise CacheError(f"{path}: not a file")
         with path.open("rb") as file:
             block = file.read(schema.USER_BLOCK_BYTES)
         size = path.stat().st_size
-    except OSError as error:
-        raise CacheError(f"{path}: cannot be read ({error.strerror})") from error
     seal = Seal.decode(block, where=str(path))
     if size != schema.USER_BLOCK_BYTES + seal.num_bytes:
-        raise CacheError(
+        raise DamageError(
             f"{path}: {size} bytes long, sealed as {schema.USER_BLOCK_BYTES + seal.num_bytes}: "
             "cut off or appended to; see `haechi verify --repair`"
         )
@@ -119,23 +127,62 @@ def read_seal(path: Path) -> Seal:
 
 @contextlib.contextmanager
 def open_hdf5(path: Path, *, chunk_cache_bytes: int = CHUNK_CACHE_BYTES) -> Iterator[h5py.File]:
-    """h5py's File for reading; what h5py raises on a damaged file, now or later, becomes a `CacheError`."""
+    """Open a shard with h5py for reading. Raises as `read_errors` does.
+
+    Errors raised in the caller's block are not converted: calls of h5py in it need their own `read_errors`.
+    """
+    with read_errors(path):
+        file = h5py.File(path, "r", locking="best-effort", rdcc_nbytes=chunk_cache_bytes)
     try:
-        with h5py.File(path, "r", locking="best-effort", rdcc_nbytes=chunk_cache_bytes) as file:
-            yield file
+        yield file
+    finally:
+        with read_errors(path):
+            file.close()
+
+
+@contextlib.contextmanager
+def read_errors(path: Path, name: str = "") -> Iterator[None]:
+    """Convert the errors of h5py and of the system in a block that only reads a shard, or its dataset `name`.
+
+    Raises `CacheError` if the system could not read or memory ran out, and `DamageError` for every other of
+    `HDF5_ERRORS`.
+    """
+    try:
+        yield
     except HDF5_ERRORS as error:
-        raise CacheError(f"{path}: HDF5 cannot read it ({error}); see `haechi verify`") from error
+        raise _read_error(error, path, name) from error
+
+
+def _read_error(error: Exception, path: Path, name: str) -> CacheError:
+    """The error for the user, given one of `HDF5_ERRORS`."""
+    if isinstance(error, MemoryError):
+        return CacheError(f"{path}: cannot be read (not enough memory)")
+    # An error of the system has a number. HDF5 raises some as KeyError or RuntimeError, with the number in the text.
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r", errno = (\d+), error message = ", str(error))):
+        number = int(found[1])
+    if number is not None:
+        return CacheError(f"{path}: cannot be read ({os.strerror(number)})")
+    if name:
+        return DamageError(f"{path}: /{name} is damaged, its checksum does not match; see `haechi verify`")
+    return DamageError(f"{path}: HDF5 cannot read it ({error}); see `haechi verify`")
+
+
+def count_rows(file: h5py.File, name: str, path: Path) -> int:
+    """The number of rows of a dataset that `dataset` accepts. Raises as `read_errors` does."""
+    with read_errors(path):
+        return len(file[name])
 
 
 def dataset(file: h5py.File, name: str) -> h5py.Dataset | str:
-    """The dataset under `name`, or what is wrong with it.
+    """The dataset under `name`, or a text that says why it is refused.
 
-    Only plain chunked data inside this file is accepted: soft and external links, virtual datasets, external storage,
-    filters other than Fletcher32 and object types are refused, since a shard may come from a stranger.
+    Only plain chunked data inside this file is accepted, because a shard may come from a stranger: no soft or external
+    links, virtual datasets, external storage, object types, or filters other than Fletcher32.
     """
-    parent: Any = file.id  # h5py's low-level objects: a shard has many datasets, and its groups open slowly
+    parent: Any = file.id  # h5py's low-level objects: its groups open slowly, and a shard has many datasets
     for part in name.encode().split(b"/"):
-        # h5py's `part in file[parent]` would follow an external link before its kind is known.
+        # h5py's `part in file[parent]` would follow an external link before the kind of the link can be checked.
         if not isinstance(parent, h5py.h5g.GroupID) or not parent.links.exists(part):
             return "is missing"
         if parent.links.get_info(part).type != h5py.h5l.TYPE_HARD:
@@ -152,21 +199,28 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset | str:
     return h5py.Dataset(parent)
 
 
-def structure_problems(file: h5py.File, settings: dict[str, Any], *, num_bytes: int) -> list[tuple[str, str]]:
-    """Everything about names, types and shapes that breaks the contract: (dataset, what). Reads no rows."""
+def structure_problems(
+    file: h5py.File, path: Path, settings: dict[str, Any], *, num_bytes: int
+) -> list[tuple[str, str]]:
+    """All names, types and shapes that break the contract, as (dataset, problem). Reads no rows.
+
+    Raises `CacheError` if the file cannot be read.
+    """
     problems: list[tuple[str, str]] = []
 
     def check(name: str, dtype: Any, shape: tuple[int | None, ...]) -> int | None:
-        """Note what is wrong with a dataset; its number of rows where nothing is."""
+        """Check one dataset and note its problem; returns its number of rows, or None if there is a problem."""
         try:
-            found = dataset(file, name)
-            what = found if isinstance(found, str) else _mismatch(found, dtype, shape, num_bytes=num_bytes)
-        except HDF5_ERRORS as error:
-            found, what = "", f"cannot be opened ({error})"
-        if isinstance(found, str) or what:
-            problems.append((name, what))
-            return None
-        return int(found.shape[0])
+            with read_errors(path):
+                found = dataset(file, name)
+                if isinstance(found, str):
+                    what = found
+                elif not (what := _mismatch(found, dtype, shape, num_bytes=num_bytes)):
+                    return int(found.shape[0])
+        except DamageError as error:
+            what = f"cannot be opened ({error.__cause__})"
+        problems.append((name, what))
+        return None
 
     def check_table(group: str, types: dict[str, Any]) -> int | None:
         num_rows = check(f"{group}/id", str, (None,))
@@ -191,8 +245,8 @@ def structure_problems(file: h5py.File, settings: dict[str, Any], *, num_bytes: 
 
 
 def _mismatch(found: h5py.Dataset, dtype: Any, shape: tuple[int | None, ...], *, num_bytes: int) -> str:
-    """How a dataset differs from the type and shape (None: any length) that it should have; empty: it does not."""
-    has_type, has_shape = found.dtype, found.shape  # h5py asks the file each time
+    """How a dataset differs from the expected type and shape (None: any length); empty if it does not differ."""
+    has_type, has_shape = found.dtype, found.shape  # h5py reads them from the file each time
     if dtype is str:
         info = h5py.check_string_dtype(has_type)
         if info is None or info.encoding != "utf-8" or info.length is None:
@@ -216,36 +270,29 @@ def _mismatch(found: h5py.Dataset, dtype: Any, shape: tuple[int | None, ...], *,
 
 def _read_dataset(file: h5py.File, name: str, path: Path, rows: slice) -> np.ndarray:
     found = _sound_dataset(file, name, path)
-    with _read_errors(name, path):
+    with read_errors(path, name):
         values: np.ndarray = found[rows]
-        if values.dtype.kind == "S":
-            return np.array([value.decode() for value in values], dtype=object)
-    return values
+    if values.dtype.kind != "S":
+        return values
+    try:
+        return np.array([value.decode() for value in values], dtype=object)
+    except UnicodeDecodeError as error:
+        raise DamageError(f"{path}: /{name} holds bytes that are not UTF-8; see `haechi verify`") from error
 
 
 def _sound_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    found = dataset(file, name)
+    with read_errors(path):
+        found = dataset(file, name)
     if isinstance(found, str):
-        raise CacheError(f"{path}: /{name} {found}")
+        raise DamageError(f"{path}: /{name} {found}")
     return found
 
 
-@contextlib.contextmanager
-def _read_errors(name: str, path: Path) -> Iterator[None]:
-    """What reading a dataset's rows raises becomes a `CacheError`."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise CacheError(f"{path}: /{name} holds bytes that are not UTF-8; see `haechi verify`") from error
-    except HDF5_ERRORS as error:
-        raise CacheError(f"{path}: /{name} is damaged, its checksum does not match; see `haechi verify`") from error
-
-
 def _attribute(file: h5py.File, name: str) -> str | int | None:
-    """A root attribute that is one text or one number; None where it is missing or of another kind.
+    """A root attribute that is one text or one integer; None if it is missing or anything else.
 
-    Text of variable length is not even read: it lies in a part of the file that has no checksums, and HDF5 hangs on
-    some damage there.
+    Text of variable length is not read at all: it is in a part of the file without checksums, and some damage there
+    makes HDF5 hang.
     """
     if not h5py.h5a.exists(file.id, name.encode()):
         return None
@@ -263,21 +310,22 @@ def _attribute(file: h5py.File, name: str) -> str | int | None:
 
 
 def read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str, str]]:
-    """The root attributes: those that make a `Provenance`, and all that are text.
+    """The root attributes as a `Provenance`, and the values of all that are text.
 
-    Raises `CacheError` where one is missing or of the wrong kind, for another format or version, and where
-    settings_json does not hash to the fingerprint or lacks what readers rely on.
+    Raises `CacheError` for another format or version, and `DamageError` if an attribute is missing or has the wrong
+    type, or if settings_json does not hash to the fingerprint or lacks fields that readers need.
     """
-    version = _attribute(file, "format_version")
-    found = {name: _attribute(file, name) for name in TEXT_ATTRIBUTES}
+    with read_errors(path):
+        version = _attribute(file, "format_version")
+        found = {name: _attribute(file, name) for name in TEXT_ATTRIBUTES}
     text = {name: value for name, value in found.items() if isinstance(value, str)}
     if problems := [f"root attribute {name}" for name in TEXT_ATTRIBUTES if name not in text]:
-        raise CacheError(
-            f"{path}: missing, or no fixed-length UTF-8 text of at most {MAX_ATTRIBUTE_BYTES} bytes:\n"
+        raise DamageError(
+            f"{path}: missing, or not fixed-length UTF-8 text of at most {MAX_ATTRIBUTE_BYTES} bytes:\n"
             f"{bullet_list(problems)}"
         )
     if text["format"] != schema.FORMAT or version != schema.FORMAT_VERSION:
-        kind = CacheError if version is None else VersionError
+        kind = DamageError if version is None else CacheError
         raise kind(
             f"{path}: format {text['format']!r} version {version}, "
             f"this Haechi reads {schema.FORMAT!r} version {schema.FORMAT_VERSION}"
@@ -288,11 +336,13 @@ def read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str, 
     except (ValueError, TypeError, RecursionError):
         settings, versions, canonical = None, None, False
     if not canonical or schema.fingerprint_of(settings) != text["fingerprint"]:
-        raise CacheError(f"{path}: settings_json is no canonical JSON that hashes to the fingerprint")
+        raise DamageError(f"{path}: settings_json is not the canonical JSON whose hash is the fingerprint")
     if not settings_are_complete(settings):
-        raise CacheError(f"{path}: settings_json lacks fields of cache_schema.md, or has them with other types")
+        raise DamageError(
+            f"{path}: settings_json lacks fields that cache_schema.md requires, or has them with other types"
+        )
     if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
-        raise CacheError(f"{path}: versions_json is not an object of texts")
+        raise DamageError(f"{path}: versions_json is not a JSON object of texts")
     provenance = Provenance(
         settings=settings,
         versions=versions,
@@ -305,7 +355,7 @@ def read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str, 
 
 
 def settings_are_complete(settings: Any) -> bool:
-    """Whether settings hold what readers rely on: storage type; each stream's model, weights' hash, trained, widths."""
+    """Whether settings have the fields that readers need, with the right types."""
     if not isinstance(settings, dict) or settings.get("store") not in schema.STORE_TYPES:
         return False
     for stream, arrays in schema.STREAMS.items():

@@ -1,4 +1,4 @@
-"""Shows what a cache holds: gathered as plain data for programs, laid out on one screen for people."""
+"""Shows what is in a cache: as plain data for programs, and on one screen for people."""
 
 import difflib
 import importlib.resources
@@ -15,34 +15,36 @@ from rich.markup import escape
 from rich.table import Table
 
 from haechi.cache import schema
-from haechi.cache.errors import CacheError
+from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.kinds import KINDS, VIDEO
 from haechi.cache.reader import Cache
 from haechi.cache.shard import Shard
-from haechi.cache.text import bullet_list, visible
+from haechi.cache.text import bullet_list, counted, visible
 
 NUM_ACTIONS = 5
-MAX_ROWS_SHOWN = 32  # of one stream of one video: as many as the default sampling has
-MAX_IDS_COMPARED = 20_000  # similarity is slow to compute; more ids would take seconds
+MAX_ROWS_SHOWN = 32  # for each stream of a video; the number of frames in the default sampling
+MAX_IDS_COMPARED = 20_000  # comparing texts is slow; more ids would take seconds
 
 
 def summarise(cache: Cache) -> dict[str, Any]:
-    """Gather what `haechi inspect --json` prints. Rows that a later shard supersedes count nowhere but in sizes.
+    """What `haechi inspect --json` prints. Rows that a later shard supersedes count only in `superseded` and `shards`.
 
-    - `path`, `format_version`, `fingerprint`, `settings` (what the fingerprint hashes)
-    - `trained`: whether all backbones are; `untrained`: those that are not, such as `["clip", "slowfast"]`
-    - `videos`: how many; `labels`: how many of each of `harmful`, `safe`, `unlabelled`; `splits`: for each of `train`,
-      `val`, `test`, `none` the same three; `kinds`: how many of each of `video`, `image`
-    - `failed`: how many videos could not be used; `failures`: how many for each reason
-    - `superseded`: rows that a later shard replaces
+    - `path`, `format_version`, `fingerprint`, `settings` (the fingerprint is their hash)
+    - `trained`: whether all backbones are trained; `untrained`: those that are not, such as `["clip", "slowfast"]`
+    - `videos`: number of used videos and images; `labels`: number for each of `harmful`, `safe`, `unlabelled`;
+      `splits`: these three numbers for each of `train`, `val`, `test`, `none`; `kinds`: number for each of `video`,
+      `image`
+    - `failed`: number of videos that could not be used; `failures`: number for each reason
+    - `superseded`: number of rows that a later shard replaces
     - `streams`: stream -> array -> `shape`, `dtype`
-    - `zero_rows`, `nonfinite_rows`: over all two-dimensional arrays, rows all zero, rows with NaN or infinity
-    - `frames`: of all used files together, as their containers count them
-    - `duration_seconds`: `total`, `min`, `median`, `max` of the used videos; null where there are none
-    - `bytes`; `shards`: for each its `name`, `bytes`, `videos`, `failed`, `created`, `device`, `precision`, `producer`,
-      `versions`, `clip_weights`, `slowfast_weights`
+    - `zero_rows`, `nonfinite_rows`: numbers of rows that are all zero, and that contain NaN or infinity, in all
+      two-dimensional arrays together
+    - `frames`: number of frames in all used files, as their containers give it
+    - `duration_seconds`: `total`, `min`, `median`, `max` of the used videos; null if there are none
+    - `bytes`; `shards`: for each shard `name`, `bytes`, `videos`, `failed`, `created`, `device`, `precision`,
+      `producer`, `versions`, `clip_weights`, `slowfast_weights`
 
-    Raises `CacheError` where a shard is damaged.
+    Raises `CacheError` if a shard is damaged or cannot be read.
     """
     media, failures = cache.media, cache.failures
     streams, bad_rows = _measure_streams(cache)
@@ -62,7 +64,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
         "kinds": {kind: int((media["kind"] == kind).sum()) for kind in KINDS},
         "failed": len(failures),
         "failures": dict(Counter(failure.reason for failure in failures).most_common()),
-        "superseded": sum(shard.num_items + shard.num_failures for shard in cache.shards) - len(cache.places),
+        "superseded": sum(shard.num_items + shard.num_failures for shard in cache.shards) - len(cache.locations),
         "streams": streams,
         **bad_rows,
         "frames": int(media["num_frames"].sum()),
@@ -87,24 +89,25 @@ def summarise(cache: Cache) -> dict[str, Any]:
 
 
 def describe_video(cache: Cache, id: str) -> dict[str, Any]:
-    """Gather what `haechi inspect --video ID --json` prints.
+    """What `haechi inspect --video ID --json` prints.
 
     - `id`, `shard` (file name), `failed`
-    - of a failed video: `stage`, `reason`, `message`, `size_bytes`, `mtime_ns`
-    - of a used one: the other columns of `schema.Media`; `clip`: `time_seconds` and `norm` (Euclidean, of the
-      features), each a list of T; `slowfast`: `start_seconds`, `end_seconds` and `norm`, each a list of S
-    - `slowfast_trained`; `actions`: the strongest Kinetics-400 actions, `name` and `probability` (softmax, mean over
-      the windows), strongest first; empty where there are no windows or the logits are not Kinetics-400's
+    - for a failed video: `stage`, `reason`, `message`, `size_bytes`, `mtime_ns`
+    - for a used video: the other columns of `schema.Media`; `clip`: `time_seconds` and `norm` (Euclidean norm of the
+      features), lists of T numbers; `slowfast`: `start_seconds`, `end_seconds` and `norm`, lists of S numbers
+    - `slowfast_trained`; `actions`: `name` and `probability` (softmax, mean over the windows) of the most probable
+      Kinetics-400 actions, in descending order; empty if there are no windows or the logits have other classes
 
-    Raises `CacheError` for an id that is not in the cache, naming similar ones, and where the shard is damaged.
+    Raises `CacheError` for an id that is not in the cache, with similar ids in its text, and if the shard is damaged or
+    cannot be read.
     """
-    if id not in cache.places:
-        similar = [known for known in cache.places if id and id in known][:3]
-        similar = similar or difflib.get_close_matches(id, itertools.islice(cache.places, MAX_IDS_COMPARED))
+    if id not in cache.locations:
+        similar = [known for known in cache.locations if id and id in known][:3]
+        similar = similar or difflib.get_close_matches(id, itertools.islice(cache.locations, MAX_IDS_COMPARED))
         hint = f"; did you mean\n{bullet_list([visible(known) for known in similar])}" if similar else ""
         raise CacheError(f"{cache.path}: no video has the id {visible(id)!r}{hint}")
-    place, table, row = cache.places[id]
-    shard = cache.shards[place]
+    number, table, row = cache.locations[id]
+    shard = cache.shards[number]
     types = schema.MEDIA_TYPES if table == "media" else schema.FAILURE_TYPES
     values = shard.read(*(f"{table}/{column}" for column in types), rows=slice(row, row + 1))
     columns = {column: value.tolist()[0] for column, value in zip(types, values, strict=True)}
@@ -112,7 +115,7 @@ def describe_video(cache: Cache, id: str) -> dict[str, Any]:
     if table == "failure":
         return description
     for stream, arrays in schema.STREAMS.items():
-        rows = _rows_of(shard, stream, row)
+        rows = _video_rows(shard, stream, row)
         times = {name: rows[name].tolist() for name, num_axes in arrays.items() if num_axes == 1}
         norm = np.linalg.norm(rows["features"].astype(np.float32), axis=1)  # (rows,)
         description[stream] = {**times, "norm": norm.tolist()}
@@ -122,7 +125,7 @@ def describe_video(cache: Cache, id: str) -> dict[str, Any]:
 
 
 def kinetics_names() -> list[str]:
-    """The 400 actions of Kinetics-400; class i of pytorchvideo's `kinetics400` weights is the i-th."""
+    """The 400 actions of Kinetics-400, in the order of the classes of pytorchvideo's `kinetics400` weights."""
     return (
         (importlib.resources.files("haechi.cache") / "kinetics400_labels.txt").read_text(encoding="utf-8").splitlines()
     )
@@ -140,14 +143,14 @@ def _spread(seconds: np.ndarray) -> dict[str, float | None]:
 
 
 def _measure_streams(cache: Cache) -> tuple[dict[str, Any], dict[str, int]]:
-    """Shapes and types of all arrays, and how many rows are all zero or not finite; one shard in memory at a time."""
+    """Shapes and types of all arrays, and numbers of bad rows. Only one array of one shard is in memory at a time."""
     streams: dict[str, Any] = {}
     zero_rows = nonfinite_rows = 0
     for stream, arrays in schema.STREAMS.items():
         streams[stream] = {}
         for name, num_axes in arrays.items():
             num_rows = 0
-            for values in cache.parts(stream, name):
+            for values in cache.rows_by_shard(stream, name):
                 num_rows += len(values)
                 if num_axes == 2:
                     nonfinite_rows += int((~np.isfinite(values).all(axis=1)).sum())
@@ -156,19 +159,19 @@ def _measure_streams(cache: Cache) -> tuple[dict[str, Any], dict[str, int]]:
     return streams, {"zero_rows": zero_rows, "nonfinite_rows": nonfinite_rows}
 
 
-def _rows_of(shard: Shard, stream: str, row: int) -> dict[str, np.ndarray]:
-    """One video's rows of every array of a stream."""
+def _video_rows(shard: Shard, stream: str, row: int) -> dict[str, np.ndarray]:
+    """Array -> the rows of the video in row `row` of `/media`, for every array of a stream."""
     (offset,) = shard.read(f"{stream}/offset", rows=slice(row, row + 2))
     start, stop = offset.tolist()
     if not 0 <= start <= stop <= shard.num_rows[stream]:
-        raise CacheError(f"{shard.path}: /{stream}/offset leaves the stream's rows; see `haechi verify`")
+        raise DamageError(f"{shard.path}: /{stream}/offset points outside the rows of the stream; see `haechi verify`")
     names = list(schema.STREAMS[stream])
     arrays = shard.read(*(f"{stream}/{name}" for name in names), rows=slice(start, stop))
     return dict(zip(names, arrays, strict=True))
 
 
 def _strongest_actions(logits: np.ndarray) -> list[dict[str, Any]]:
-    """The `NUM_ACTIONS` most probable actions of the windows' logits (S, 400)."""
+    """The `NUM_ACTIONS` most probable actions, given the logits (S, 400) of the windows."""
     names = kinetics_names()
     if not len(logits) or logits.shape[1] != len(names) or not np.isfinite(logits).all():
         return []
@@ -180,7 +183,7 @@ def _strongest_actions(logits: np.ndarray) -> list[dict[str, Any]]:
 
 
 def show_summary(summary: dict[str, Any], console: Console) -> None:
-    """Lay out what `summarise` gathered."""
+    """Print the result of `summarise`."""
     console.print(f"[bold]{_text(summary['path'])}[/]", soft_wrap=True)
     console.print(_verdict(summary))
 
@@ -200,7 +203,7 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
             shape = " x ".join(map(str, array["shape"]))
             arrays.add_row(f"/{stream}/{name}", shape, _text(array["dtype"]))
 
-    console.print(Columns([videos, arrays], padding=(0, 3)))  # below each other where the terminal is narrow
+    console.print(Columns([videos, arrays], padding=(0, 3)))  # one below the other if the terminal is narrow
 
     facts = _facts_table()
     if summary["failures"]:
@@ -212,20 +215,20 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
         state = "[bold red]UNTRAINED[/] " if stream in summary["untrained"] else ""
         facts.add_row(stream, f"{state}{_text(settings['model'])}, weights {weights}")
     if sampling := summary["settings"].get("sampling"):
-        facts.add_row("sampling", _sampling(sampling))
+        facts.add_row("sampling", _sampling_text(sampling))
     device, precision = _each(summary["shards"], "device"), _each(summary["shards"], "precision")
     facts.add_row("computed on", f"{device}, {precision}")
     facts.add_row("fingerprint", _text(summary["fingerprint"]))
     producer = _each(summary["shards"], "producer")
     facts.add_row("format", f"{schema.FORMAT} version {summary['format_version']}, written by {producer}")
-    superseded = f", {summary['superseded']} rows superseded" if summary["superseded"] else ""
-    facts.add_row("on disk", f"{decimal(summary['bytes'])}, {_count(len(summary['shards']), 'shard')}{superseded}")
+    superseded = f", {counted(summary['superseded'], 'row')} superseded" if summary["superseded"] else ""
+    facts.add_row("on disk", f"{decimal(summary['bytes'])}, {counted(len(summary['shards']), 'shard')}{superseded}")
     seconds = summary["duration_seconds"]
     if seconds["total"] is not None:
         facts.add_row(
             "media",
-            f"{summary['frames']} frames, {_duration(seconds['total'])}; a video lasts {_duration(seconds['min'])} to "
-            f"{_duration(seconds['max'])}, median {_duration(seconds['median'])}",
+            f"{counted(summary['frames'], 'frame')}, {_duration(seconds['total'])}; a video lasts "
+            f"{_duration(seconds['min'])} to {_duration(seconds['max'])}, median {_duration(seconds['median'])}",
         )
     bad = f"{summary['zero_rows']} all zero, {summary['nonfinite_rows']} not finite"
     facts.add_row("bad rows", f"[bold red]{bad}[/]" if summary["zero_rows"] or summary["nonfinite_rows"] else "none")
@@ -233,14 +236,14 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
 
 
 def show_video(description: dict[str, Any], console: Console) -> None:
-    """Lay out what `describe_video` gathered."""
+    """Print the result of `describe_video`."""
     state = "[bold red]failed[/]" if description["failed"] else "used"
     console.print(f"[bold]{_text(description['id'])}[/]", soft_wrap=True)
     console.print(f"{state}, in {_text(description['shard'])}\n", soft_wrap=True)
     facts = _facts_table()
     for name, value in description.items():
         if name == "label":
-            facts.add_row(name, schema.LABEL_NAMES.get(value, f"{value}, which is no label"))
+            facts.add_row(name, schema.LABEL_NAMES.get(value, f"{value}, not a valid label"))
         elif isinstance(value, str | int | float) and name not in ("id", "shard", "failed", "slowfast_trained"):
             facts.add_row(name, "-" if value == "" else _text(str(value)))
     console.print(facts)
@@ -249,29 +252,28 @@ def show_video(description: dict[str, Any], console: Console) -> None:
 
     clip, slowfast = description["clip"], description["slowfast"]
     frames = [f"{time:8.2f} s {norm:8.3f}" for time, norm in zip(clip["time_seconds"], clip["norm"], strict=True)]
-    _show_rows(f"/clip/features, {_count(len(frames), 'row')}: time and norm", frames, console)
+    _show_rows(f"/clip/features, {counted(len(frames), 'row')}: time and norm", frames, console)
     windows = zip(slowfast["start_seconds"], slowfast["end_seconds"], slowfast["norm"], strict=True)
     lines = [f"{start:8.2f} to {end:8.2f} s {norm:8.3f}" for start, end, norm in windows]
-    _show_rows(f"/slowfast/features, {_count(len(lines), 'row')}: window and norm", lines, console)
+    _show_rows(f"/slowfast/features, {counted(len(lines), 'row')}: window and norm", lines, console)
 
     if description["actions"]:
-        meaning = "" if description["slowfast_trained"] else ": [bold red]UNTRAINED weights, the names mean nothing[/]"
+        meaning = "" if description["slowfast_trained"] else ": [bold red]UNTRAINED weights, the actions are random[/]"
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
         for action in description["actions"]:
             table.add_row(f"{action['probability']:8.4f}", _text(action["name"]))
-        console.print(f"\nstrongest Kinetics-400 actions{meaning}")
+        console.print(f"\nmost probable Kinetics-400 actions{meaning}")
         console.print(table)
     else:
-        console.print("\nno actions: there are no windows, or their logits are not those of Kinetics-400")
+        console.print("\nno actions: there are no windows, or the logits are not those of Kinetics-400")
 
 
 def _show_rows(title: str, cells: list[str], console: Console) -> None:
-    """A stream's rows, in columns read downwards."""
+    """Print the rows of a stream in columns, ordered downwards."""
     console.print(f"\n{title}")
-    shown = cells[:MAX_ROWS_SHOWN]
-    console.print(Columns(shown, padding=(0, 3), equal=True, column_first=True))
-    if len(cells) > len(shown):
-        console.print(f"  … and {len(cells) - len(shown)} more; --json shows all")
+    console.print(Columns(cells[:MAX_ROWS_SHOWN], padding=(0, 3), equal=True, column_first=True))
+    if len(cells) > MAX_ROWS_SHOWN:
+        console.print(f"  … and {len(cells) - MAX_ROWS_SHOWN} more; --json shows all")
 
 
 def _facts_table() -> Table:
@@ -284,34 +286,30 @@ def _facts_table() -> Table:
 def _verdict(summary: dict[str, Any]) -> str:
     failed = f"[red]{summary['failed']} failed[/]" if summary["failed"] else "0 failed"
     untrained = "" if summary["trained"] else ", [bold red]UNTRAINED[/]"
-    kinds = ", ".join(f"{count} {kind}s" for kind, count in summary["kinds"].items() if count or kind == VIDEO)
+    kinds = ", ".join(counted(count, kind) for kind, count in summary["kinds"].items() if count or kind == VIDEO)
     return f"{kinds}, {failed}{untrained}"
 
 
 def _each(shards: list[dict[str, Any]], name: str) -> str:
-    """The values that shards have of a field, each once, in order."""
+    """The different values of a field of the shards, in order, separated by commas."""
     return ", ".join(_text(value) for value in dict.fromkeys(shard[name] for shard in shards))
 
 
 def _text(text: str) -> str:
-    """Text of unknown origin, made safe for rich and for the terminal."""
+    """Text of unknown origin, with rich markup and control characters escaped."""
     return escape(visible(text))
 
 
-def _sampling(held: Any) -> str:
-    """As `uniform, frames 32, short repeat`: its name, then what belongs to it."""
-    if not isinstance(held, dict):
-        return _text(str(held))
-    rest = [f"{name} {value}" for name, value in held.items() if name != "name"]
-    return _text(", ".join([str(held.get("name", "")), *rest]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _sampling_text(sampling: Any) -> str:
+    """The sampling settings on one line, such as `uniform, frames 32, short repeat`."""
+    if not isinstance(sampling, dict):
+        return _text(str(sampling))
+    rest = [f"{name} {value}" for name, value in sampling.items() if name != "name"]
+    return _text(", ".join([str(sampling.get("name", "")), *rest]))
 
 
 def _duration(seconds: float | None) -> str:
-    """`2.0 s`, `3:05 min` or `2:10:00 h`."""
+    """A duration such as `2.0 s`, `3:05 min` or `2:10:00 h`."""
     if seconds is None:
         return "?"
     if seconds < 60:

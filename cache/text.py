@@ -1,18 +1,18 @@
-"""Texts of unknown origin, made safe to print, and lists of them made short."""
+"""Makes texts of unknown origin safe to print, and lists of them short."""
 
 import unicodedata
 
 MAX_NAMED = 20
 
-# CSV files are opened in spreadsheets, which run cells that look like formulas.
+# Spreadsheets run cells of CSV files that start like a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def visible(text: str) -> str:
-    """`text` on one line, safe for a terminal: what would act instead of being seen is spelled out, as in `\\x1b`.
+    """`text` on one line, safe for a terminal: control characters are printed as escapes, such as `\\x1b`.
 
-    Control characters, line breaks, changes of writing direction and bytes that were no UTF-8 are spelled out; letters
-    of every script and all spaces stay.
+    Line breaks, changes of writing direction and bytes that were not UTF-8 become escapes too. Letters of every script
+    and all spaces stay.
     """
     return "".join(
         c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text
@@ -20,29 +20,29 @@ def visible(text: str) -> str:
 
 
 def bullet_list(lines: list[str], *, limit: int = 20) -> str:
-    """Join offenders for an error's text, one a line; beyond `limit` only their number is told."""
-    shown = [f"  - {line}" for line in lines[:limit]]
+    """`lines` as a list for an error's text, one `- line` each; after `limit` lines only the number of the rest."""
+    bullets = [f"  - {line}" for line in lines[:limit]]
     if len(lines) > limit:
-        shown.append(f"  - … and {len(lines) - limit} more")
-    return "\n".join(shown)
+        bullets.append(f"  - … and {len(lines) - limit} more")
+    return "\n".join(bullets)
 
 
 def shown(text: str) -> str:
-    """A text from outside, cut and quoted, so that nothing in it acts."""
+    """A text of unknown origin in quotes, cut to 80 characters, with control characters printed as escapes."""
     return f"'{visible(text[:80])}'"
 
 
 def named(names: list[str]) -> str:
-    """Texts from outside one after the other, the first `MAX_NAMED` of them."""
+    """The first `MAX_NAMED` texts, each as by `shown`, separated by commas; `nothing` if there is none."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return (", ".join(map(shown, names[:MAX_NAMED])) or "nothing") + more
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """As in `1 video` and `1,234 videos`; `plural`: where it is not the noun with an s."""
+    """A number with its noun, such as `1 video` and `1,234 videos`; `plural` if it is not the noun with an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def harmless(text: str) -> str:
-    """A text from outside as a cell of a CSV: what a spreadsheet would run as a formula gets a `'` in front."""
+    """A text of unknown origin as a cell of a CSV file; `'` is put before a text that a spreadsheet would run."""
     return "'" + text if text.startswith(FORMULA_STARTS) else text

@@ -1,11 +1,10 @@
-"""Writes shards. A shard under its final name is complete: temporary name, flush, fsync, rename.
+"""Writes shards. A shard under its final name is complete (see `haechi.cache.atomic`).
 
-HDF5 builds each shard in memory, because a process whose HDF5 file meets a full disk crashes when it closes the file.
+HDF5 builds each shard in memory: if it wrote to a disk that fills up, the process would crash when the file is closed.
 """
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,25 +14,24 @@ import h5py
 import numpy as np
 
 from haechi.cache import schema
+from haechi.cache.atomic import PARTIAL_PREFIX, replaced
 from haechi.cache.schema import Failure, Item, Media, Provenance, Seal
-
-TEMPORARY_PREFIX = ".partial-"
 
 PROVENANCE_TEXT = ("device", "precision", "producer")
 
-# The layout of HDF5 1.10: any later library reads it, its metadata carries checksums, and it is the smaller one.
+# The file layout of HDF5 1.10: later versions read it, its metadata has checksums, and it is smaller than older ones.
 LIBRARY_VERSION = ("v110", "v110")
 
 
 def shard_path(cache: Path, number: int) -> Path:
-    """`shard-00000.h5` and so on; the number is the shard's place in the cache's order."""
+    """The path of a shard, such as `shard-00000.h5`; `number` is its position in the order of the cache."""
     return cache / f"shard-{number:05d}.h5"
 
 
 def write_shard(path: Path, items: Sequence[Item], failures: Sequence[Failure], provenance: Provenance) -> None:
-    """Write one shard, whole or not at all.
+    """Write one shard, whole or not at all, with rows in the order of `items` and `failures`.
 
-    Rows keep the order of `items` and `failures`. An `OSError` (full disk, no permission) leaves nothing behind.
+    Raises `OSError` (disk full, no permission); no temporary file remains then, and an older shard stays as it was.
     """
     image = io.BytesIO()
     with h5py.File(image, "w", libver=LIBRARY_VERSION, userblock_size=schema.USER_BLOCK_BYTES) as file:
@@ -61,30 +59,18 @@ def rewrite_labels(path: Path, truth: Callable[[str], tuple[int, str, str]]) -> 
 
 
 def remove_leftovers(cache: Path) -> None:
-    """Delete what a killed run left under temporary names. Only for the holder of the cache's lock."""
-    for leftover in cache.glob(TEMPORARY_PREFIX + schema.SHARD_PATTERN):
+    """Delete the temporary files that a killed run left. The caller must hold the cache's lock."""
+    for leftover in cache.glob(PARTIAL_PREFIX + schema.SHARD_PATTERN):
         leftover.unlink()
 
 
 def _publish(path: Path, image: io.BytesIO) -> None:
-    """Seal a shard, make it durable under a temporary name, and rename it to `path`; on failure leave nothing."""
+    """Seal a shard and write it to `path`, whole or not at all."""
     body = image.getbuffer()[schema.USER_BLOCK_BYTES :]
     seal = Seal(sha256=hashlib.sha256(body).hexdigest(), num_bytes=len(body))
-    temporary = path.with_name(TEMPORARY_PREFIX + path.name)
-    try:
-        with temporary.open("wb") as file:
-            file.write(seal.encode())
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # makes the rename itself survive a power cut
-    finally:
-        os.close(directory)
+    with replaced(path) as partial, partial.open("wb") as file:
+        file.write(seal.encode())
+        file.write(body)
 
 
 def _write_attributes(file: h5py.File, provenance: Provenance) -> None:
@@ -119,12 +105,12 @@ def _write_column(group: h5py.Group, name: str, values: Sequence[Any], dtype: An
 
 def _write_array(group: h5py.Group, name: str, array: np.ndarray) -> None:
     row_bytes = max(1, array[:1].nbytes)
-    rows = max(1, min(len(array), schema.CHUNK_BYTES // row_bytes))
+    chunk_rows = max(1, min(len(array), schema.CHUNK_BYTES // row_bytes))
     group.create_dataset(
         name,
         data=array,
-        chunks=(rows, *array.shape[1:]),
-        maxshape=array.shape if len(array) else (None, *array.shape[1:]),  # HDF5 wants chunks within the shape
+        chunks=(chunk_rows, *array.shape[1:]),
+        maxshape=array.shape if len(array) else (None, *array.shape[1:]),  # chunks must fit into the shape
         fletcher32=True,
         track_times=False,
     )

@@ -62,7 +62,7 @@ def read_manifest(
 
 
 def _read_file(data: Path, root: Path) -> Manifest:
-    read = manifest_file.read_labels(data, keys=("path",))
+    read = manifest_file.read_manifest_file(data, keys=("path",))
     entries = [
         Entry(
             id=row.id,

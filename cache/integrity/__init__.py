@@ -1,1 +1,1 @@
-"""Whether a cache is what it should be, and its repair."""
+"""Finds what is wrong with a cache, and repairs it."""

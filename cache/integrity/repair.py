@@ -1,4 +1,4 @@
-"""Drops what is damaged in a cache, so that the next `haechi extract` does just that again."""
+"""Drops the damaged rows of a cache, so that the next `haechi extract` redoes exactly these videos."""
 
 import os
 from collections import defaultdict
@@ -12,147 +12,155 @@ import numpy as np
 
 from haechi.cache import schema
 from haechi.cache.errors import CacheError
-from haechi.cache.integrity.shard_check import Fate, ShardCheck
-from haechi.cache.integrity.verify import Report, check_shards, report_on
+from haechi.cache.integrity.shard_check import Condition, ShardCheck
+from haechi.cache.integrity.verify import Verification, check_shards, summed_up
 from haechi.cache.lock import locked
 from haechi.cache.reader import shard_paths
 from haechi.cache.schema import Failure, Item, Media
-from haechi.cache.shard import dataset, open_hdf5, read_attributes
+from haechi.cache.shard import dataset, open_hdf5, read_attributes, read_errors
+from haechi.cache.text import counted
 from haechi.cache.writer import remove_leftovers, write_shard
 
 DAMAGED_SUFFIX = ".damaged"
 
-Rows = dict[str, set[int]]  # of the tables `media` and `failure`
+RowNumbers = dict[str, set[int]]  # table (`media` or `failure`) -> numbers of rows in it
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepairedShard:
-    """What was done to one shard: rewritten without some rows, or put aside whole."""
+    """What was done to one shard: it was rewritten without some rows, or renamed whole."""
 
     shard: str
     """Its file name."""
     put_aside: str
-    """The file name that it has now; empty: it was rewritten."""
+    """Its file name after it was renamed; empty if it was rewritten instead."""
     kept: int
-    """Rows that it still has, used and failed."""
+    """Number of rows that it still has, used and failed."""
     videos: list[str]
-    """Ids of bad rows of `/media` that it lost."""
+    """Ids of dropped rows of `/media` that were bad."""
     failures: list[str]
-    """Ids of bad rows of `/failure` that it lost."""
+    """Ids of dropped rows of `/failure` that were bad."""
     older: list[str]
-    """Ids of sound rows that it lost: they would count again, now that a bad row in a later shard is gone."""
+    """Ids of sound rows that were dropped because a bad row in a later shard superseded them; with that row gone, they
+    would count again."""
     num_nameless: int
-    """Bad rows that it lost and whose ids cannot be read."""
+    """Number of dropped bad rows whose ids cannot be read."""
     are_ids_lost: bool
-    """Whether ids of lost rows are unknown, so that rows of theirs in earlier shards count again."""
+    """Whether ids of dropped rows are unknown. Rows of these ids in earlier shards then count again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
     """What `repair` found and did."""
 
-    found: Report
-    """Before the repair."""
-    left: Report
-    """After it."""
+    found: Verification
+    """The cache before the repair."""
+    left: Verification
+    """The cache after the repair."""
     shards: list[RepairedShard]
     to_redo: list[str]
-    """Ids of which no row is left."""
+    """Ids that have no row any more."""
 
     @property
     def is_sound(self) -> bool:
-        """Whether there is a cache, and nothing is wrong with it."""
+        """Whether there is a cache without problems."""
         return self.left.num_shards > 0 and not self.left.problems
 
     @property
     def are_ids_lost(self) -> bool:
-        """Whether there is more to redo than `to_redo` names."""
+        """Whether videos must be redone that `to_redo` does not list, because their ids are unknown."""
         return any(shard.are_ids_lost for shard in self.shards)
 
 
 def repair(path: Path) -> Repair:
-    """Check a cache, drop its bad rows, put aside what cannot be read, and check it again.
+    """Check a cache, drop its bad rows, rename shards that cannot be read, and check it again.
 
-    Shards that are no damage of ours (no permission, an I/O error, another version, other settings) are left as they
-    are. Raises `CacheError` where there are no shards, where another run is writing, and where a shard cannot be
-    rewritten: it and those after it are as they were.
+    Shards with problems other than damage (no permission, an I/O error, another version, other settings) are not
+    changed. Raises `CacheError` if there are no shards, if another run is writing, or if a shard cannot be rewritten;
+    that shard and the later ones are unchanged then.
     """
-    shard_paths(path)  # no lock where there is no directory
+    shard_paths(path)  # raises before the lock file would be created
     with locked(path):
         remove_leftovers(path)
         checks = check_shards(path)
-        found = report_on(path, checks)
+        found = summed_up(path, checks)
         ids = [_ids(check) for check in checks]
         drops, to_redo = _plan(checks, ids)
         done: list[RepairedShard] = []
-        # Oldest first: until the row that supersedes them is gone, no older row that is still there counts.
+        # Oldest shard first: older rows are dropped before the row that supersedes them, so they never count again.
         for check, drop, known in zip(checks, drops, ids, strict=True):
-            if check.fate is Fate.NOT_OURS or (check.fate is Fate.SOUND and not any(drop.values())):
+            if check.condition is Condition.NOT_DAMAGE or (
+                check.condition is Condition.SOUND and not any(drop.values())
+            ):
                 continue
             try:
-                done.append(_put_aside(check, known) if check.fate is Fate.LOST else _rewrite(check, drop, known))
+                done.append(
+                    _put_aside(check, known) if check.condition is Condition.LOST else _rewrite(check, drop, known)
+                )
             except (OSError, CacheError) as error:
                 reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
                 raise CacheError(
-                    f"{check.path}: could not be repaired ({reason}); it and the shards after it are as they were, "
-                    f"{len(done)} before it are repaired; run the same command again when the cause is gone"
+                    f"{check.path}: could not be repaired ({reason}); it and the shards after it are unchanged, "
+                    f"repaired before it: {counted(len(done), 'shard')}; "
+                    "remove the cause and run the same command again"
                 ) from error
         left = found
         if done:
-            left = report_on(path, check_shards(path) if shard_paths(path) else [])
+            left = summed_up(path, check_shards(path) if shard_paths(path) else [])
     return Repair(found=found, left=left, shards=done, to_redo=to_redo)
 
 
-def _plan(checks: list[ShardCheck], ids: list[dict[str, list[str] | None]]) -> tuple[list[Rows], list[str]]:
-    """For each shard the rows to drop, and the ids of which no row stays.
+def _plan(checks: list[ShardCheck], ids: list[dict[str, list[str] | None]]) -> tuple[list[RowNumbers], list[str]]:
+    """The rows to drop from each shard, and the ids that have no row any more after that.
 
-    These are the bad rows, and where the row of an id that counts is bad, its rows in earlier shards too: they were
-    superseded, and none of them must count again.
+    Bad rows are dropped. If the row of an id that counts is bad, its rows in earlier shards are dropped too: they were
+    superseded and must not count again.
     """
-    drops: list[Rows] = [{table: set(rows) for table, rows in check.bad_rows.items()} for check in checks]
-    places: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
+    drops: list[RowNumbers] = [{table: set(rows) for table, rows in check.bad_rows.items()} for check in checks]
+    locations: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
     for i, (check, known) in enumerate(zip(checks, ids, strict=True)):
-        if check.fate is Fate.NOT_OURS:
+        if check.condition is Condition.NOT_DAMAGE:
             continue
-        for table, of_table in known.items():
-            for row, id in enumerate(of_table or ()):
-                if check.fate is Fate.LOST:
+        for table, table_ids in known.items():
+            for row, id in enumerate(table_ids or ()):
+                if check.condition is Condition.LOST:
                     drops[i][table].add(row)
-                places[id].append((i, table, row))
-    places.pop("", None)
+                locations[id].append((i, table, row))
+    locations.pop("", None)
     to_redo = []
-    for id, of_id in places.items():
-        last, table, row = of_id[-1]
+    for id, id_locations in locations.items():
+        last, table, row = id_locations[-1]
         if row in drops[last][table]:
             to_redo.append(id)
-            for i, table, row in of_id:
+            for i, table, row in id_locations:
                 drops[i][table].add(row)
     return drops, to_redo
 
 
 def _ids(check: ShardCheck) -> dict[str, list[str] | None]:
-    """The ids of a shard's tables; where the shard could not be read they are tried alone."""
-    if check.fate is not Fate.LOST:
+    """Table -> the ids in it. If the check could not read them, they are read here without the rest of the shard."""
+    if check.condition is not Condition.LOST:
         return check.ids
     return {table: known or _ids_alone(check.path, f"{table}/id") for table, known in check.ids.items()}
 
 
 def _ids_alone(path: Path, name: str) -> list[str] | None:
-    """The ids in one dataset, whatever else is wrong with the shard; None where they cannot be read."""
+    """The ids in one dataset of a damaged shard; None if they cannot be read."""
     try:
-        with open_hdf5(path) as file:
+        with open_hdf5(path) as file, read_errors(path):
             found = dataset(file, name)
             if isinstance(found, str) or found.ndim != 1 or found.dtype.kind != "S":
                 return None
             if found.size * found.dtype.itemsize > path.stat().st_size:
                 return None
-            return [value.decode(errors="replace") for value in found[:].tolist()]
+            values = found[:].tolist()
+        return [value.decode(errors="replace") for value in values]
     except CacheError:
         return None
 
 
 def _put_aside(check: ShardCheck, ids: dict[str, list[str] | None]) -> RepairedShard:
-    """Rename a shard so that it is no part of the cache any more; never over another file."""
+    """Rename a shard so that it is no longer part of the cache; no other file is overwritten."""
     target = check.path.with_name(check.path.name + DAMAGED_SUFFIX)
     number = 1
     while os.path.lexists(target):
@@ -171,23 +179,25 @@ def _put_aside(check: ShardCheck, ids: dict[str, list[str] | None]) -> RepairedS
     )
 
 
-def _rewrite(check: ShardCheck, drop: Rows, ids: dict[str, list[str] | None]) -> RepairedShard:
-    """Write a shard anew without the rows to drop."""
+def _rewrite(check: ShardCheck, drop: RowNumbers, ids: dict[str, list[str] | None]) -> RepairedShard:
+    """Write a shard again without the rows to drop."""
     keep = {
         table: np.array([row for row in range(number) if row not in drop[table]], np.int64)
         for table, number in check.num_rows.items()
     }
     with open_hdf5(check.path) as file:
         provenance, _ = read_attributes(file, check.path)
-        items = _items(file, keep["media"])
-        failures = [Failure(**row) for row in _table(file, "failure", schema.FAILURE_TYPES, keep["failure"])]
+        items = _items(file, check.path, keep["media"])
+        failures = [
+            Failure(**row) for row in _table(file, check.path, "failure", schema.FAILURE_TYPES, keep["failure"])
+        ]
     write_shard(check.path, items, failures, provenance)
 
-    def named(table: str, rows: Iterable[int]) -> list[str]:
+    def ids_at(table: str, rows: Iterable[int]) -> list[str]:
         known = ids[table] or []
         return [known[row] for row in sorted(rows) if row < len(known) and known[row]]
 
-    bad = {table: named(table, rows) for table, rows in check.bad_rows.items()}
+    bad = {table: ids_at(table, rows) for table, rows in check.bad_rows.items()}
     num_nameless = sum(len(rows) for rows in check.bad_rows.values()) - sum(map(len, bad.values()))
     return RepairedShard(
         shard=check.path.name,
@@ -195,33 +205,34 @@ def _rewrite(check: ShardCheck, drop: Rows, ids: dict[str, list[str] | None]) ->
         kept=sum(map(len, keep.values())),
         videos=bad["media"],
         failures=bad["failure"],
-        older=[id for table, rows in drop.items() for id in named(table, rows - check.bad_rows[table])],
+        older=[id for table, rows in drop.items() for id in ids_at(table, rows - check.bad_rows[table])],
         num_nameless=num_nameless,
         are_ids_lost=num_nameless > 0,
     )
 
 
-def _items(file: h5py.File, rows: np.ndarray) -> list[Item]:
-    """The used videos in the rows (n,) of `/media`, which are sound, with their features."""
+def _items(file: h5py.File, path: Path, rows: np.ndarray) -> list[Item]:
+    """The used videos, with their features, of the rows (n,) of `/media`, which must be sound."""
     if not len(rows):
         return []  # the offsets may be damaged
     arrays: list[dict[str, np.ndarray]] = [{} for _ in rows]
     for stream, names in schema.STREAMS.items():
-        offset = file[f"{stream}/offset"][:]
+        with read_errors(path, f"{stream}/offset"):
+            offset = file[f"{stream}/offset"][:]
         lengths = offset[rows + 1] - offset[rows]  # (n,)
         ends = np.cumsum(lengths)
-        of_stream = np.arange(ends[-1]) + np.repeat(offset[rows] - (ends - lengths), lengths)
+        stream_rows = np.arange(ends[-1]) + np.repeat(offset[rows] - (ends - lengths), lengths)
         for name in names:
-            parts = np.split(_take(file, f"{stream}/{name}", of_stream), ends[:-1])
+            parts = np.split(_take(file, path, f"{stream}/{name}", stream_rows), ends[:-1])
             for item, part in zip(arrays, parts, strict=True):
                 item[f"{stream}/{name}"] = part
-    media = _table(file, "media", schema.MEDIA_TYPES, rows)
+    media = _table(file, path, "media", schema.MEDIA_TYPES, rows)
     return [Item(media=Media(**row), arrays=item) for row, item in zip(media, arrays, strict=True)]
 
 
-def _table(file: h5py.File, table: str, types: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
-    """Some rows (n,) of a table, column by name."""
-    columns = [_take(file, f"{table}/{column}", rows).tolist() for column in types]
+def _table(file: h5py.File, path: Path, table: str, types: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
+    """Some rows (n,) of a table, each as column -> value."""
+    columns = [_take(file, path, f"{table}/{column}", rows).tolist() for column in types]
     decoded = [
         [value.decode() for value in values] if dtype is str else values
         for values, dtype in zip(columns, types.values(), strict=True)
@@ -229,11 +240,14 @@ def _table(file: h5py.File, table: str, types: dict[str, Any], rows: np.ndarray)
     return [dict(zip(types, row, strict=True)) for row in zip(*decoded, strict=True)]
 
 
-def _take(file: h5py.File, name: str, rows: np.ndarray) -> np.ndarray:
-    """Rows (n,), ascending, of a dataset; reads no chunk that holds none of them, since it may be damaged."""
-    found, step = file[name], file[name].chunks[0]
-    parts = [found[:0]]
+def _take(file: h5py.File, path: Path, name: str, rows: np.ndarray) -> np.ndarray:
+    """Ascending rows (n,) of a dataset. Chunks without any of these rows are not read: they may be damaged."""
+    with read_errors(path, name):
+        found, step = file[name], file[name].chunks[0]
+        parts = [found[:0]]
     for start in np.unique(rows // step * step).tolist():
         inside = rows[(rows >= start) & (rows < start + step)]
-        parts.append(found[start : start + step][inside - start])
+        with read_errors(path, name):
+            chunk = found[start : start + step]
+        parts.append(chunk[inside - start])
     return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Checks every byte of one shard: its seal, structure, checksums, and whether the numbers mean what they should."""
+"""Checks every byte of one shard: seal, structure, checksums and values."""
 
 import enum
 import hashlib
@@ -12,10 +12,18 @@ import h5py
 import numpy as np
 
 from haechi.cache import schema
-from haechi.cache.errors import CacheError, VersionError
+from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.kinds import KINDS
 from haechi.cache.reader import check_offset
-from haechi.cache.shard import HDF5_ERRORS, dataset, open_hdf5, read_attributes, read_seal, structure_problems
+from haechi.cache.shard import (
+    count_rows,
+    dataset,
+    open_hdf5,
+    read_attributes,
+    read_errors,
+    read_seal,
+    structure_problems,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,58 +33,59 @@ class Problem:
     shard: str
     """The shard's file name."""
     dataset: str = ""
-    """Such as `/clip/features`; empty: the whole shard."""
+    """Such as `/clip/features`; empty if the problem is about the whole shard."""
     video: str = ""
-    """The id of the video it is about; empty: none in particular."""
+    """The id of the video; empty if the problem is about no single video."""
     what: str
 
 
-class Fate(enum.Enum):
-    """What a shard's problems leave of it."""
+class Condition(enum.Enum):
+    """What can be done with a shard, given its problems."""
 
     SOUND = "sound"
     ROWS = "rows"
-    """All rows but the bad ones can be kept; where none is bad, the damage lies outside of them."""
+    """All rows except the bad ones can be kept. If no row is bad, the damage is outside the rows."""
     LOST = "lost"
-    """Its rows cannot be read."""
-    NOT_OURS = "not ours"
-    """No damage, and so nothing to repair: no permission, an I/O error, another version, other settings."""
+    """The shard is too damaged to read its rows."""
+    NOT_DAMAGE = "not damage"
+    """The problem is not damage and a repair changes nothing: no permission, I/O error, another version or settings."""
 
 
 class ShardCheck:
-    """The check of one shard: one dataset in memory at a time, and the ids and offsets that name videos."""
+    """The check of one shard. Keeps one dataset at a time in memory, and the ids and offsets that name its videos."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[Problem] = []
         self.settings: dict[str, Any] | None = None
         self.num_rows: dict[str, int] = {}
-        """Of the tables `media` and `failure`."""
+        """Table (`media` or `failure`) -> its number of rows."""
         self.ids: dict[str, list[str] | None] = {"media": None, "failure": None}
-        """Of the same tables' rows, an id that is no text is empty; None where they are lost."""
+        """Table -> the ids in it, an id that is not UTF-8 as an empty text; None if they cannot be read."""
         self.bad_rows: dict[str, set[int]] = {"media": set(), "failure": set()}
-        """Rows of the same tables that some problem is about."""
+        """Table -> numbers of the rows that have a problem."""
         self._is_lost = False
-        self._is_not_ours = False
+        self._is_not_damage = False
 
     @property
-    def fate(self) -> Fate:
-        if self._is_not_ours:
-            return Fate.NOT_OURS
+    def condition(self) -> Condition:
+        if self._is_not_damage:
+            return Condition.NOT_DAMAGE
         if self._is_lost:
-            return Fate.LOST
-        return Fate.ROWS if self.problems else Fate.SOUND
+            return Condition.LOST
+        return Condition.ROWS if self.problems else Condition.SOUND
 
     def run(self) -> None:
-        """Read the whole shard."""
+        """Read the whole shard and note every problem."""
         seal_is_whole = False
         try:
             seal_is_whole = self.check_seal()
             with open_hdf5(self.path) as file:
                 provenance, _ = read_attributes(file, self.path)
                 self.settings = provenance.settings
-                num_bytes = self.path.stat().st_size - schema.USER_BLOCK_BYTES
-                broken = structure_problems(file, provenance.settings, num_bytes=num_bytes)
+                with read_errors(self.path):
+                    num_bytes = self.path.stat().st_size - schema.USER_BLOCK_BYTES
+                broken = structure_problems(file, self.path, provenance.settings, num_bytes=num_bytes)
                 for name, what in broken:
                     self.note(what, name=name)
                     self._is_lost = True
@@ -84,19 +93,17 @@ class ShardCheck:
                 self.check_tables(file, readable)
                 for stream in schema.STREAMS:
                     self.check_stream(file, stream, readable)
-        except CacheError as error:
-            is_damage = self.is_damage(error)
-            self._is_lost, self._is_not_ours = True, not is_damage
-            if seal_is_whole or not is_damage:  # a broken seal is told already, and explains what follows from it
+        except DamageError as error:
+            self._is_lost = True
+            if seal_is_whole:  # a broken seal is already noted, and the likely cause of this error
                 self.note_error(error)
-
-    def is_damage(self, error: CacheError) -> bool:
-        """Whether an error tells of damaged bytes: of no other version, no directory, no refusal to read."""
-        return not isinstance(error, VersionError) and _tells_of_damage(error.__cause__) and self.path.is_file()
+        except CacheError as error:
+            self._is_not_damage = True
+            self.note_error(error)
 
     def refuse(self, what: str) -> None:
-        """Note that the shard, sound or not, does not belong here."""
-        self._is_not_ours = True
+        """Note that the shard does not belong to this cache, whether it is sound or not."""
+        self._is_not_damage = True
         self.note(what)
 
     def note(self, what: str, *, name: str = "", video: str = "") -> None:
@@ -106,49 +113,52 @@ class ShardCheck:
         self.note(str(error).removeprefix(f"{self.path}: ").removesuffix("; see `haechi verify`"))
 
     def note_rows(self, what: str, *, name: str, table: str, rows: Iterable[int]) -> None:
-        """Note what is wrong with rows of a table, once for each id; once in all where no row or no id is known."""
+        """Note a problem with rows of a table: once for each id, or once without an id if no row or no id is known."""
         bad = list(rows)
         self.bad_rows[table].update(bad)
         for video in dict.fromkeys(_at(self.ids[table], row) for row in bad) or [""]:
             self.note(what, name=name, video=video)
 
     def check_seal(self) -> bool:
-        """Whether the seal is whole, whatever its digest says. Raises `CacheError` where there is no damage to find."""
+        """Note problems with the seal. Returns whether the seal can be read and the file has the size that it gives.
+
+        Raises `CacheError` if the file cannot be read.
+        """
         try:
             seal = read_seal(self.path)
-        except CacheError as error:
-            if not self.is_damage(error):
-                raise
+        except DamageError as error:
             self.note_error(error)
             return False
-        try:
-            with self.path.open("rb") as file:
-                file.seek(schema.USER_BLOCK_BYTES)
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise CacheError(f"{self.path}: cannot be read ({error.strerror})") from error
-        if digest != seal.sha256:  # and go on: HDF5's checksums tell where
-            self.note("altered: its bytes do not have the SHA-256 that its seal names")
+        with read_errors(self.path), self.path.open("rb") as file:
+            file.seek(schema.USER_BLOCK_BYTES)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != seal.sha256:  # the check goes on: HDF5's checksums show where
+            self.note("altered: its bytes do not have the SHA-256 that its seal gives")
         return True
 
     def read(
         self, file: h5py.File, name: str, table: str, owners: Callable[[range], Iterable[int]]
     ) -> np.ndarray | None:
-        """One dataset whole, or None where some of it is lost; `owners` tells which rows of `table` own lost ones."""
-        found = dataset(file, name)
-        assert isinstance(found, h5py.Dataset), "structure_problems lets nothing else pass"
+        """All rows of one dataset, or None if some are damaged.
+
+        `owners` returns the rows of `table` that the given damaged rows belong to.
+        """
+        with read_errors(self.path):
+            found = dataset(file, name)
+            assert isinstance(found, h5py.Dataset), "structure_problems refuses everything else"
+            length, step = len(found), found.chunks[0]
         try:
-            values: np.ndarray = found[:]
+            with read_errors(self.path):
+                values: np.ndarray = found[:]
             return values
-        except HDF5_ERRORS:
-            step = found.chunks[0]
-        for start in range(0, len(found), step):
-            rows = range(start, min(start + step, len(found)))
+        except DamageError:
+            pass
+        for start in range(0, length, step):
+            rows = range(start, min(start + step, length))
             try:
-                found[rows.start : rows.stop]
-            except HDF5_ERRORS as error:
-                if not _tells_of_damage(error):
-                    raise
+                with read_errors(self.path):
+                    found[rows.start : rows.stop]
+            except DamageError:
                 what = f"damaged: the checksum of rows {rows.start}:{rows.stop} does not match"
                 self.note_rows(what, name=name, table=table, rows=owners(rows))
         return None
@@ -165,7 +175,7 @@ class ShardCheck:
                 if name not in readable:
                     continue
                 if column == "id":
-                    self.num_rows[table] = len(file[name])
+                    self.num_rows[table] = count_rows(file, name, self.path)
                 values = self.read(file, name, table, lambda rows: rows)
                 if values is None:
                     continue
@@ -179,7 +189,7 @@ class ShardCheck:
                             self.note_rows(f"{cell!r:.80} is not {expected}", name=name, table=table, rows=[row])
 
     def texts(self, name: str, table: str, values: np.ndarray) -> list[str | None]:
-        """Decode a column (N,) of bytes; None where a value is not UTF-8."""
+        """A column (N,) of bytes, decoded; None for each value that is not UTF-8."""
         cells: list[str | None] = []
         for row, value in enumerate(values.tolist()):
             try:
@@ -190,7 +200,7 @@ class ShardCheck:
         return cells
 
     def check_ids(self, table: str, ids: list[str | None], first_place: dict[str, tuple[str, int]]) -> None:
-        """Check the ids of a table; `first_place` says where each id of the shard was met first."""
+        """Check the ids of a table. `first_place`: id -> (table, row) where it was found first in the shard."""
         self.ids[table] = ["" if id is None else id for id in ids]
         for row, id in enumerate(ids):
             if id is None:
@@ -199,9 +209,9 @@ class ShardCheck:
                 self.note_rows(f"row {row}: the id {problem}", name=f"{table}/id", table=table, rows=[row])
             first_table, first_row = first_place.setdefault(id, (table, row))
             if (first_table, first_row) != (table, row):
-                what = f"row {row}: the id stands at /{first_table}/id row {first_row} already"
+                what = f"row {row}: the id is already in /{first_table}/id row {first_row}"
                 self.note_rows(what, name=f"{table}/id", table=table, rows=[row])
-                self.bad_rows[first_table].add(first_row)  # nothing tells which of the two is the video's
+                self.bad_rows[first_table].add(first_row)  # it is not known which of the two is the video's
 
     def check_stream(self, file: h5py.File, stream: str, readable: set[str]) -> None:
         """Check one stream's offsets, and each of its arrays against them."""
@@ -209,27 +219,27 @@ class ShardCheck:
         if f"{stream}/offset" in readable:
             offset = self.read(file, f"{stream}/offset", "media", lambda rows: [])
         if offset is not None and f"{stream}/features" in readable:
-            num_rows = len(file[f"{stream}/features"])
+            length = count_rows(file, f"{stream}/features", self.path)
             try:
-                check_offset(offset, num_rows=num_rows, where="it")
+                check_offset(offset, num_rows=length, where="it")
             except CacheError:
-                self.note(f"does not run from 0 up to the {num_rows} rows of the stream", name=f"{stream}/offset")
+                self.note(f"does not run from 0 up to the {length} rows of the stream", name=f"{stream}/offset")
                 offset = None
         if offset is None:
-            self.bad_rows["media"].update(range(self.num_rows.get("media", 0)))  # whose rows are whose is lost
-        elif stream == "clip" and (bare := np.flatnonzero(np.diff(offset) == 0).tolist()):
+            self.bad_rows["media"].update(range(self.num_rows.get("media", 0)))  # the rows of each video are unknown
+        elif stream == "clip" and (empty := np.flatnonzero(np.diff(offset) == 0).tolist()):
             what = "has no rows; every used video has at least one"
-            self.note_rows(what, name="clip/offset", table="media", rows=bare)
+            self.note_rows(what, name="clip/offset", table="media", rows=empty)
 
         def owners(rows: Iterable[int]) -> list[int]:
-            """The rows of `/media` that own rows of the stream, in order, each once; none where they are lost."""
+            """The rows of `/media` that own the given rows of the stream, ascending; none if offsets are unknown."""
             if offset is None:
                 return []
             found: list[int] = np.unique(np.searchsorted(offset, list(rows), side="right") - 1).tolist()
             return found
 
         def check_rows(bad: np.ndarray, what: str, name: str) -> None:
-            """Note each video that owns a row where `bad` (rows,) is set."""
+            """Note a problem for each video that has a row where `bad` (rows,) is true."""
             if bad.any():
                 self.note_rows(what, name=name, table="media", rows=owners(np.flatnonzero(bad).tolist()))
 
@@ -250,24 +260,19 @@ class ShardCheck:
             check_rows(~finite, "holds NaN or infinite times", name)
             far = finite & (np.abs(values) > schema.MAX_SECONDS)
             check_rows(far, f"holds times more than {schema.MAX_SECONDS:,} s from 0", name)
-            falls = np.zeros(len(values), bool)
-            falls[1:] = values[1:] < values[:-1]
+            decreases = np.zeros(len(values), bool)
+            decreases[1:] = values[1:] < values[:-1]
             if offset is not None:
-                falls[offset[:-1][offset[:-1] < len(falls)]] = False  # a video's first row follows no other
-                check_rows(falls, "holds times that go backwards", name)
+                decreases[offset[:-1][offset[:-1] < len(decreases)]] = False  # the first row of a video
+                check_rows(decreases, "holds times that go backwards", name)
             if array == "start_seconds":
                 start_seconds = values
             elif array == "end_seconds" and start_seconds is not None and len(start_seconds) == len(values):
                 check_rows(values < start_seconds, "holds windows that end before they start", name)
 
 
-def _tells_of_damage(error: BaseException | None) -> bool:
-    """Whether what HDF5 or the system raised can come from damaged bytes; the system's own errors have a number."""
-    return not (isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None))
-
-
 def _dataset_names() -> set[str]:
-    """Every dataset that a shard must hold."""
+    """The names of all datasets that a shard must have."""
     names = {f"media/{column}" for column in schema.MEDIA_TYPES}
     names |= {f"failure/{column}" for column in schema.FAILURE_TYPES}
     for stream, arrays in schema.STREAMS.items():
@@ -276,11 +281,11 @@ def _dataset_names() -> set[str]:
 
 
 def _at(ids: list[str] | None, row: int) -> str:
-    """The id in a row; empty where it cannot be told."""
+    """The id in a row; empty if it is not known."""
     return ids[row] if ids is not None and row < len(ids) else ""
 
 
-# Column -> what its values are, and whether a value is that.
+# Column -> what is expected, in words, and a function that returns whether a value is that.
 Rules = dict[str, tuple[str, Callable[[Any], bool]]]
 
 MEDIA_RULES: Rules = {

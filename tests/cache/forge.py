@@ -1,4 +1,4 @@
-"""Shards that are well sealed and wrong: what a stranger, or a defect, could hand to a reader."""
+"""Makes shards with a valid seal and wrong content, such as a stranger or a defect could make."""
 
 import hashlib
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from haechi.cache.schema import USER_BLOCK_BYTES, Seal
 
 
 def forge(path: Path, edit: Callable[[h5py.File], object]) -> Path:
-    """Change a shard with h5py, then seal it again, so that only the change is wrong with it."""
+    """Change a shard with h5py, then seal it again, so that nothing else is wrong with it."""
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         edit(file)
     return reseal(path)
@@ -25,7 +25,7 @@ def reseal(path: Path) -> Path:
 
 
 def put(file: h5py.File, name: str, values: object, **options: object) -> None:
-    """Replace a dataset, in the form that the contract asks for unless `options` say otherwise."""
+    """Replace a dataset. It has the form that the contract requires, except for `options`."""
     array = np.asarray(values)
     del file[name]
     form = {"chunks": tuple(max(1, n) for n in array.shape), "maxshape": (None, *array.shape[1:]), "fletcher32": True}
@@ -33,12 +33,12 @@ def put(file: h5py.File, name: str, values: object, **options: object) -> None:
 
 
 def put_text(file: h5py.File, name: str, value: bytes) -> None:
-    """Replace a root attribute by a text, in the form that the contract asks for."""
+    """Replace a root attribute by a text, in the form that the contract requires."""
     file.attrs.create(name, value, dtype=h5py.string_dtype("utf-8", len(value) or 1))
 
 
 def change(file: h5py.File, name: str, row: int, value: object) -> None:
-    """Change one row of a dataset in place; texts may be longer than the column was."""
+    """Change one row of a dataset; a text may be longer than the column was."""
     values = list(file[name][:])
     values[row] = value
     if isinstance(value, bytes):

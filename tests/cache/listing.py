@@ -1,4 +1,4 @@
-"""Renders what a shard is made of, as cache_schema.md shows it.
+"""Describes the content of a shard in the form that cache_schema.md shows.
 
 `python -m tests.cache.listing SHARD` prints the document's three examples: seal, listing, settings.
 """
@@ -16,7 +16,7 @@ MAX_VALUE_CHARACTERS = 66
 
 
 def listing(path: Path) -> str:
-    """Root attributes with their values, then every dataset with its shape and type, a line each."""
+    """One line for each root attribute with its value, then one for each dataset with its shape and type."""
     lines = []
     with h5py.File(path) as file:
         for name, value in sorted(file.attrs.items()):
@@ -35,7 +35,7 @@ def listing(path: Path) -> str:
 
 
 def structure(text: str) -> list[str]:
-    """A listing's lines without what differs between shards of equally many rows: values and lengths of texts."""
+    """The lines of a listing without values and text lengths: equal for shards with equal numbers of rows."""
     return [
         re.sub(r"utf-8, \d+ bytes", "utf-8", line) if line.startswith("/") else line.split()[0]
         for line in text.splitlines()
@@ -43,12 +43,12 @@ def structure(text: str) -> list[str]:
 
 
 def seal(path: Path) -> str:
-    """The lines at the head of a shard."""
+    """The three lines at the start of a shard."""
     return path.read_bytes()[:USER_BLOCK_BYTES].decode("ascii").rstrip("\n")
 
 
 def settings(path: Path) -> str:
-    """settings_json, spread over lines no longer than need be."""
+    """settings_json on several lines; an object that fits on one line stays on it."""
     with h5py.File(path) as file:
         return _spread(json.loads(file.attrs["settings_json"].decode()))
 

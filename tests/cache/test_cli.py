@@ -1,4 +1,4 @@
-"""`haechi inspect` and `haechi verify`: output, exit status, and never a traceback."""
+"""`haechi inspect` and `haechi verify`: output and exit status, and that no traceback is shown."""
 
 import json
 import resource
@@ -82,7 +82,7 @@ def test_verify_lists_all_problems_and_fails(cache: Path) -> None:
     assert problems[0].keys() == {"shard", "dataset", "video", "what"}
 
 
-def test_verify_tells_videos_with_one_problem_together(cache: Path) -> None:
+def test_verify_lists_videos_with_one_problem_together(cache: Path) -> None:
     data = bytearray(shard_path(cache, 0).read_bytes())
     sha256 = data.index(synthetic.media("video-0004.mp4").sha256.encode())
     data[sha256] ^= 1
@@ -109,10 +109,11 @@ def test_repair_says_what_it_drops(cache: Path) -> None:
         "'\\x1b[2J[red]' is not one of",
         "shard-00000.h5: rewritten, 8 rows kept; dropped 2 videos: ",
         ", \\x1b[2J[red]",
-        "shard-00001.h5: put aside whole as shard-00001.h5.damaged; dropped 8 videos: video-",
-        "shard-00002.h5: put aside whole as shard-00002.h5.damaged; where an earlier shard",
+        "shard-00001.h5: cannot be read, renamed to shard-00001.h5.damaged; dropped 8 videos: video-",
+        "shard-00002.h5: cannot be read, renamed to shard-00002.h5.damaged; some ids are lost; rows of these ids in "
+        "earlier shards count again",
         "every byte is as it was written",
-        "Run the same `haechi extract` again: it redoes exactly these, 10 videos and those whose ids are lost.",
+        "Run the same `haechi extract` again; it redoes exactly 10 videos and the videos whose ids are lost.",
     ):
         assert text in result.stdout
     assert "\x1b" not in result.stdout
@@ -192,6 +193,13 @@ def test_wrong_flags_end_with_usage(cache: Path, command: str) -> None:
     assert _run(command, cache, "--nonsense").exit_code == 2
 
 
+def test_inspect_does_not_search(cache: Path) -> None:
+    """That is `haechi search`."""
+    result = _run("inspect", cache, "--search", "cat")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--search" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["inspect", "verify"])
 def test_every_flag_has_help(command: str) -> None:
     for parameter in main.get_command(None, command).params:  # type: ignore[arg-type,union-attr]
@@ -200,7 +208,7 @@ def test_every_flag_has_help(command: str) -> None:
 
 
 def test_help_needs_no_hdf5_and_little_time() -> None:
-    """Processor time, not the clock's: other work on the machine must not fail the test."""
+    """CPU time is measured, so that other work on the machine cannot make the test fail."""
     script = (
         "import sys; from haechi.cli import main\n"
         "try: main(['verify', '--help'])\n"

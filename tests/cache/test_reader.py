@@ -1,4 +1,4 @@
-"""The reader: several shards as one table, and the last row of an id counts."""
+"""Reading several shards as one table, in which the last row of an id counts."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_several_shards_read_as_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         cache.rows("clip", "features"), np.concatenate([_features(3), _features(1), _features(0)])
     )
-    assert [len(part) for part in cache.parts("clip", "features")] == [6, 0, 1]
+    assert [len(part) for part in cache.rows_by_shard("clip", "features")] == [6, 0, 1]
     assert [failure.id for failure in cache.failures] == ["x", "y"]
     assert cache.untrained == ["clip", "slowfast"]
     assert cache.shards[0].num_rows == {"clip": 6, "slowfast": 2}
@@ -78,8 +78,8 @@ def test_the_last_row_of_an_id_counts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         cache.rows("clip", "features"), np.concatenate([_features(1), _features(4), _features(0)])
     )
-    assert cache.places["now fails"] == (1, "failure", 0)
-    assert cache.places["new bytes"] == (1, "media", 1)
+    assert cache.locations["now fails"] == (1, "failure", 0)
+    assert cache.locations["new bytes"] == (1, "media", 1)
 
 
 def test_trained_backbones_are_not_called_untrained(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Each rule says what it allows, and allows just that."""
+"""Each rule describes what it allows, and allows exactly that."""
 
 from dataclasses import dataclass
 from typing import Any

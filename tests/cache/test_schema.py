@@ -1,4 +1,4 @@
-"""The words of the contract: ids, storage types, fingerprints, seals."""
+"""The parts of the format: ids, storage types, fingerprints, seals."""
 
 import numpy as np
 import pytest
@@ -66,11 +66,11 @@ def test_to_store_converts() -> None:
 @pytest.mark.parametrize(
     ("values", "store", "text"),
     [
-        ([[1.0, np.nan]], "float16", "1 values are NaN or infinite"),
+        ([[1.0, np.nan]], "float16", "NaN or infinite values: 1 of 2"),
         ([[1.0, -np.inf]], "float32", "NaN or infinite"),
         ([[70000.0, 1.0]], "float16", "--store float32"),
         ([[1.0, 1.0], [0.0, 0.0]], "float16", "1 of 2 rows are all zero"),
-        ([[1e-9, 1e-9]], "float16", "all zero"),  # becomes zero by the conversion
+        ([[1e-9, 1e-9]], "float16", "all zero"),  # converted to zero
     ],
 )
 def test_to_store_refuses(values: list[list[float]], store: str, text: str) -> None:
@@ -120,7 +120,7 @@ def test_every_changed_byte_of_a_seal_is_noticed() -> None:
             except CacheError:
                 continue
             assert found != SEAL, f"byte {i}"
-            # What still reads as a seal is one of other content: the digest or the size then do not match the file.
+            # If it still is a seal, its digest or size differs and does not match the file.
             assert found.encode() == bytes(damaged)
 
 

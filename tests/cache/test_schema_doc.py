@@ -1,4 +1,4 @@
-"""cache_schema.md says what the code does: its tables, its listing, its programs."""
+"""The tables, listings and programs in cache_schema.md agree with the code."""
 
 import json
 import re
@@ -23,14 +23,14 @@ REAL_WIDTHS = {"clip_width": 512, "slowfast_width": 2304, "num_logits": 400}
 
 
 def _block(marker: str) -> str:
-    """The text of the code block under a marker."""
+    """The text of the code block after a marker."""
     found = re.search(rf"<!-- {marker}: .*? -->\n```\w+\n(.*?)\n```", DOCUMENT, re.DOTALL)
     assert found, marker
     return found[1]
 
 
 def _table(marker: str) -> list[list[str]]:
-    """The cells of the table under a marker, without its head."""
+    """The cells of the table after a marker, without the header."""
     found = re.search(rf"<!-- {marker}: .*? -->\n((?:\|.*\n)+)", DOCUMENT)
     assert found, marker
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in found[1].splitlines()[2:]]
@@ -43,7 +43,7 @@ def _num_rows(name: str) -> int:
 
 
 def test_the_listing_is_that_of_a_shard(tmp_path: Path) -> None:
-    """Equal but for values and lengths of texts, in a shard of as many rows."""
+    """Except for values and text lengths; the compared shard has the same numbers of rows."""
     source = synthetic.provenance(**REAL_WIDTHS)
     num_frames, rest = divmod(_num_rows("clip/features"), _num_rows("media/id"))
     assert rest == 0

@@ -1,9 +1,10 @@
-"""Opening a shard: each way to be wrong has its own hand-made shard and its own words."""
+"""Opening a shard: each kind of problem has a shard made by hand and a message of its own."""
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -11,10 +12,20 @@ import numpy as np
 import pytest
 
 from haechi.cache import schema
-from haechi.cache.errors import CacheError
+from haechi.cache.errors import CacheError, DamageError
+from haechi.cache.integrity.repair import repair
 from haechi.cache.integrity.verify import verify
 from haechi.cache.schema import USER_BLOCK_BYTES
-from haechi.cache.shard import MAX_ATTRIBUTE_BYTES, TEXT_ATTRIBUTES, Shard
+from haechi.cache.shard import (
+    MAX_ATTRIBUTE_BYTES,
+    TEXT_ATTRIBUTES,
+    Shard,
+    count_rows,
+    open_hdf5,
+    read_attributes,
+    read_seal,
+    structure_problems,
+)
 from tests import synthetic
 from tests.cache.forge import forge, put, put_text, reseal
 
@@ -28,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def _refused(path: Path, text: str) -> None:
-    """The shard is refused when opened, and verify says the same."""
+    """Check that the shard is refused when opened, and that verify reports the same problem."""
     with pytest.raises(CacheError, match=text) as error:
         Shard.open(path)
     assert str(error.value).startswith(f"{path}: ")
@@ -37,7 +48,7 @@ def _refused(path: Path, text: str) -> None:
 
 
 def test_a_forged_shard_without_an_edit_is_sound(path: Path) -> None:
-    """Without this, every refusal below could be the forger's fault."""
+    """Otherwise the refusals in the tests below could come from `forge` itself."""
     forge(path, lambda file: put(file, "clip/features", file["clip/features"][:]))
     assert Shard.open(path).num_items == 5
     assert verify(path.parent).problems == []
@@ -137,7 +148,7 @@ def _settings(change: Callable[[dict], object], *, canonical: bool = True) -> Ed
 )
 def test_settings_that_do_not_hash_to_the_fingerprint(path: Path, edit: Edit) -> None:
     forge(path, edit)
-    _refused(path, "no canonical JSON that hashes to the fingerprint")
+    _refused(path, "not the canonical JSON whose hash is the fingerprint")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +178,7 @@ def test_settings_that_lack_fields(path: Path, change: Callable[[dict], object])
 @pytest.mark.parametrize("versions", [b"[]", b'{"torch":2}', b"{"])
 def test_versions_that_are_none(path: Path, versions: bytes) -> None:
     forge(path, lambda file: put_text(file, "versions_json", versions))
-    _refused(path, "versions_json|canonical")
+    _refused(path, "versions_json is not a JSON object of texts|canonical")
 
 
 def _link(name: str, link: object) -> Edit:
@@ -305,16 +316,16 @@ def test_rows_of_a_dataset(path: Path) -> None:
     assert ids.tolist() == shard.read("media/id")[0][1:3].tolist()
 
 
-@pytest.mark.parametrize("runs", [[(0, 20)], [(3, 4)], [(0, 2), (5, 9), (19, 20)]])
-def test_runs_of_rows_fill_an_array(path: Path, runs: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize("ranges", [[(0, 20)], [(3, 4)], [(0, 2), (5, 9), (19, 20)]])
+def test_runs_of_rows_fill_an_array(path: Path, ranges: list[tuple[int, int]]) -> None:
     shard = Shard.open(path)
     (whole,) = shard.read("clip/features")
-    expected = np.concatenate([whole[start:stop] for start, stop in runs])
+    expected = np.concatenate([whole[start:stop] for start, stop in ranges])
     found = np.empty_like(expected)
-    shard.read_into(found, "clip/features", runs=runs)
+    shard.read_into(found, "clip/features", ranges=ranges)
     np.testing.assert_array_equal(found, expected)
-    with pytest.raises(CacheError, match="/clip/features has 20 rows, row 20 is asked for"):
-        shard.read_into(np.empty((21, 8), "float16"), "clip/features", runs=[(0, 21)])
+    with pytest.raises(CacheError, match="/clip/features has 20 rows, row 20 was requested"):
+        shard.read_into(np.empty((21, 8), "float16"), "clip/features", ranges=[(0, 21)])
 
 
 def test_altered_rows_are_refused_when_read(path: Path) -> None:
@@ -324,12 +335,103 @@ def test_altered_rows_are_refused_when_read(path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CacheError, match="/clip/features is damaged"):
         Shard.open(path).read("clip/features")
-    for runs in ([(0, 20)], [(0, 1), (2, 3)]):
+    for ranges in ([(0, 20)], [(0, 1), (2, 3)]):
         with pytest.raises(CacheError, match="/clip/features is damaged"):
-            Shard.open(path).read_into(np.empty((20, 8), "float16"), "clip/features", runs=runs)
+            Shard.open(path).read_into(np.empty((20, 8), "float16"), "clip/features", ranges=ranges)
 
 
 def test_text_that_is_no_utf8_is_refused_when_read(path: Path) -> None:
     forge(path, lambda file: put(file, "media/id", np.array([b"\xff"] * 5, dtype=h5py.string_dtype("utf-8", 1))))
     with pytest.raises(CacheError, match="/media/id holds bytes that are not UTF-8"):
         Shard.open(path).read("media/id")
+
+
+@contextlib.contextmanager
+def _failing_disk(file: h5py.File) -> Iterator[None]:
+    """In the block, every read of HDF5 from disk fails with EIO: the file descriptor leads to unmapped memory."""
+    descriptor = file.id.get_vfd_handle()
+    original, unreadable = os.dup(descriptor), os.open("/proc/self/mem", os.O_RDONLY)
+    os.dup2(unreadable, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(original, descriptor)
+        os.close(original)
+        os.close(unreadable)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda file, path: read_attributes(file, path),
+        lambda file, path: structure_problems(file, path, synthetic.settings(), num_bytes=path.stat().st_size),
+        lambda file, path: count_rows(file, "media/id", path),
+    ],
+)
+def test_an_io_error_of_the_disk_is_no_damage(path: Path, read: Callable[[h5py.File, Path], object]) -> None:
+    """HDF5 raises it as OSError, KeyError or RuntimeError, depending on the operation."""
+    with open_hdf5(path) as file, _failing_disk(file), pytest.raises(CacheError) as error:
+        read(file, path)
+    assert str(error.value) == f"{path}: cannot be read (Input/output error)"
+    assert not isinstance(error.value, DamageError)
+
+
+def _h5py_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
+    monkeypatch.setattr(h5py.Dataset, "read_direct", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(5, "Can't synchronously read data"), "Input/output error"),
+        (MemoryError(), "not enough memory"),
+    ],
+    ids=["EIO", "MemoryError"],
+)
+def test_what_the_system_refuses_is_no_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    shard = Shard.open(path)
+    _h5py_that_fails(monkeypatch, error)
+    for read in (
+        lambda: shard.read("clip/features"),
+        lambda: shard.read_into(np.empty((20, 8), "float16"), "clip/features", ranges=[(0, 20)]),
+    ):
+        with pytest.raises(CacheError) as found:
+            read()
+        assert str(found.value) == f"{path}: cannot be read ({reason})"
+        assert not isinstance(found.value, DamageError)
+    assert [problem.what for problem in verify(path.parent).problems] == [f"cannot be read ({reason})"]
+    done = repair(path.parent)
+    assert (done.shards, [problem.what for problem in done.left.problems]) == ([], [f"cannot be read ({reason})"])
+
+
+def test_a_file_that_vanishes_before_hdf5_opens_it_is_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal = read_seal(path)
+    monkeypatch.setattr("haechi.cache.shard.read_seal", lambda _: seal)
+    path.unlink()
+    with pytest.raises(CacheError, match=r"shard-00000.h5: cannot be read \(No such file or directory\)$") as error:
+        Shard.open(path)
+    assert not isinstance(error.value, DamageError)
+
+
+@pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours"), OSError(28, "ours"), MemoryError()])
+def test_errors_of_the_callers_own_code_pass_unchanged(path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as found, open_hdf5(path):
+        raise error
+    assert found.value is error
+
+
+def test_an_error_in_our_own_checks_is_not_called_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("haechi.cache.shard.settings_are_complete", fail)
+    with pytest.raises(KeyError, match="ours"):
+        Shard.open(path)
+    with pytest.raises(KeyError, match="ours"):
+        verify(path.parent)

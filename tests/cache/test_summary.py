@@ -1,4 +1,4 @@
-"""Inspect: what it counts, and that a hostile cache cannot act on the terminal."""
+"""What inspect counts, and that it prints texts of a hostile cache as escapes."""
 
 import io
 import json
@@ -75,6 +75,9 @@ def test_superseded_rows_count_once(tmp_path: Path) -> None:
         write_shard(shard_path(tmp_path, number), [item], [], synthetic.provenance())
     summary = summarise(Cache.open(tmp_path))
     assert (summary["videos"], summary["labels"]["harmful"], summary["superseded"]) == (1, 1, 1)
+    screen = _screen(show_summary, summary)
+    assert "1 video, 0 failed" in screen
+    assert "2 shards, 1 row superseded" in screen
     assert summary["streams"]["clip"]["features"]["shape"] == [4, 8]
 
 
@@ -127,7 +130,7 @@ def test_the_screen_shows_the_whole_summary(tmp_path: Path, width: int) -> None:
         "train   val   test",
     ):
         assert text in screen
-    assert max(map(len, screen.splitlines()[1:])) <= width  # the path may be as long as it is
+    assert max(map(len, screen.splitlines()[1:])) <= width  # the first line is the path, which may be longer
     assert len(screen.splitlines()) <= 40
 
 
@@ -159,7 +162,7 @@ def test_a_video_shows_its_rows_and_actions(tmp_path: Path) -> None:
     assert [name for name, _ in actions[:3]] == ["applauding", "zumba", "abseiling"]
     np.testing.assert_allclose([p for _, p in actions], np.exp([5, 4, 3, 0, 0]) / total)
     screen = _screen(show_video, description)
-    for text in ("a/b.mp4", "safe", "hall", "1.90 s", "applauding", "the names mean nothing"):
+    for text in ("a/b.mp4", "safe", "hall", "1.90 s", "applauding", "UNTRAINED weights, the actions are random"):
         assert text in screen
 
 
@@ -184,7 +187,7 @@ def test_trained_actions_carry_no_warning(tmp_path: Path) -> None:
     synthetic.write_cache(tmp_path, source=source)
     description = describe_video(Cache.open(tmp_path), "video-0000.mp4")
     assert description["slowfast_trained"]
-    assert "mean nothing" not in _screen(show_video, description)
+    assert "the actions are random" not in _screen(show_video, description)
 
 
 def test_other_logits_have_no_names(tmp_path: Path) -> None:
@@ -194,12 +197,15 @@ def test_other_logits_have_no_names(tmp_path: Path) -> None:
 
 
 def test_an_image_without_windows_is_shown(tmp_path: Path) -> None:
-    item = synthetic.item(replace(synthetic.media("a.jpg"), kind="image"), seed=0, num_frames=1)
-    none = {name: getattr(item, name)[:0] for name in vars(item) if name.startswith("slowfast_")}
-    write_shard(shard_path(tmp_path, 0), [replace(item, **none)], [], synthetic.provenance())
+    item = synthetic.item(replace(synthetic.media("a.jpg"), kind="image"), seed=0, num_frames=1, source=KINETICS)
+    no_windows = {name: array[:0] for name, array in item.arrays.items() if name.startswith("slowfast/")}
+    write_shard(shard_path(tmp_path, 0), [synthetic.with_arrays(item, no_windows)], [], KINETICS)
     cache = Cache.open(tmp_path)
-    assert "no actions" in _screen(show_video, describe_video(cache, "a.jpg"))
+    screen = _screen(show_video, describe_video(cache, "a.jpg"))
+    assert "no actions" in screen
+    assert "/slowfast/features, 0 rows" in screen
     assert summarise(cache)["kinds"] == {"video": 0, "image": 1}
+    assert "0 videos, 1 image, 0 failed" in _screen(show_summary, summarise(cache))
 
 
 def test_many_rows_are_cut_on_the_screen_only(tmp_path: Path) -> None:
@@ -210,7 +216,7 @@ def test_many_rows_are_cut_on_the_screen_only(tmp_path: Path) -> None:
 
 
 def test_many_windows_stand_in_lines_of_their_own(tmp_path: Path) -> None:
-    """Beside each other only as far as the screen is wide."""
+    """In as many columns as the screen is wide enough for."""
     plain = synthetic.item(synthetic.media("long.mp4"), seed=0)
     begin = 2.0 * np.arange(50, dtype=np.float32)
     windows = {name: np.repeat(plain.arrays[name], 50, axis=0) for name in ("slowfast/features", "slowfast/logits")}
@@ -226,16 +232,16 @@ def test_many_windows_stand_in_lines_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampling", "told"),
+    ("sampling", "expected"),
     [
         ({"name": "windows", "clip_fps": 2.0}, "windows, clip_fps 2.0"),
         (["anything", "\x1b[2J"], r"['anything', '\x1b[2J']"),
     ],
 )
-def test_the_sampling_is_shown_as_it_is_said(tmp_path: Path, sampling: object, told: str) -> None:
+def test_the_sampling_is_shown_as_it_is_said(tmp_path: Path, sampling: object, expected: str) -> None:
     source = synthetic.provenance()
     synthetic.write_cache(tmp_path, source=replace(source, settings={**source.settings, "sampling": sampling}))
-    assert told in _screen(show_summary, summarise(Cache.open(tmp_path)))
+    assert expected in _screen(show_summary, summarise(Cache.open(tmp_path)))
 
 
 def test_a_failed_video_shows_its_reason(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The writer: a shard is there whole, or not at all."""
+"""Writing shards, each whole or not at all."""
 
 import os
 import subprocess
@@ -79,7 +79,7 @@ def test_a_shard_replaces_the_old_one_under_its_name(tmp_path: Path) -> None:
 
 
 def _break_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer.os, "fsync", _no_space)
+    monkeypatch.setattr(os, "fsync", _no_space)
 
 
 def _break_rename(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_a_failure_leaves_nothing_new_and_the_old_shard_whole(
 
 
 def test_a_disk_that_fills_while_hdf5_writes(tmp_path: Path) -> None:
-    """A real failed write, in a process whose files may not grow beyond 100 kB."""
+    """A real failed write, in a process whose files are limited to 100 kB."""
     script = """
         import resource, sys
         from pathlib import Path
@@ -141,7 +141,7 @@ def test_a_disk_that_fills_while_hdf5_writes(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_written() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o555)
-        root = os.geteuid() == 0  # root may write anywhere: be nobody for a moment
+        root = os.geteuid() == 0  # root may write anywhere, so the test runs as nobody
         if root:
             os.seteuid(65534)
         try:

@@ -128,7 +128,7 @@ def test_a_manifest_that_is_wrong_in_many_places(labels: Path, tmp_path: Path) -
     done = call("extract", labels, "--out", tmp_path / "c")
     assert done.exit_code == 1
     assert "line 2: label is 'maybe'" in done.output
-    assert "line 3: id 'sound.mp4' stands on line 2 already" in done.output
+    assert "line 3: id 'sound.mp4' is already on line 2" in done.output
     assert not (tmp_path / "c").exists()
 
 

@@ -96,7 +96,7 @@ def test_everything_wrong_is_listed_at_once(data: Path) -> None:
         "line 2: label is '2'",
         "line 3: split is 'dev', expected train, val, test",
         "line 4: path is empty",
-        "line 5: id 'b.mp4' stands on line 3 already",
+        "line 5: id 'b.mp4' is already on line 3",
         "line 6: 2 fields, expected 5",
         "line 7: path holds control characters",
     ):

@@ -3,10 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
+from haechi.cache.atomic import PARTIAL_PREFIX
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import STREAMS
-from haechi.cache.writer import TEMPORARY_PREFIX
 
 Contents = dict[str, tuple[object, ...]]
 
@@ -38,7 +38,7 @@ def flaws(path: Path, *, finished: bool) -> list[str]:
     )
     found += [f"{id} is stored {count} times" for id, count in ids.items() if count > 1]
     unexpected = {file.name for file in path.iterdir()} - {shard.name for shard in shard_paths(path)} - {".lock"}
-    found += [f"unexpected file {name}" for name in unexpected if finished or not name.startswith(TEMPORARY_PREFIX)]
+    found += [f"unexpected file {name}" for name in unexpected if finished or not name.startswith(PARTIAL_PREFIX)]
     return found
 
 

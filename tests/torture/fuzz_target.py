@@ -44,7 +44,7 @@ def read_cache(data: bytes, folder: Path) -> None:
         verify(folder)
     with contextlib.suppress(HaechiError):
         cache = Cache.open(folder)
-        assert len(cache.media["id"]) + len(cache.failures) == len(cache.places)
+        assert len(cache.media["id"]) + len(cache.failures) == len(cache.locations)
         for stream, names in STREAMS.items():
             for name in names:
                 assert len(cache.rows(stream, name)) == cache.offset(stream)[-1]

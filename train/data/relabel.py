@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from haechi.cache.manifest_file import Row, read_labels
+from haechi.cache.manifest_file import ManifestRow, read_manifest_file
 from haechi.cache.reader import Cache
 from haechi.cache.schema import UNLABELLED
 from haechi.cache.text import bullet_list, shown, visible
@@ -37,7 +37,7 @@ class NewLabels:
     """(N,) bool"""
     removed: list[str]
     """The ids of the cache's used videos that it does not name."""
-    unused: list[tuple[Row, str]]
+    unused: list[tuple[ManifestRow, str]]
     """Its rows that are no used videos of the cache, each with the reason of its failure in extraction; empty: the
     cache does not know it."""
     notes: list[str]
@@ -49,7 +49,7 @@ class NewLabels:
 
         Raises `ManifestError` that lists everything wrong in the file; `TrainError` where it leaves no labelled video.
         """
-        read = read_labels(file, keys=("id", "path"))
+        read = read_manifest_file(file, keys=("id", "path"))
         ids, row_of = cache.media["id"].tolist(), {row.id: row for row in read.rows}
         rows = [row_of.get(id) for id in ids]
         replaced = [name for name in REPLACED if name in read.columns]

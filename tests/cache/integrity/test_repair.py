@@ -1,4 +1,4 @@
-"""Repair: what is bad goes, what is sound stays as it was, what is not ours is left, and nothing is deleted unread."""
+"""Repair drops bad rows, keeps sound rows unchanged, and leaves shards alone whose problem is not damage."""
 
 import os
 import random
@@ -36,7 +36,7 @@ EVERYTHING = {*ITEMS, *FAILURES}
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Four shards, each with three videos, as `2-0.mp4`, of 2, 3 and 4 frames, and a failure, as `2-x.mp4`."""
+    """Four shards. Shard 2 has the videos `2-0.mp4` to `2-2.mp4` with 2, 3 and 4 frames, and the failure `2-x.mp4`."""
     for shard in range(NUM_SHARDS):
         items = [ITEMS[f"{shard}-{i}.mp4"] for i in range(NUM_VIDEOS)]
         write_shard(shard_path(tmp_path, shard), items, [FAILURES[f"{shard}-x.mp4"]], synthetic.provenance())
@@ -44,25 +44,25 @@ def cache(tmp_path: Path) -> Path:
 
 
 def check_kept(cache: Path, expected: set[str], items: dict[str, Item] = ITEMS) -> None:
-    """The cache holds what is expected, each row with the values that it was written with."""
-    opened = Cache.open(cache)
+    """Check that the cache has the expected ids, and every row the values that it was written with."""
+    kept = Cache.open(cache)
     assert verify(cache).problems == []
-    ids = opened.media["id"].tolist()
-    assert {*ids, *(row.id for row in opened.failures)} == expected
+    ids = kept.media["id"].tolist()
+    assert {*ids, *(row.id for row in kept.failures)} == expected
     for row, id in enumerate(ids):
-        assert tuple(opened.media[column][row] for column in schema.MEDIA_TYPES) == astuple(items[id].media)
+        assert tuple(kept.media[column][row] for column in schema.MEDIA_TYPES) == astuple(items[id].media)
     for stream, arrays in schema.STREAMS.items():
-        offset = opened.offset(stream)
+        offset = kept.offset(stream)
         for name in arrays:
-            rows = opened.rows(stream, name)
+            rows = kept.rows(stream, name)
             for i, id in enumerate(ids):
                 assert rows[offset[i] : offset[i + 1]].tobytes() == items[id].arrays[f"{stream}/{name}"].tobytes()
-    assert all(FAILURES[row.id] == row for row in opened.failures)
-    assert all(shard.provenance == synthetic.provenance() for shard in opened.shards)
+    assert all(FAILURES[row.id] == row for row in kept.failures)
+    assert all(shard.provenance == synthetic.provenance() for shard in kept.shards)
 
 
 def flip(path: Path, content: bytes) -> None:
-    """Change one bit of the first place where `content` stands."""
+    """Change one bit of the first occurrence of `content`."""
     data = bytearray(path.read_bytes())
     data[data.index(content)] ^= 4
     path.write_bytes(data)
@@ -124,10 +124,10 @@ def test_bad_rows_go_and_all_others_stay(cache: Path, damage: Callable[[Path], o
     assert len(shard_paths(cache)) == NUM_SHARDS
     check_kept(cache, EVERYTHING - lost)
     assert all(path.read_bytes() == content for path, content in others.items())
-    (told,) = done.shards
-    assert (told.shard, told.put_aside, told.older) == ("shard-00001.h5", "", [])
-    assert told.kept == NUM_VIDEOS + 1 - len(lost)
-    assert len(told.videos) + len(told.failures) + told.num_nameless == len(lost)
+    (repaired,) = done.shards
+    assert (repaired.shard, repaired.put_aside, repaired.older) == ("shard-00001.h5", "", [])
+    assert repaired.kept == NUM_VIDEOS + 1 - len(lost)
+    assert len(repaired.videos) + len(repaired.failures) + repaired.num_nameless == len(lost)
     assert set(done.to_redo) <= lost or "id twice" in str(done.found.problems)
     assert repair(cache).shards == []
 
@@ -139,9 +139,9 @@ def test_chunks_beside_a_damaged_one_are_kept(tmp_path: Path) -> None:
     flip(shard_path(tmp_path, 0), items[2].arrays["slowfast/features"].tobytes()[:1000])
     done = repair(tmp_path)
     assert done.to_redo == done.shards[0].videos == ["2.mp4", "3.mp4"]
-    opened = Cache.open(tmp_path)
+    kept = Cache.open(tmp_path)
     expected = np.concatenate([items[i].arrays["slowfast/features"] for i in (0, 1, 4, 5)])
-    np.testing.assert_array_equal(opened.rows("slowfast", "features"), expected)
+    np.testing.assert_array_equal(kept.rows("slowfast", "features"), expected)
 
 
 LOST: dict[str, tuple[Callable[[Path], object], bool]] = {
@@ -208,7 +208,7 @@ def test_what_is_no_damage_is_left(cache: Path, make: Callable[[Path], object], 
     content = path.read_bytes() if path.is_file() else b""
     done = repair(cache)
     assert not done.is_sound
-    assert [told.shard for told in done.shards] == ["shard-00001.h5"]
+    assert [repaired.shard for repaired in done.shards] == ["shard-00001.h5"]
     assert [problem.shard for problem in done.left.problems] == [path.name]
     assert os.path.lexists(path)
     assert content == (path.read_bytes() if path.is_file() else b"")
@@ -216,7 +216,7 @@ def test_what_is_no_damage_is_left(cache: Path, make: Callable[[Path], object], 
 
 
 def test_a_shard_that_may_not_be_read_is_left() -> None:
-    root = os.geteuid() == 0  # root may read anything: be nobody for a moment
+    root = os.geteuid() == 0  # root may read anything, so the test runs as nobody
     if root:
         os.seteuid(65534)
     try:
@@ -243,7 +243,7 @@ def test_an_input_output_error_is_no_damage(cache: Path, monkeypatch: pytest.Mon
 
 
 def write_again(cache: Path, shard: int, row: Item | Failure) -> None:
-    """A row that supersedes what earlier shards hold of its id, in a shard of its own."""
+    """Add a shard with one row, which supersedes the rows of its id in earlier shards."""
     items, failures = ([row], []) if isinstance(row, Item) else ([], [row])
     write_shard(shard_path(cache, shard), items, failures, synthetic.provenance())
 
@@ -258,7 +258,7 @@ def test_no_older_row_counts_again(cache: Path, older: Item | Failure, damage: C
     assert done.is_sound
     check_kept(cache, EVERYTHING - {"1-0.mp4"})
     assert done.to_redo == ["1-0.mp4"]
-    assert [(told.shard[10], told.videos, told.older) for told in done.shards] == [
+    assert [(repaired.shard[10], repaired.videos, repaired.older) for repaired in done.shards] == [
         ("1", [], ["1-0.mp4"]),
         ("4", [], ["1-0.mp4"]),
         ("5", ["1-0.mp4"], []),
@@ -270,7 +270,7 @@ def test_a_bad_row_that_is_superseded_costs_nothing(cache: Path) -> None:
     again = synthetic.item(synthetic.media("1-0.mp4"), seed=99)
     write_again(cache, 4, again)
     done = repair(cache)
-    assert (done.to_redo, [told.videos for told in done.shards]) == ([], [["1-0.mp4"]])
+    assert (done.to_redo, [repaired.videos for repaired in done.shards]) == ([], [["1-0.mp4"]])
     check_kept(cache, EVERYTHING, ITEMS | {"1-0.mp4": again})
 
 
@@ -282,12 +282,14 @@ def test_a_full_disk_leaves_shards_whole(cache: Path, monkeypatch: pytest.Monkey
 
     def fsync(descriptor: int) -> None:
         written.append(descriptor)
-        if len(written) > 2:  # the first shard's file and its folder
+        if len(written) > 2:  # one for the first shard's file, one for its folder
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
-        with pytest.raises(CacheError, match=r"shard-00002.h5: could not be repaired \(No space left .* 1 before it"):
+        with pytest.raises(
+            CacheError, match=r"shard-00002.h5: could not be repaired \(No space left .* repaired before it: 1 shard;"
+        ):
             repair(cache)
     after = [path.read_bytes() for path in shard_paths(cache)]
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, True, True, True]
@@ -317,7 +319,7 @@ def test_a_sound_cache_is_left_alone(cache: Path) -> None:
 
 
 def test_any_flipped_bits_are_repaired(cache: Path) -> None:
-    """Whatever byte it is: the cache is sound afterwards, and what is kept has its old values."""
+    """After the repair the cache is sound, and the kept rows have their old values."""
     path = shard_path(cache, 1)
     data = path.read_bytes()
     rng = random.Random(4)
@@ -329,7 +331,7 @@ def test_any_flipped_bits_are_repaired(cache: Path) -> None:
         done = repair(cache)
         assert done.found.problems, position
         assert done.is_sound, position
-        opened = Cache.open(cache)
-        left = {*opened.media["id"].tolist(), *(row.id for row in opened.failures)}
+        kept = Cache.open(cache)
+        left = {*kept.media["id"].tolist(), *(row.id for row in kept.failures)}
         assert left >= EVERYTHING - VIDEOS - FAILED
         check_kept(cache, left)

@@ -1,4 +1,4 @@
-"""Verify: every kind of problem is found, named and kept apart; no damage makes it fall over."""
+"""Verify finds every kind of problem and reports it separately; no damage makes it fail."""
 
 import random
 from collections.abc import Callable
@@ -64,8 +64,13 @@ MEANING = {
     "empty id": (_set("media/id", 1, b""), "/media/id", "", "row 1: the id is empty"),
     "control in id": (_set("media/id", 1, b"a\x1b[2J"), "/media/id", "a\x1b[2J", "control characters"),
     "long id": (_set("media/id", 1, b"x" * 4097), "/media/id", "x" * 4097, "4097 bytes"),
-    "id twice": (_set("media/id", 1, b"a.mp4"), "/media/id", "a.mp4", "stands at /media/id row 0 already"),
-    "used and failed": (_set("failure/id", 0, b"c.mp4"), "/failure/id", "c.mp4", "stands at /media/id row 2 already"),
+    "id twice": (_set("media/id", 1, b"a.mp4"), "/media/id", "a.mp4", "the id is already in /media/id row 0"),
+    "used and failed": (
+        _set("failure/id", 0, b"c.mp4"),
+        "/failure/id",
+        "c.mp4",
+        "the id is already in /media/id row 2",
+    ),
     "kind": (_set("media/kind", 2, b"sound"), "/media/kind", "c.mp4", "'sound' is not one of video, image"),
     "label": (_set("media/label", 2, 2), "/media/label", "c.mp4", "2 is not one of 1, 0, -1"),
     "split": (_set("media/split", 0, b"valid"), "/media/split", "a.mp4", "'valid' is not one of train, val, test"),
@@ -108,14 +113,14 @@ def test_numbers_that_mean_nothing(
 
 
 def test_times_may_start_again_with_the_next_video(path: Path) -> None:
-    """Each video's times begin at 0, below the last time of the one before it: that is no fall."""
+    """The times of each video start at 0, so they are lower than the last time of the previous video."""
     with h5py.File(path) as file:
         assert (np.diff(file["clip/time_seconds"][:]) < 0).sum() == 2
     assert verify(path.parent).problems == []
 
 
 def test_times_may_begin_below_zero(path: Path) -> None:
-    """As some containers do."""
+    """Times in some containers do."""
     forge(path, lambda file: change(file, "clip/time_seconds", 0, -0.5))
     assert verify(path.parent).problems == []
 
@@ -202,7 +207,7 @@ def test_a_flipped_byte_of_features_names_shard_dataset_and_videos(path: Path, s
         altered, *rest = verify(path.parent).problems
         assert (altered.shard, altered.dataset, altered.video) == (path.name, "", "")
         found = [(problem.shard, problem.dataset, problem.video) for problem in rest]
-        assert found == [(path.name, f"/{stream}/{name}", id) for id in IDS]  # the shard is small: one chunk
+        assert found == [(path.name, f"/{stream}/{name}", id) for id in IDS]  # the dataset is one chunk
 
 
 def test_a_broken_seal_hides_nothing(path: Path) -> None:
@@ -233,7 +238,7 @@ def test_every_flipped_byte_is_found(path: Path) -> None:
 
 
 def test_no_damage_under_a_right_seal_makes_a_reader_fall_over(path: Path) -> None:
-    """What a stranger may hand over: the digest is right, the bytes are not. Only documented errors come out."""
+    """A stranger may send a file with a valid digest and wrong bytes. Only documented errors are raised."""
     data = path.read_bytes()
     rng = random.Random(3)
     refused = 0

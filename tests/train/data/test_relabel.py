@@ -196,7 +196,12 @@ def test_everything_wrong_in_the_file_is_told_at_once(cache: Path, tmp_path: Pat
     rows = [(IDS[0], 3, ""), (IDS[1], 1, "dev"), (IDS[1], 1, ""), ("", 1, "")]
     done = run(cache, "--out", tmp_path / "run", "--labels", write(tmp_path / "n.csv", rows, "id,label,split"))
     assert done.exit_code == 1
-    for text in ("wrong in 4 places", "line 2: label is '3'", "line 3: split", "line 4: id 'video-0001.mp4' stands"):
+    for text in (
+        "wrong in 4 places",
+        "line 2: label is '3'",
+        "line 3: split",
+        "line 4: id 'video-0001.mp4' is already on line",
+    ):
         assert text in done.output
     assert "line 5: id and path are empty" in done.output
     assert not (tmp_path / "run").exists()
