@@ -25,6 +25,8 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
     assert DEFAULT_PRESET in PRESETS
     with pytest.raises(SettingsError, match="preset is 'slow', expected one of model4, fast, image"):
         TrainSettings.from_preset("slow")
+    with pytest.raises(SettingsError, match="unknown settings: 'warmup', 'momentum'; expected names from preset, "):
+        TrainSettings.from_preset("fast", warmup=3, momentum=0.9, lr=0.5)
 
 
 @pytest.mark.parametrize(
