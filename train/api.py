@@ -43,16 +43,16 @@ def train_head(
         result = haechi.train_head("cache", "runs/first", epochs=20, lr=1e-3)
         result.metrics["test"]["f1"], result.threshold
 
-    cache        the folder of the cache that `haechi extract` wrote
-    out          the folder of the run; an earlier run in it is replaced, another folder is refused
-    preset       `fast`, `model4` or `image`; None: `fast`, or `image` with media="image"
-    labels       a manifest (CSV or JSON Lines) whose label, split and group replace those of the cache for this run;
-                 videos that it does not list are left out
-    memory_gb    features that take more are streamed from the cache; None: half of the available memory
-    media_root   the folder that the videos' ids are relative to: the page then shows frames of the worst mistakes
-    progress     receives epochs, folds and notices (see `TrainProgress`); by default nothing is shown
-    command      the command that the page shows; None: this call in Python
-    settings     fields of `TrainSettings`, such as epochs, lr, folds or seed; None: the value of the preset
+    - `cache`: the folder of the cache that `haechi extract` wrote
+    - `out`: the folder of the run; an earlier run in it is replaced, a folder with other files is refused
+    - `preset`: `"fast"`, `"model4"` or `"image"`; None: `"fast"`, or `"image"` with `media="image"`
+    - `labels`: a manifest (CSV or JSON Lines) whose columns label, split and group replace those of the cache for this
+      run; videos that it does not list are left out
+    - `memory_gb`: features that take more memory are streamed from the cache; None: half of the available memory
+    - `media_root`: the folder that the videos' ids are relative to; the page then shows frames of the worst mistakes
+    - `progress`: receives epochs, folds and notices (see `TrainProgress`); by default nothing is shown
+    - `command`: the command that the page shows; None: this call in Python
+    - `settings`: fields of `TrainSettings`, such as `epochs`, `lr`, `folds` or `seed`; None: the value of the preset
 
     Returns the head, all scores, the threshold and the figures. Raises `SettingsError` for unknown or invalid settings,
     `CacheError` for a missing or damaged cache, `TrainError` for data or a folder that cannot be used, and its subclass
@@ -96,14 +96,17 @@ def train_heads(
 ) -> list[Outcome]:
     """Train a head for each combination of `grid` and each of `seeds` seeds, every one in a run folder under `out`.
 
-        outcomes = haechi.train.api.train_heads("cache", "runs/rates", grid="lr=1e-4,3e-4", seeds=3)
+        from haechi.train.api import train_heads
+        outcomes = train_heads("cache", "runs/rates", grid="lr=1e-4,3e-4", seeds=3)
 
-    `grid` has texts such as `lr=1e-4,3e-4`, one for each setting. The seeds are consecutive, from the setting `seed`
-    on. experiments.json and experiments.csv in `out` compare the runs and are written after each of them, so that an
-    interrupted call leaves what is finished. The other arguments, and the errors raised, are those of `train_head`.
+    - `seeds`: the number of seeds; they are counted up from the setting `seed`
+    - `grid`: texts such as `"lr=1e-4,3e-4"`, one for each setting; a single text is one of them
 
-    Returns one `Outcome` for each run, in order; the `error` of a training that diverged is not empty. Raises
-    `TrainError` if all diverged.
+    The other arguments are those of `train_head`. experiments.json and experiments.csv in `out` compare the runs; they
+    are written after each run, so that an interrupted call leaves all finished runs.
+
+    Returns one `Outcome` for each run, in order; its `error` is empty unless the training diverged. Raises what
+    `train_head` raises, except `DivergedError`, and `TrainError` if all runs diverged.
     """
     given_grid = (grid,) if isinstance(grid, str) else tuple(grid)
     _check_options(memory_gb, media_root, seeds=seeds)
@@ -121,7 +124,6 @@ def train_heads(
         for number, trial in enumerate(trials, start=1):
             progress.trial(trial, number, len(trials))
             if dataset is None or key != input_key(trial.settings):
-                dataset = None  # frees its memory before the next is loaded
                 key = input_key(trial.settings)
                 dataset = load_dataset(
                     opened, trial.settings, new_labels=new_labels, memory_bytes=_memory_bytes(memory_gb)

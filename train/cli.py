@@ -71,7 +71,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
 @_setting(
     "--max-rows",
     type=click.IntRange(min=1),
-    help="The most rows of a video that the head sees; of longer videos, this many evenly spaced rows.",
+    help="Maximum number of rows of a video that the head sees; of a longer video, this many evenly spaced rows.",
 )
 @_setting(
     "--regression/--no-regression",
@@ -81,8 +81,8 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
 @_setting("--projection", type=int, help="Width to which the input is projected before the encoder; 0: no projection.")
 @_setting("--layers", "num_layers", type=int, help="Layers of the Transformer encoder.")
 @_setting("--feedforward", type=int, help="Feed-forward width of each layer.")
-@_setting("--dropout", type=float, help="Dropout inside the encoder.")
-@_setting("--epochs", type=int, help="The most passes over the training videos.")
+@_setting("--dropout", type=float, help="Dropout in the encoder.")
+@_setting("--epochs", type=int, help="Maximum number of passes over the training videos.")
 @_setting("--patience", type=int, help="Stop after this many epochs without improvement.")
 @_setting("--batch-size", type=int, help="Videos per training step, at least 2.")
 @_setting("--lr", type=float, help="Adam's learning rate.")
@@ -93,11 +93,11 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     show_default="safe / harmful training videos",
     help="Weight of a harmful video in the loss.",
 )
-@_setting("--loss", type=click.Choice(LOSS_CHOICES), help="bce, binary cross-entropy, or focal, the focal loss.")
+@_setting("--loss", type=click.Choice(LOSS_CHOICES), help="Loss function: binary cross-entropy or focal loss.")
 @_setting(
     "--focal-gamma",
     type=float,
-    help="Exponent of the focal loss: the larger, the less videos count that are already classified correctly.",
+    help="Exponent of the focal loss; a larger one gives less weight to videos that are already classified correctly.",
 )
 @_setting("--label-smoothing", type=float, help="Share of each label that is spread over both classes; 0: none.")
 @_setting("--schedule", type=click.Choice(SCHEDULE_CHOICES), help="Learning rate schedule over all epochs.")

@@ -7,6 +7,7 @@ from typing import Any
 from haechi.cache.errors import SettingsError
 from haechi.cache.kinds import IMAGE, KINDS, VIDEO
 from haechi.cache.rules import Flag, Number, OneOf, Optional, Text, Whole, broken_rules, setting
+from haechi.cache.text import named
 from haechi.train.errors import TrainError
 from haechi.train.policy import Policy
 
@@ -68,9 +69,9 @@ class TrainSettings:
     slowfast: str = setting("logits", OneOf(SLOWFAST_CHOICES))
     """The SlowFast features that the head sees: the `pooled` features, the Kinetics `logits`, or `none`."""
     max_rows: int = setting(256, Whole(1, MOST_ROWS))
-    """The most rows of a video that the head sees; of a longer video, this many evenly spaced rows. Attention is
-    quadratic in the number of rows, and the head does not use their order, so that fewer rows are only a coarser
-    sample. Our choice: 8 times the report's."""
+    """Maximum number of rows of a video that the head sees; of a longer video, this many evenly spaced rows. The cost
+    of attention is quadratic in the number of rows, and the head does not use their order: fewer rows are only a
+    coarser sample. Our choice: 8 times the report's."""
     regression: bool = setting(False, Flag())
     """Whether the head starts as a logistic regression on pooled features, and learns what the regression misses; the
     report's head does not."""
@@ -83,7 +84,7 @@ class TrainSettings:
     dropout: float = setting(0.4, SHARE)
     """Dropout in the encoder; that of the MLP is fixed (see `head.py`)."""
     epochs: int = setting(10, Whole(1, 1 << 20))
-    """The most passes over the training videos."""
+    """Maximum number of passes over the training videos."""
     patience: int = setting(4, Whole(1, 1 << 20))
     """Training stops after this many epochs without improvement."""
     batch_size: int = setting(4, Whole(2, 1 << 20, "BatchNorm cannot train on one video"))
@@ -97,8 +98,8 @@ class TrainSettings:
     loss: str = setting("bce", OneOf(LOSS_CHOICES))
     """`bce`, binary cross-entropy, or `focal` (see `loss.py`)."""
     focal_gamma: float = setting(2.0, Number(least=0))
-    """Exponent of the focal loss: the larger, the less videos count that are already classified correctly. Source: Lin
-    et al. 2017."""
+    """Exponent of the focal loss; a larger one gives less weight to videos that are already classified correctly.
+    Source: Lin et al. 2017."""
     label_smoothing: float = setting(0.0, SHARE)
     """Share of each label that is spread over both classes; 0: none, as in the report."""
     schedule: str = setting("constant", OneOf(SCHEDULE_CHOICES))
@@ -155,9 +156,7 @@ class TrainSettings:
         values = {name: value for name, value in given.items() if value is not None}
         names = [field.name for field in fields(cls)]
         if unknown := [name for name in values if name not in names]:
-            raise SettingsError(
-                [f"unknown settings: {', '.join(map(repr, unknown))}; expected names from {', '.join(names)}"]
-            )
+            raise SettingsError([f"no such settings: {named(unknown)}; the settings are {', '.join(names)}"])
         if preset is None:
             preset = DEFAULT_PRESETS[IMAGE if values.get("media") == IMAGE else VIDEO]
         return cls(**{**PRESETS.get(preset, {}), **values, "preset": preset})

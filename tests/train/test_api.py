@@ -77,9 +77,7 @@ def test_train_head_writes_the_run_of_the_command(tmp_path: Path) -> None:
 def test_unknown_settings_are_listed_and_nothing_is_written(tmp_path: Path, train) -> None:
     with pytest.raises(SettingsError) as caught:
         train(tmp_path / "cache", tmp_path / "run", warmup=3, epochs=2, learning_rate=1e-3)
-    assert str(caught.value).startswith(
-        "unknown settings: 'warmup', 'learning_rate'; expected names from preset, media,"
-    )
+    assert str(caught.value).startswith("no such settings: 'warmup', 'learning_rate'; the settings are preset, media,")
     assert not (tmp_path / "run").exists()
 
 

@@ -25,7 +25,7 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
     assert DEFAULT_PRESET in PRESETS
     with pytest.raises(SettingsError, match="preset is 'slow', expected one of model4, fast, image"):
         TrainSettings.from_preset("slow")
-    with pytest.raises(SettingsError, match="unknown settings: 'warmup', 'momentum'; expected names from preset, "):
+    with pytest.raises(SettingsError, match="no such settings: 'warmup', 'momentum'; the settings are preset, media, "):
         TrainSettings.from_preset("fast", warmup=3, momentum=0.9, lr=0.5)
 
 

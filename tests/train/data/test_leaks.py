@@ -105,7 +105,7 @@ def test_a_giant_group_gives_fewer_pairs_than_videos_and_a_bounded_text() -> Non
     assert len(warning.splitlines()) == 22
 
 
-def test_a_warning_a_part_names_its_videos() -> None:
+def test_one_warning_per_part_names_its_videos() -> None:
     descriptors = np.array([[1.0, 0.0], [0.8, 0.6], [1.0, 0.0], [0.0, 1.0]])
     test, val = find("TEVV", files="1.1.", scenes=make_scenes([0, 0, 1, 1], descriptors)).warnings
     assert test == (
@@ -138,7 +138,7 @@ def test_a_planted_leak_is_found_completely_and_named(tmp_path: Path) -> None:
     assert all(repr(id) in warning for names in expected for id in names[:2])
 
 
-def test_of_folds_each_video_is_looked_at_where_it_is_tested() -> None:
+def test_with_folds_each_video_has_the_leaks_of_the_fold_that_tests_it() -> None:
     files = "112."
     leaks = Leaks.from_folds([find(names, files=files) for names in ("ETTV", "TETV", "TTEV")])
     assert leaks.touched("test").tolist() == [0, 1]
