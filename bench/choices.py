@@ -66,11 +66,11 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
     if data is None:
         raise click.UsageError("--data CACHE: a cache of labelled videos is needed")
     cache = Cache.open(data)
-    dataset = load_dataset(cache, TrainSettings.of_preset(DEFAULT_PRESET))
+    dataset = load_dataset(cache, TrainSettings.from_preset(DEFAULT_PRESET))
     found: dict[tuple[str, str], list[float]] = {}
     for seed in range(rounds):
         for name, changes in ALTERNATIVES.items():
-            settings = TrainSettings.of_preset(
+            settings = TrainSettings.from_preset(
                 **{"preset": DEFAULT_PRESET, "seed": seed, "epochs": 1 if quick else None, **changes}
             )
             folds = list(trained_folds(dataset, settings))
@@ -92,7 +92,7 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
             num_videos=len(dataset.ids),
             num_harmful=int(dataset.labels.sum()),
             num_groups=len(set(dataset.groups[dataset.groups != ""].tolist())),
-            default=TrainSettings.of_preset(DEFAULT_PRESET).to_dict(),
+            default=TrainSettings.from_preset(DEFAULT_PRESET).to_dict(),
             alternatives=ALTERNATIVES,
         )
     )

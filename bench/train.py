@@ -48,7 +48,7 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool, report_steps
             for i in range(rounds)
         ]
         # One epoch more than rounds: the first warms up.
-        settings = TrainSettings.of_preset(PRESET, epochs=rounds + 1, patience=rounds + 1)
+        settings = TrainSettings.from_preset(PRESET, epochs=rounds + 1, patience=rounds + 1)
         dataset = load_dataset(Cache.open(cache), settings)
         experiment = prepare(dataset, settings)
         report = _report(dataset, experiment, num_steps=report_steps)

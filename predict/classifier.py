@@ -22,7 +22,7 @@ from haechi.extract.timing import Stopwatch
 from haechi.predict.media import gather
 from haechi.predict.prediction import LONGER, Prediction, Window, not_judged
 from haechi.predict.scoring import BLOCK_ROWS, TIMES, WINDOW_END, WINDOW_START, Piece, cut_windows, score_pieces
-from haechi.train.data.features import blocks_of
+from haechi.train.data.features import split_into_batches
 from haechi.train.model import checkpoint
 from haechi.train.model.checkpoint import Checkpoint
 from haechi.train.run_folder import MODEL_FILE
@@ -177,7 +177,7 @@ class Classifier:
         offsets = {stream: cache.offset(stream) for stream in STREAMS}
         columns = list(zip(*(cache.media[name].tolist() for name in ("id", "kind", "duration_seconds")), strict=True))
         longest = np.max([np.diff(offset) for offset in offsets.values()], axis=0)  # (N,)
-        for block in blocks_of(longest, max_rows=BLOCK_ROWS):
+        for block in split_into_batches(longest, max_rows=BLOCK_ROWS):
             videos = np.arange(block.start, block.stop)
             arrays = {}
             for name in self._arrays:

@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import torch
 
-from haechi.train.data.features import FRAME_STREAM, blocks_of, build_features
+from haechi.train.data.features import FRAME_STREAM, build_features, split_into_batches
 from haechi.train.model.checkpoint import Checkpoint
-from haechi.train.model.fit import logits_of, scores_of
+from haechi.train.model.fit import compute_logits, compute_scores
 
 # Arrays of the cache, as `clip/features` -> rows (T, width), of one video or of a piece of it.
 Piece = Mapping[str, np.ndarray]
@@ -35,13 +35,13 @@ def score_pieces(model: Checkpoint, pieces: Sequence[Piece], *, ids: Sequence[st
     """
     scores = np.empty(len(pieces))
     longest = np.array([max(len(piece[name]) for name in model.streams) for piece in pieces], dtype=int)
-    for block in blocks_of(longest, max_rows=BLOCK_ROWS):
+    for block in split_into_batches(longest, max_rows=BLOCK_ROWS):
         arrays = {name: np.concatenate([piece[name] for piece in pieces[block]]) for name in model.streams}
         lengths = {name: np.array([len(piece[name]) for piece in pieces[block]]) for name in model.streams}
         features = build_features(
             arrays, lengths, ids=np.array(ids[block], dtype=object), max_rows=model.settings.max_rows
         )
-        scores[block] = scores_of(logits_of(model.head, features, torch.arange(len(features))))
+        scores[block] = compute_scores(compute_logits(model.head, features, torch.arange(len(features))))
     return scores
 
 

@@ -47,8 +47,9 @@ STOREYS = {
         {"data"},
         {"evaluate"},
         {"model"},
-        {"experiment", "pipeline", "plan", "result"},
+        {"experiment", "pipeline", "plan", "progress", "result"},
         {"output"},
+        {"api"},
         {"cli"},
     ],
     "predict": [

@@ -1,1 +1,1 @@
-"""Stage 2: a feature cache to a trained head with its threshold. Knows caches and heads, no video and no backbone."""
+"""Stage 2: from a feature cache to a trained head with its threshold. Does not use videos or backbones."""

@@ -1,4 +1,4 @@
-"""What a user can do wrong in stage 2."""
+"""The error of stage 2."""
 
 from haechi.cache.errors import HaechiError
 

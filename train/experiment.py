@@ -1,28 +1,25 @@
-"""One head, trained and scored: what a run does once, and cross-validation once a fold. Prints nothing."""
+"""Training and scoring of one head: a run does it once, cross-validation once per fold."""
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from haechi.device import find_device
 from haechi.train.data.dataset import Dataset
 from haechi.train.data.split import Split, make_split
 from haechi.train.device import find_precision
-from haechi.train.model.fit import Epoch, check_finite, fit, logits_of, passes, pos_weight_of, scores_of
+from haechi.train.model.fit import Epoch, check_finite, compute_logits, compute_pos_weight, compute_scores, fit, passes
 from haechi.train.model.head import Head, build_head
+from haechi.train.progress import SILENT, TrainProgress
 from haechi.train.settings import TrainSettings
-
-Track = Callable[[list[Tensor]], Iterable[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A head before its first epoch: all that dataset, settings and split decide."""
+    """A head before its first epoch, with all that its training depends on."""
 
     settings: TrainSettings
     dataset: Dataset
@@ -30,9 +27,9 @@ class Experiment:
     pos_weight: float
     device: torch.device
     precision: str
-    """`fp32` or `bf16`: of the training steps."""
+    """Precision of the training steps: `fp32` or `bf16`."""
     head: Head
-    """On the device, with its first weights."""
+    """On the device, with its initial weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +39,21 @@ class Trained:
     experiment: Experiment
     epochs: list[Epoch]
     scores: np.ndarray
-    """(N,) float64 in [0, 1]: every labelled video's, by the head of the best epoch."""
+    """(N,) float64 in [0, 1]: the scores of all labelled videos by the head of the best epoch."""
     seconds: float
-    """From the first epoch to the last score."""
+    """Time from the first epoch to the last score."""
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose head is kept."""
+        """The best epoch, whose head is kept."""
         return [epoch for epoch in self.epochs if epoch.improved][-1]
 
 
 def prepare(dataset: Dataset, settings: TrainSettings, split: Split | None = None) -> Experiment:
-    """Build the head, and draw the split where none is given.
+    """Build the head, and draw the split if none is given.
 
-    `dataset` was loaded for settings of the same `seen_of`. Raises `TrainError` where train or val would lack a class,
-    or the device is not there.
+    `dataset` was loaded for settings with the same `input_key`. Raises `TrainError` if train or val would lack a class,
+    `SettingsError` if there is no such device.
     """
     device = find_device(settings.device)
     split = split or make_split(dataset.labels, dataset.splits, dataset.groups, settings)
@@ -64,42 +61,43 @@ def prepare(dataset: Dataset, settings: TrainSettings, split: Split | None = Non
         settings=settings,
         dataset=dataset,
         split=split,
-        pos_weight=pos_weight_of(dataset.labels[split.rows("train")], settings),
+        pos_weight=compute_pos_weight(dataset.labels[split.rows("train")], settings),
         device=device,
         precision=find_precision(settings, device),
         head=build_head(dataset.features.widths, settings).to(device),
     )
 
 
-def train_once(
-    experiment: Experiment, *, show: Callable[[Epoch], object] = lambda epoch: None, track: Track = iter
-) -> Trained:
+def train_once(experiment: Experiment, *, what: str = "training", progress: TrainProgress = SILENT) -> Trained:
     """Train the head of an experiment and score every video with it.
 
-    `show` is given each epoch when it is over, `track` a window's batches (see `fit`). Raises `DivergedError` where a
-    loss is not finite.
+    `what` names the head for `progress.start`. Raises `DivergedError` when a loss is not finite.
     """
+    progress.start(_count_passes(experiment), what)
     start_seconds = time.perf_counter()
     dataset, split, head = experiment.dataset, experiment.split, experiment.head
     features, epochs = dataset.features.to(experiment.device), []
     for epoch in fit(
-        head, features, dataset.labels, split, experiment.settings, precision=experiment.precision, track=track
+        head, features, dataset.labels, split, experiment.settings, precision=experiment.precision, progress=progress
     ):
         epochs.append(epoch)
-        show(epoch)
+        progress.epoch(epoch)
     scores = np.empty(len(dataset.labels))
-    for name in split.counts(dataset.labels):  # a part at a time, in the batches in which the threshold was chosen
+    for name in split.counts(dataset.labels):  # each part alone: val in the batches in which its threshold was chosen
         rows = split.rows(name)
-        scores[rows] = scores_of(logits_of(head, features, torch.from_numpy(rows).to(experiment.device)))
+        scores[rows] = compute_scores(compute_logits(head, features, torch.from_numpy(rows).to(experiment.device)))
     return Trained(experiment=experiment, epochs=epochs, scores=scores, seconds=time.perf_counter() - start_seconds)
 
 
-def train_all(experiment: Experiment, *, num_epochs: int, track: Track = iter) -> float:
-    """Train the head of an experiment for so many epochs, none of which is judged; how many seconds it took.
+def train_all(
+    experiment: Experiment, *, num_epochs: int, what: str = "training", progress: TrainProgress = SILENT
+) -> float:
+    """Train the head of an experiment for `num_epochs` epochs without validation, and return the time in seconds.
 
-    Its split has no val: for a head trained on everything, after cross-validation has said for how long. Raises
-    `DivergedError` where a loss is not finite.
+    For a head that is trained on all videos, after cross-validation has chosen the number of epochs. `what` names the
+    head for `progress.start`. Raises `DivergedError` when a loss is not finite.
     """
+    progress.start(_count_passes(experiment), what)
     start_seconds = time.perf_counter()
     dataset = experiment.dataset
     features, rows = dataset.features.to(experiment.device), experiment.split.rows("train")
@@ -110,9 +108,14 @@ def train_all(experiment: Experiment, *, num_epochs: int, track: Track = iter) -
         rows,
         experiment.settings,
         precision=experiment.precision,
-        track=track,
+        progress=progress,
     )
     for number, loss in enumerate(itertools.islice(losses, num_epochs), start=1):
         check_finite(number, experiment.settings, training=loss)
     experiment.head.eval()
     return time.perf_counter() - start_seconds
+
+
+def _count_passes(experiment: Experiment) -> int:
+    """The number of videos in all epochs together, each counted once per epoch."""
+    return experiment.settings.epochs * len(experiment.split.rows("train"))

@@ -1,7 +1,7 @@
-"""Which experiments one call trains: every combination of a grid's values, each with several seeds."""
+"""The experiments of one call: every combination of a grid's values, each with several seeds."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,30 +16,31 @@ class Trial:
     """One experiment of several."""
 
     point: dict[str, Any]
-    """Where it stands in the grid: field of `TrainSettings` -> value. Empty where there is no grid."""
+    """Its point in the grid: field of `TrainSettings` -> value. Empty without a grid."""
     settings: TrainSettings
 
     @property
     def name(self) -> str:
-        """The point in words, such as `lr=0.0001,dropout=0.2`."""
+        """The point as text, such as `lr=0.0001,dropout=0.2`."""
         return ",".join(f"{name}={value}" for name, value in self.point.items())
 
     @property
     def folder(self) -> str:
-        """Its run's folder under that of all: `lr=0.0001,dropout=0.2/seed-0`, or `seed-0`."""
+        """The folder of its run, relative to that of all: `lr=0.0001,dropout=0.2/seed-0`, or `seed-0`."""
         return "/".join([self.name, f"seed-{self.settings.seed}"] if self.point else [f"seed-{self.settings.seed}"])
 
 
-def plan_trials(preset: str, given: dict[str, Any], *, grid: tuple[str, ...], num_seeds: int) -> list[Trial]:
-    """All trials, point by point, the first of `grid` changing slowest.
+def plan_trials(preset: str | None, given: dict[str, Any], *, grid: Sequence[str], num_seeds: int) -> list[Trial]:
+    """All trials, point by point; the first entry of `grid` changes slowest.
 
-    `given` are fields and values that hold for every trial, None: not given (see `TrainSettings.of_preset`); `grid` is
-    texts such as `lr=1e-4,3e-4`. The seeds of a point are the given one, or 0, and those after it.
+    `given` are fields and their values for all trials, None: not given (see `TrainSettings.from_preset`). `grid` has
+    texts such as `lr=1e-4,3e-4`. Each point has `num_seeds` consecutive seeds from the given one, or from 0.
 
-    Raises `TrainError` that lists everything wrong with the grid, or with the settings that it leads to.
+    Raises `TrainError` that lists everything wrong with the grid, `SettingsError` for everything wrong with the
+    settings of the trials.
     """
     values, problems = _parse(grid)
-    problems += [f"{name}: given as a flag too" for name in values if given.get(name) is not None]
+    problems += [f"{name}: given as a setting too" for name in values if given.get(name) is not None]
     if problems:
         known = ", ".join(name for name in _types() if name != "seed")
         raise TrainError(f"--grid:\n{bullet_list(problems)}\nexpected NAME=VALUE,VALUE,… with a NAME of: {known}")
@@ -49,7 +50,7 @@ def plan_trials(preset: str, given: dict[str, Any], *, grid: tuple[str, ...], nu
         point = dict(zip(values, combination, strict=True))
         for seed in range(first_seed, first_seed + num_seeds):
             try:
-                settings = TrainSettings.of_preset(**{"preset": preset, **given, **point, "seed": seed})
+                settings = TrainSettings.from_preset(**{"preset": preset, **given, **point, "seed": seed})
             except SettingsError as error:
                 problems += error.problems
             else:
@@ -63,8 +64,8 @@ def _types() -> dict[str, Any]:
     return {field.name: field.type for field in fields(TrainSettings)}
 
 
-def _parse(grid: tuple[str, ...]) -> tuple[dict[str, list[Any]], list[str]]:
-    """Field -> values, and what is wrong."""
+def _parse(grid: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Field -> values, and a line for each thing that is wrong."""
     types, problems = _types(), []
     values: dict[str, list[Any]] = {}
     for text in grid:
@@ -74,7 +75,7 @@ def _parse(grid: tuple[str, ...]) -> tuple[dict[str, list[Any]], list[str]]:
         elif name not in types:
             problems.append(f"{name!r}: no such setting")
         elif name == "seed":
-            problems.append("seed: say --seed and --seeds")
+            problems.append("seed: use --seed and --seeds")
         elif name in values:
             problems.append(f"{name}: given twice")
         else:
@@ -83,22 +84,22 @@ def _parse(grid: tuple[str, ...]) -> tuple[dict[str, list[Any]], list[str]]:
                 try:
                     value = PARSERS[types[name]](word)
                 except ValueError:
-                    problems.append(f"{name}: {word!r} is no {KINDS[types[name]]}")
+                    problems.append(f"{name}: {word!r} is not {KINDS[types[name]]}")
                     continue
                 if value in values[name]:
-                    problems.append(f"{name}: {word!r} stands there twice")
+                    problems.append(f"{name}: {word!r} is given twice")
                 values[name].append(value)
     return values, problems
 
 
-def _truth(word: str) -> bool:
+def _parse_bool(word: str) -> bool:
     if word not in {"true", "false"}:
         raise ValueError(word)
     return word == "true"
 
 
 PARSERS: dict[Any, Callable[[str], Any]] = {
-    bool: _truth,
+    bool: _parse_bool,
     int: int,
     int | None: int,
     float: float,
@@ -107,9 +108,9 @@ PARSERS: dict[Any, Callable[[str], Any]] = {
 }
 KINDS = {
     bool: "true or false",
-    int: "whole number",
-    int | None: "whole number",
-    float: "number",
-    float | None: "number",
-    str: "text",
+    int: "a whole number",
+    int | None: "a whole number",
+    float: "a number",
+    float | None: "a number",
+    str: "a text",
 }

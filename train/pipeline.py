@@ -1,7 +1,6 @@
-"""From a plan to a result: one head on a split, or one a fold and a last one on everything."""
+"""From a plan to a result: one head for a split; or one for each fold, and a last one for all videos."""
 
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,33 +9,22 @@ from haechi.train.data.split import Split
 from haechi.train.evaluate.calibration import Calibration
 from haechi.train.evaluate.metrics import metrics_at
 from haechi.train.evaluate.threshold import choose_threshold
-from haechi.train.experiment import Experiment, Track, Trained, prepare, train_all, train_once
+from haechi.train.experiment import Experiment, Trained, prepare, train_all, train_once
 from haechi.train.model.baselines import fit_baselines
-from haechi.train.model.fit import Epoch
 from haechi.train.plan import Plan
+from haechi.train.progress import SILENT, TrainProgress
 from haechi.train.result import Baseline, Fold, Result
 
-# The majority class has the score 1 or 0 everywhere.
+# The score of the majority class is 1 or 0 for every video.
 MAJORITY_THRESHOLD = 0.5
 
 
-def carry_out(
-    plan: Plan,
-    *,
-    begin: Callable[[Experiment, str], Track] = lambda experiment, title: iter,
-    show: Callable[[Epoch], object] = lambda epoch: None,
-    show_fold: Callable[[Fold], object] = lambda fold: None,
-) -> Result:
-    """Train all heads of a plan and score every labelled video.
-
-    `begin` is told of each head that will be trained and gives what is told of its batches (see `fit`); `show` is given
-    each epoch of a split into parts, `show_fold` each fold when it is over. Raises `DivergedError` where a loss is not
-    finite.
-    """
+def carry_out(plan: Plan, *, progress: TrainProgress = SILENT) -> Result:
+    """Train all heads of a plan and score every labelled video. Raises `DivergedError` when a loss is not finite."""
     if plan.is_folds:
-        return _cross_validated(plan, begin, show_fold)
+        return _cross_validate(plan, progress)
     experiment = prepare(plan.dataset, plan.settings, plan.splits[0])
-    trained = train_once(experiment, show=show, track=begin(experiment, "training"))
+    trained = train_once(experiment, progress=progress)
     best, calibration = trained.best, _calibration(trained)
     return Result(
         plan=plan,
@@ -59,22 +47,20 @@ def carry_out(
     )
 
 
-def _cross_validated(
-    plan: Plan, begin: Callable[[Experiment, str], Track], show_fold: Callable[[Fold], object]
-) -> Result:
+def _cross_validate(plan: Plan, progress: TrainProgress) -> Result:
     dataset, labels = plan.dataset, plan.dataset.labels
     num_videos, total = len(labels), len(plan.splits)
     scores, thresholds, calibrated = (np.empty(num_videos) for _ in range(3))
     fold = np.zeros(num_videos, dtype=int)
-    folds, calibrations, of_baselines, seconds = list[Fold](), list[Calibration](), list[dict[str, Baseline]](), 0.0
+    folds, calibrations, baselines, seconds = list[Fold](), list[Calibration](), list[dict[str, Baseline]](), 0.0
     for number, split in enumerate(plan.splits, start=1):
         experiment = prepare(dataset, plan.settings, split)
-        trained = train_once(experiment, track=begin(experiment, f"fold {number} of {total}"))
+        trained = train_once(experiment, what=f"fold {number} of {total}", progress=progress)
         rows, threshold = split.rows("test"), trained.best.best.threshold
         calibrations.append(_calibration(trained))
         scores[rows], thresholds[rows], fold[rows] = trained.scores[rows], threshold, number
         calibrated[rows] = calibrations[-1].apply(scores[rows])
-        of_baselines.append(_baselines(plan, experiment))
+        baselines.append(_baselines(plan, experiment))
         folds.append(
             Fold(
                 number=number,
@@ -88,16 +74,16 @@ def _cross_validated(
             )
         )
         seconds += trained.seconds
-        show_fold(folds[-1])
+        progress.fold(folds[-1])
 
     calibration = Calibration(
-        shift=statistics.median(of_fold.shift for of_fold in calibrations),
-        temperature=statistics.median(of_fold.temperature for of_fold in calibrations),
+        shift=statistics.median(each.shift for each in calibrations),
+        temperature=statistics.median(each.temperature for each in calibrations),
     )
-    best_epoch = round(statistics.median(of_fold.best_epoch for of_fold in folds))
+    best_epoch = round(statistics.median(each.best_epoch for each in folds))
     everything = Split(names=np.full(num_videos, "train", dtype=object), notes=[])
     last = prepare(dataset, plan.settings, everything)
-    seconds += train_all(last, num_epochs=best_epoch, track=begin(last, "on all videos"))
+    seconds += train_all(last, num_epochs=best_epoch, what="on all videos", progress=progress)
     return Result(
         plan=plan,
         split=replace(everything, names=np.full(num_videos, "test", dtype=object)),
@@ -106,13 +92,13 @@ def _cross_validated(
         head=last.head,
         epochs=[],
         best_epoch=best_epoch,
-        threshold=statistics.median(of_fold.threshold for of_fold in folds),
+        threshold=statistics.median(each.threshold for each in folds),
         choice=None,
         scores=scores,
         thresholds=thresholds,
         calibration=calibration,
         calibrated=calibrated,
-        baselines=_joined(of_baselines, folds),
+        baselines=_join_folds(baselines, folds),
         folds=folds,
         fold=fold,
         seconds=seconds,
@@ -120,14 +106,14 @@ def _cross_validated(
 
 
 def _calibration(trained: Trained) -> Calibration:
-    """Fitted on the validation videos."""
+    """The calibration fitted on the validation videos."""
     rows = trained.experiment.split.rows("val")
     labels = trained.experiment.dataset.labels
     return Calibration.fit(trained.scores[rows], labels[rows], pos_weight=trained.experiment.pos_weight)
 
 
 def _baselines(plan: Plan, experiment: Experiment) -> dict[str, Baseline]:
-    """Fitted on the videos that the head is trained on, the regression's threshold chosen where the head's is."""
+    """The baselines fitted on the head's training videos; validation chooses the regression's threshold too."""
     dataset, val = plan.dataset, experiment.split.rows("val")
     labels = dataset.labels
     scores = fit_baselines(
@@ -147,13 +133,13 @@ def _baselines(plan: Plan, experiment: Experiment) -> dict[str, Baseline]:
     }
 
 
-def _joined(of_folds: list[dict[str, Baseline]], folds: list[Fold]) -> dict[str, Baseline]:
-    """Each baseline as it is on every fold's own videos."""
+def _join_folds(baselines: list[dict[str, Baseline]], folds: list[Fold]) -> dict[str, Baseline]:
+    """Each baseline with the scores and thresholds that it has on the test videos of each fold."""
     result = {}
-    for name in of_folds[0]:
-        scores, thresholds = (np.empty(len(of_folds[0][name].scores)) for _ in range(2))
-        for baselines, fold in zip(of_folds, folds, strict=True):
+    for name in baselines[0]:
+        scores, thresholds = (np.empty(len(baselines[0][name].scores)) for _ in range(2))
+        for fitted, fold in zip(baselines, folds, strict=True):
             rows = fold.split.rows("test")
-            scores[rows], thresholds[rows] = baselines[name].scores[rows], baselines[name].thresholds[rows]
+            scores[rows], thresholds[rows] = fitted[name].scores[rows], fitted[name].thresholds[rows]
         result[name] = Baseline(scores=scores, thresholds=thresholds)
     return result

@@ -1,12 +1,13 @@
-"""What a run will do, before it does: which videos belong together, and where each of them stands."""
+"""The plan of a run: which videos belong together, and the part of the split of each video."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from haechi.cache.text import counted
 from haechi.train.data.dataset import Dataset
 from haechi.train.data.leaks import Leaks, find_leaks
-from haechi.train.data.scenes import Scenes, find_scenes, group_of, same_files
+from haechi.train.data.scenes import Scenes, find_scenes, merge_groups, same_files
 from haechi.train.data.split import Split, make_folds, make_split, num_folds
 from haechi.train.errors import TrainError
 from haechi.train.policy import Policy
@@ -15,20 +16,20 @@ from haechi.train.settings import TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Grouping:
-    """Which of the N labelled videos belong together and never straddle a split."""
+    """Groups of the N labelled videos that belong together and are never divided by a split."""
 
     groups: np.ndarray
-    """(N,) str: the manifest's group, else the scene found in the cache; empty: a video on its own."""
+    """(N,) str: the manifest's group, else the scene found in the cache; empty: no group."""
     source: str
-    """Where they come from: `manifest`, `scenes`, `manifest, scenes` or `none`."""
+    """Source of the groups: `manifest`, `scenes`, `manifest, scenes` or `none`."""
     scenes: Scenes
-    """Without `settings.scenes`, by the files' bytes alone."""
+    """Without `settings.scenes`, only files with the same bytes are one scene."""
 
     @classmethod
-    def of(cls, dataset: Dataset, settings: TrainSettings) -> "Grouping":
-        """Search a dataset for scenes. Raises `CacheError` where the cache is damaged."""
+    def find(cls, dataset: Dataset, settings: TrainSettings) -> "Grouping":
+        """Find the scenes of a dataset. Raises `CacheError` if the cache is damaged."""
         scenes = find_scenes(dataset.cache, dataset.videos) if settings.scenes else same_files(dataset.sha256)
-        groups = group_of(dataset.groups, scenes)
+        groups = merge_groups(dataset.groups, scenes)
         sources = {
             "manifest": (dataset.groups != "").any(),
             "scenes": ((groups != "") & (dataset.groups == "")).any(),
@@ -39,7 +40,7 @@ class Grouping:
 
     @property
     def count(self) -> int:
-        """Groups, a video on its own not being one."""
+        """The number of groups, without videos that have none."""
         return len(set(self.groups[self.groups != ""].tolist()))
 
 
@@ -51,11 +52,11 @@ class Plan:
     grouping: Grouping
     settings: TrainSettings
     splits: list[Split]
-    """One, or one a fold of cross-validation."""
+    """One, or one for each fold of cross-validation."""
     leaks: Leaks
-    """What stands on two sides of a split that the manifest gave, or of a fold whose groups the manifest gave."""
+    """The leaks of the split, or of all folds: only a split or groups from the manifest can have any."""
     notes: list[str]
-    """How the split came about, a sentence each, for the user."""
+    """How the split was made, one sentence each, for the user."""
 
     @property
     def is_folds(self) -> bool:
@@ -64,24 +65,24 @@ class Plan:
 
     @property
     def groups(self) -> np.ndarray:
-        """(N,) str; empty: a video on its own."""
+        """(N,) str; empty: no group."""
         return self.grouping.groups
 
     @property
     def policy(self) -> Policy:
-        """What the threshold is chosen for."""
+        """The policy for choosing the threshold."""
         return Policy.parse(self.settings.policy)
 
     @property
     def warnings(self) -> list[str]:
-        """What may make the figures too good."""
+        """What makes the figures too good."""
         return self.leaks.warnings
 
 
 def make_plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan:
     """Draw the split, or the folds.
 
-    Raises `TrainError` where train or val would lack a class, or the videos do not suffice for the folds asked for.
+    Raises `TrainError` if train or val would lack a class, or if there are too few videos for the folds asked for.
     """
     try:
         return _plan(dataset, grouping, settings)
@@ -89,8 +90,8 @@ def make_plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> 
         if "scenes" not in grouping.source or not settings.scenes:
             raise
         raise TrainError(
-            f"{error}\n{grouping.count} groups of near-duplicate videos are kept whole; if they are no duplicates, say "
-            "--no-scenes"
+            f"{error}\n{counted(grouping.count, 'group')} of near-duplicate videos kept whole; if they are not "
+            "duplicates, use --no-scenes"
         ) from error
 
 
@@ -99,18 +100,18 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
     folds = num_folds(labels, dataset.splits, groups, settings)
     if folds:
         given = make_folds(labels, groups, settings, num_folds=folds)
-        splits = [make_split(labels, of_fold, groups, settings) for of_fold in given]
-        why = "" if settings.folds else ", since a test part would hold too few videos of a class"
+        splits = [make_split(labels, names, groups, settings) for names in given]
+        why = "" if settings.folds else ", since a test part would have too few videos of a class"
         notes = [
             f"cross-validation: {folds} folds, stratified, seed {settings.seed}, groups whole{why}",
-            f"in each fold, {settings.val_fraction:g} of the videos, not the fold's own, choose epoch and threshold",
+            f"in each fold, a share of {settings.val_fraction:g} of the other videos chooses epoch and threshold",
         ]
         if (dataset.splits != "").any():
-            notes.append("the manifest's split column is set aside, since --folds was said")
+            notes.append("the manifest's split column is ignored because of --folds")
     else:
         splits = [make_split(labels, dataset.splits, groups, settings)]
         notes = splits[0].notes
-    of_splits = [
+    leaks = [
         find_leaks(split.names, ids=dataset.ids, groups=dataset.groups, sha256=dataset.sha256, scenes=grouping.scenes)
         for split in splits
     ]
@@ -119,6 +120,6 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
         grouping=grouping,
         settings=settings,
         splits=splits,
-        leaks=of_splits[0] if not folds else Leaks.of_tests(of_splits),
+        leaks=Leaks.from_folds(leaks) if folds else leaks[0],
         notes=notes,
     )

@@ -1,4 +1,4 @@
-"""What a threshold is chosen for, as the user says it: `f1`, `fbeta:2`, `precision>=0.9`, `cost:1,10` …"""
+"""The policy for choosing a threshold, as the user writes it: `f1`, `fbeta:2`, `precision>=0.9`, `cost:1,10` …"""
 
 import math
 import re
@@ -8,11 +8,11 @@ from haechi.train.errors import TrainError
 
 FORMS = {
     "f1": "the best F1",
-    "fbeta:B": "the best F-beta; above 1, recall counts more than precision",
+    "fbeta:B": "the best F-beta; with B above 1, recall counts more than precision",
     "precision>=P": "the highest recall with at least this precision",
     "recall>=R": "the highest precision with at least this recall",
-    "fpr<=X": "the highest recall with at most this share of safe videos flagged",
-    "cost:FP,FN": "the lowest cost, of so much a false positive and so much a false negative",
+    "fpr<=X": "the highest recall with at most this false positive rate",
+    "cost:FP,FN": "the lowest total cost, where a false positive costs FP and a false negative FN",
 }
 
 NUMBER = r"\d+(?:\.\d*)?(?:[eE]-?\d+)?|\.\d+"
@@ -24,7 +24,7 @@ SYNTAX = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """What a threshold has to keep."""
+    """A limit that the threshold must keep."""
 
     figure: str
     """`precision`, `recall` or `false_positive_rate`."""
@@ -43,11 +43,11 @@ class Policy:
     beta: float | None = None
     bound: Bound | None = None
     costs: tuple[float, float] | None = None
-    """Of a false positive and of a false negative."""
+    """Cost of a false positive, and of a false negative."""
 
     @classmethod
     def parse(cls, text: str) -> "Policy":
-        """Raises `TrainError` that lists the forms."""
+        """Read a policy from its text. Raises `TrainError` that lists the forms."""
         match = SYNTAX.fullmatch(text.replace(" ", ""))
         policy = None
         if match is None:
@@ -64,16 +64,17 @@ class Policy:
             policy = cls(text=text, costs=(float(match["fp"]), float(match["fn"])))
         if policy is None:
             forms = "\n".join(f"  {form}: {meaning}" for form, meaning in FORMS.items())
-            hint = "; in quotes, or the shell takes > and < for files" if text in {"precision", "recall", "fpr"} else ""
+            is_cut = text in {"precision", "recall", "fpr"}
+            hint = "; use quotes, since the shell takes > and < as redirections" if is_cut else ""
             raise TrainError(f"threshold policy {text!r}: expected one of\n{forms}\nwith P, R and X from 0 to 1{hint}")
         return policy
 
     @property
     def needs_harmful(self) -> bool:
-        """Whether it means nothing without a harmful video."""
+        """Whether it is undefined without a harmful video."""
         return self.costs is None
 
     @property
     def needs_safe(self) -> bool:
-        """Whether it means nothing without a safe video."""
+        """Whether it is undefined without a safe video."""
         return self.bound is not None and self.bound.figure == "false_positive_rate"

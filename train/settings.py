@@ -1,4 +1,4 @@
-"""What a training run is told. The fields' defaults are the report's Model 4; a preset is a named set of others."""
+"""The settings of a training run. The fields' defaults are the report's Model 4; a preset is a named set of others."""
 
 from collections.abc import Set
 from dataclasses import asdict, dataclass, fields
@@ -7,6 +7,7 @@ from typing import Any
 from haechi.cache.errors import SettingsError
 from haechi.cache.kinds import IMAGE, KINDS, VIDEO
 from haechi.cache.rules import Flag, Number, OneOf, Optional, Text, Whole, broken_rules, setting
+from haechi.cache.text import named
 from haechi.train.errors import TrainError
 from haechi.train.policy import Policy
 
@@ -21,18 +22,18 @@ SHARE = Number(least=0, below=1)
 
 
 class Folds:
-    """How many folds: none (0), or enough to judge by, or None."""
+    """The number of folds: 2 to 100, 0 for no cross-validation, or None for the default."""
 
-    expected = "a whole number from 2 to 100, 0 (none), or None (5 where the data are too few for a test part)"
+    expected = "a whole number from 2 to 100, 0 (no folds), or None (5 if there are too few videos for a test part)"
 
     def allows(self, value: Any) -> bool:
         return value is None or value == 0 or Whole(2, 100).allows(value)
 
 
-# Where each preset differs from the fields' defaults. Those of `fast` were chosen by cross-validation and time; drawing
-# the encoder's dropout took a third of a step on a CPU and changed no figure. A head that starts as a regression may
-# need some epochs before it is better than that: patience is longer. `image` is the report's model of images: no
-# encoder, and an MLP of its own (see `head.py`).
+# Preset -> the values that differ from the fields' defaults. Those of `fast` were chosen by cross-validation and speed:
+# dropout in the encoder took a third of the time of a step on a CPU and changed no figure; patience is longer, since a
+# head that starts as a regression may need some epochs before it improves on it. `image` is the report's model for
+# images: no encoder, and another MLP (see `head.py`).
 PRESETS: dict[str, dict[str, Any]] = {
     "model4": {},
     "fast": {
@@ -54,74 +55,76 @@ DEFAULT_PRESET = DEFAULT_PRESETS[VIDEO]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Every number that shapes a run; source of the defaults: the report's Model 4, unless a field says otherwise.
+    """All settings of a run. The defaults are those of the report's Model 4, unless a field says otherwise.
 
-    Raises `SettingsError` that lists every field out of its range.
+    Raises `SettingsError` that lists every value that breaks its rule.
     """
 
     preset: str = setting("model4", OneOf(tuple(PRESETS)))
-    """The preset that `of_preset` took the values from that were not given."""
+    """The preset that `from_preset` used for the values that were not given."""
     media: str = setting(VIDEO, OneOf(KINDS))
-    """Which kind of media a head is for: `video`, or `image`, which has one frame and no motion."""
+    """The kind of media that the head is for: `video`, or `image`, which has one frame and no motion."""
     clip: bool = setting(True, Flag())
     """Whether the head sees the CLIP embedding of each frame."""
     slowfast: str = setting("logits", OneOf(SLOWFAST_CHOICES))
-    """What it sees of SlowFast: the `pooled` features, the Kinetics `logits`, or `none`."""
+    """The SlowFast features that the head sees: the `pooled` features, the Kinetics `logits`, or `none`."""
     max_rows: int = setting(256, Whole(1, MOST_ROWS))
-    """Rows of a video that the head sees, at most: of a longer one so many, evenly spaced. Attention is quadratic in
-    rows, and a head that does not know their order sees in fewer of them the same, more coarsely. Our choice: 8 times
-    the report's."""
+    """Maximum number of rows of a video that the head sees; of a longer video, this many evenly spaced rows. The cost
+    of attention is quadratic in the number of rows, and the head does not use their order: fewer rows are only a
+    coarser sample. Our choice: 8 times the report's."""
     regression: bool = setting(False, Flag())
-    """Whether the head starts as a logistic regression on pooled features, and learns what that misses; the report's
-    does not."""
+    """Whether the head starts as a logistic regression on pooled features, and learns what the regression misses; the
+    report's head does not."""
     projection: int = setting(0, Whole(0, 1 << 16))
-    """Width to which the head projects its input before the encoder; 0: none, as the report."""
+    """Width to which the head projects its input before the encoder; 0: no projection, as in the report."""
     num_layers: int = setting(2, Whole(0, 64))
-    """Layers of the Transformer encoder; 0: none, the MLP sees the mean of the rows."""
+    """Layers of the Transformer encoder; 0: no encoder, the MLP sees the mean of the rows."""
     feedforward: int = setting(512, Whole(1, 1 << 16))
     """Width of the feed-forward part of each layer."""
     dropout: float = setting(0.4, SHARE)
-    """Inside the encoder; the MLP behind it has its own (see `head.py`)."""
+    """Dropout in the encoder; that of the MLP is fixed (see `head.py`)."""
     epochs: int = setting(10, Whole(1, 1 << 20))
+    """Maximum number of passes over the training videos."""
     patience: int = setting(4, Whole(1, 1 << 20))
-    """Training stops after so many epochs in a row that brought nothing better."""
+    """Training stops after this many epochs without improvement."""
     batch_size: int = setting(4, Whole(2, 1 << 20, "BatchNorm cannot train on one video"))
-    """At least 2: BatchNorm cannot train on one video."""
+    """Videos per training step."""
     lr: float = setting(3e-4, Number(above=0))
     """Adam's learning rate."""
     weight_decay: float = setting(3e-3, Number(least=0))
-    """Adam's: added to the gradient (L2), not decoupled."""
+    """Adam's weight decay: added to the gradient (L2), not decoupled."""
     pos_weight: float | None = setting(None, Optional(Number(above=0), "safe / harmful training videos"))
     """Weight of a harmful video in the loss; None: safe / harmful videos of the training split."""
     loss: str = setting("bce", OneOf(LOSS_CHOICES))
     """`bce`, binary cross-entropy, or `focal` (see `loss.py`)."""
     focal_gamma: float = setting(2.0, Number(least=0))
-    """Exponent of the focal loss: how little videos count that are right already. Source: Lin et al. 2017."""
+    """Exponent of the focal loss; a larger one gives less weight to videos that are already classified correctly.
+    Source: Lin et al. 2017."""
     label_smoothing: float = setting(0.0, SHARE)
-    """Share of each label that is spread over both classes; the report has none."""
+    """Share of each label that is spread over both classes; 0: none, as in the report."""
     schedule: str = setting("constant", OneOf(SCHEDULE_CHOICES))
     """Learning rate over the steps of all epochs: `constant` as in the report, `cosine` down to 0, or `onecycle`, up to
     `lr` and down."""
     ema: float = setting(0.0, SHARE)
-    """Share that an epoch leaves of the averaged weights before it, by an exponential moving average over its steps;
-    the averaged weights are those that are judged and kept. 0: no averaging, as in the report."""
+    """Decay per epoch of the exponential moving average of the weights, which is updated at every step. The averaged
+    weights are validated and kept. 0: no averaging, as in the report."""
     val_fraction: float = setting(0.15, Number(above=0, below=1))
-    """Share of the videos that validate, where the cache says nothing of a split."""
+    """Share of the videos drawn for validation if the cache has no split."""
     test_fraction: float = setting(0.15, SHARE)
-    """Share of the videos that are only scored at the end, where the cache says nothing of a split; 0: none. The
-    report had none."""
+    """Share of the videos drawn for the test, which is scored once at the end, if the cache has no split; 0: no test,
+    as in the report."""
     folds: int | None = setting(None, Folds())
-    """Folds of cross-validation, 0: none; None: 5 where the data are too few for a test part."""
+    """Folds of cross-validation; 0: none; None: 5 if there are too few videos for a test part."""
     scenes: bool = setting(True, Flag())
-    """Whether near-duplicate videos are searched for, by their features; files of the same bytes are known anyway."""
+    """Whether to search near-duplicate videos by their features; files with the same bytes are always found."""
     policy: str = "f1"
-    """What the threshold is chosen for (see `policy.py`)."""
+    """The policy for choosing the threshold (see `policy.py`)."""
     seed: int = setting(0, Whole(0, (1 << 32) - 1))
-    """Decides split, first weights, order and dropout. Our choice: the report names none."""
-    device: str = setting("auto", Text(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:NUMBER"))
-    """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one."""
+    """Random seed of split, initial weights, order and dropout. Our choice: the report has none."""
+    device: str = setting("auto", Text(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:N"))
+    """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA if there is a CUDA device."""
     precision: str = setting("fp32", OneOf(PRECISION_CHOICES))
-    """Of the training steps: `fp32`, `bf16` (autocast), or `auto`: bf16 where the device computes in it. Scores are
+    """Precision of the training steps: `fp32`, `bf16` (autocast), or `auto`: bf16 if the device supports it. Scores are
     always computed in fp32."""
 
     def __post_init__(self) -> None:
@@ -130,7 +133,7 @@ class TrainSettings:
             raise SettingsError(problems)
 
     def _conflicts(self, broken: Set[str]) -> list[str]:
-        """A policy that is none, and how fields do not go together; those of `broken` are left out."""
+        """An invalid policy, and combinations of fields that cannot be used, without the fields of `broken`."""
         problems = []
         try:
             Policy.parse(self.policy if isinstance(self.policy, str) else repr(self.policy))
@@ -145,22 +148,32 @@ class TrainSettings:
         return problems
 
     @classmethod
-    def of_preset(cls, preset: str, **given: Any) -> "TrainSettings":
-        """A preset's settings, with those `given` in their place; None: not given."""
+    def from_preset(cls, preset: str | None, **given: Any) -> "TrainSettings":
+        """The settings of a preset, with the values of `given` instead where they are not None.
+
+        `preset` None: the default one for the kind of media. Raises `SettingsError` that lists unknown names too.
+        """
         values = {name: value for name, value in given.items() if value is not None}
+        names = [field.name for field in fields(cls)]
+        if unknown := [name for name in values if name not in names]:
+            raise SettingsError([f"no such settings: {named(unknown)}; the settings are {', '.join(names)}"])
+        if preset is None:
+            preset = DEFAULT_PRESETS[IMAGE if values.get("media") == IMAGE else VIDEO]
         return cls(**{**PRESETS.get(preset, {}), **values, "preset": preset})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
-        """Settings as `to_dict` gave them. A field that is absent, as in files of older versions, has its default:
-        they knew only Model 4. But for `max_rows`: their heads saw all rows.
+        """Settings from the dict of `to_dict`.
+
+        A field that is missing, as in files of older versions, has its default, since these had only Model 4; but
+        `max_rows` has its maximum, since their heads saw all rows.
 
         Raises `TrainError` for unknown fields, `SettingsError` for values that break their rules.
         """
         if unknown := sorted(values.keys() - {field.name for field in fields(cls)}):
-            raise TrainError(f"unknown training settings: {', '.join(map(repr, unknown))}; made by a newer Haechi?")
+            raise TrainError(f"unknown training settings: {', '.join(map(repr, unknown))}; written by a newer Haechi?")
         return cls(**{"max_rows": MOST_ROWS, **values})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by field name, fit for JSON."""
+        """Field -> plain value, as for JSON."""
         return asdict(self)

@@ -14,7 +14,7 @@ from haechi.train.data.dataset import Dataset, load_dataset
 from haechi.train.settings import TrainSettings
 from tests.synthetic import write_cache
 
-SETTINGS = TrainSettings.of_preset("fast", epochs=2, projection=8, feedforward=8, device="cpu")
+SETTINGS = TrainSettings.from_preset("fast", epochs=2, projection=8, feedforward=8, device="cpu")
 GROUPS = {f"video-{i:04d}.mp4": f"scene-{i // 2}" for i in range(60)}
 
 

@@ -13,7 +13,7 @@ from haechi.predict.classifier import load_checkpoint
 from haechi.predict.export import FORMAT, OUTPUTS, export_onnx
 from haechi.train.data.dataset import open_features
 from haechi.train.model.checkpoint import Checkpoint
-from haechi.train.model.fit import logits_of, scores_of
+from haechi.train.model.fit import compute_logits, compute_scores
 from haechi.train.model.head import mean_of_rows
 from tests import synthetic
 from tests.predict.conftest import QUICK, call
@@ -47,7 +47,7 @@ def test_logits_are_the_heads(cache: Path, tmp_path: Path, name: str) -> None:
     opened = Cache.open(cache)
     videos = np.arange(len(opened.media["id"]))
     stream, _ = open_features(opened, videos, checkpoint.settings)
-    logits = logits_of(checkpoint.head, stream, torch.from_numpy(videos))
+    logits = compute_logits(checkpoint.head, stream, torch.from_numpy(videos))
     inputs = {}
     for name in checkpoint.streams:
         rows, offset = opened.rows(*name.split("/")), opened.offset(name.partition("/")[0])
@@ -58,7 +58,7 @@ def test_logits_are_the_heads(cache: Path, tmp_path: Path, name: str) -> None:
         inputs[name.replace("/", "_")], inputs[name.replace("/", "_") + "_mask"] = padded, mask
     found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), inputs), strict=True))
     np.testing.assert_allclose(found["logits"], logits.numpy(), atol=1e-4)
-    scores = scores_of(logits)
+    scores = compute_scores(logits)
     np.testing.assert_allclose(found["scores"], scores, atol=1e-5)
     np.testing.assert_allclose(found["calibrated"], checkpoint.calibration.apply(scores), atol=1e-5)
 

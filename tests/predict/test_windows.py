@@ -29,8 +29,8 @@ from haechi.predict.media import gather
 from haechi.predict.prediction import Prediction, Window, not_judged
 from haechi.predict.scoring import CLIP_TIME, WINDOW_END, WINDOW_START, cut_windows
 from haechi.train.data.dataset import open_features
-from haechi.train.model.checkpoint import features_of
-from haechi.train.model.fit import logits_of, scores_of
+from haechi.train.model.checkpoint import feature_recipe
+from haechi.train.model.fit import compute_logits, compute_scores
 from tests import synthetic
 from tests.predict import film
 from tests.predict.conftest import QUICK, WEIGHTS, call, flags
@@ -121,7 +121,8 @@ def test_the_score_of_the_whole_is_the_heads_on_all_rows(run: Path, tmp_path: Pa
     (prediction,) = judge(run, tmp_path / "film", long_film)
     model, cache = load_checkpoint(run), Cache.open(tmp_path / "film")
     features, _ = open_features(cache, np.array([0]), model.settings)
-    assert prediction.score == pytest.approx(scores_of(logits_of(model.head, features, torch.tensor([0])))[0], abs=1e-6)
+    expected = compute_scores(compute_logits(model.head, features, torch.tensor([0])))[0]
+    assert prediction.score == pytest.approx(expected, abs=1e-6)
 
 
 def test_scores_of_the_run(run: Path) -> None:
@@ -305,7 +306,7 @@ def test_sampling_is_that_of_the_run(one_run: Path, monkeypatch: pytest.MonkeyPa
 def test_a_cache_of_other_windows_is_refused(one_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(film.SAMPLING, "clip_fps", 4.0)
     cache = Cache.open(film.write_cache(tmp_path / "cache", [film.film(film.media("a.mp4", 3.0))]))
-    assert features_of(cache)["settings"]["sampling"]["clip_fps"] == 4.0
+    assert feature_recipe(cache)["settings"]["sampling"]["clip_fps"] == 4.0
     with pytest.raises(MismatchError, match=r"sampling\.clip_fps: 2\.0 in the run, 4\.0 here"):
         Classifier.load(one_run).predict_cache(cache)
 

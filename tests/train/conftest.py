@@ -4,7 +4,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """The tests' heads are tiny: threads would cost more than they bring, above all on a busy machine."""
+    """The heads of these tests are tiny: several threads would make them slower, above all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""A small finished run on synthetic numbers, without the command line around it."""
+"""Small runs on synthetic features, without the command line."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from haechi.cache.reader import Cache
 from haechi.train.data.dataset import Dataset, load_dataset
 from haechi.train.data.split import Split, make_split
-from haechi.train.model.fit import Epoch, fit, logits_of, scores_of
+from haechi.train.model.fit import Epoch, compute_logits, compute_scores, fit
 from haechi.train.model.head import Head, build_head
 from haechi.train.pipeline import carry_out
 from haechi.train.plan import Grouping, make_plan
@@ -26,23 +26,23 @@ def prepare(path: Path, settings: TrainSettings = QUICK, **cache_options: object
 
 
 def train(dataset: Dataset, split: Split, settings: TrainSettings = QUICK) -> tuple[Head, list[Epoch]]:
-    """A head after `fit`."""
+    """A head trained by `fit`, and its epochs."""
     head = build_head(dataset.features.widths, settings)
     return head, list(fit(head, dataset.features, dataset.labels, split, settings))
 
 
 def score(head: Head, dataset: Dataset, rows: np.ndarray | None = None) -> np.ndarray:
-    """Scores of these rows, or of all."""
+    """Scores of `rows`, or of all videos."""
     rows = np.arange(len(dataset.ids)) if rows is None else rows
-    return scores_of(logits_of(head, dataset.features, torch.from_numpy(rows)))
+    return compute_scores(compute_logits(head, dataset.features, torch.from_numpy(rows)))
 
 
 def finish(path: Path, settings: TrainSettings = QUICK, **cache_options: object) -> Result:
-    """All of it."""
+    """Write a cache and train on it."""
     dataset, _ = prepare(path, settings, **cache_options)
     return carry_on(dataset, settings)
 
 
 def carry_on(dataset: Dataset, settings: TrainSettings = QUICK) -> Result:
-    """A run on a dataset that is loaded."""
-    return carry_out(make_plan(dataset, Grouping.of(dataset, settings), settings))
+    """Train on a loaded dataset."""
+    return carry_out(make_plan(dataset, Grouping.find(dataset, settings), settings))

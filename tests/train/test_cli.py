@@ -8,9 +8,8 @@ from click.testing import CliRunner, Result
 
 import haechi.cli
 from haechi.cache.reader import Cache
-from haechi.train import pipeline
+from haechi.train import api
 from haechi.train.cli import train as command
-from haechi.train.data import dataset
 from haechi.train.model import checkpoint
 from haechi.train.run_folder import ARTEFACTS
 from haechi.train.settings import DEFAULT_PRESET, TrainSettings
@@ -90,7 +89,7 @@ def test_the_default_preset_trains(tmp_path: Path) -> None:
     result = run(cache, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu", "--media-root", tmp_path)
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert data["settings"] == TrainSettings.of_preset(DEFAULT_PRESET, epochs=1, device="cpu").to_dict()
+    assert data["settings"] == TrainSettings.from_preset(DEFAULT_PRESET, epochs=1, device="cpu").to_dict()
     assert data["precision"] in {"fp32", "bf16"}
 
 
@@ -104,9 +103,7 @@ def test_a_streamed_run_says_so_and_is_the_same(tmp_path: Path) -> None:
 
 def test_several_experiments_share_a_cache_and_end_in_a_table(tmp_path: Path, monkeypatch) -> None:
     loads = []
-    monkeypatch.setattr(
-        dataset, "load_dataset", lambda *a, load=dataset.load_dataset, **k: loads.append(a) or load(*a, **k)
-    )
+    monkeypatch.setattr(api, "load_dataset", lambda *a, load=api.load_dataset, **k: loads.append(a) or load(*a, **k))
     splits = {f"video-{i:04d}.mp4": ("train", "train", "val", "test")[i % 4] for i in range(40)}
     cache = synthetic.write_cache(tmp_path / "cache", num_harmful=20, num_safe=20, splits=splits, shift=0.2)
     out = tmp_path / "out"
@@ -126,12 +123,12 @@ def test_several_experiments_share_a_cache_and_end_in_a_table(tmp_path: Path, mo
     assert result.output.count("→") == 2  # validation and test
     assert "test, mean" in result.output
     assert "best of many" in result.output
-    # The experiment is the run that its settings give alone.
+    # Each experiment equals a single run with its settings.
     assert run(cache, "--out", tmp_path / "alone", *QUICK, "--seed", 1, "--lr", 1e-3).exit_code == 0
     assert (tmp_path / "alone" / "metrics.json").read_bytes() == (out / "lr=0.001/seed-1/metrics.json").read_bytes()
 
 
-def test_other_streams_are_loaded_anew(tmp_path: Path) -> None:
+def test_other_streams_are_loaded_again(tmp_path: Path) -> None:
     cache, out = synthetic.write_cache(tmp_path / "cache"), tmp_path / "out"
     result = run(cache, "--out", out, *QUICK, "--grid", "slowfast=pooled,none")
     assert result.exit_code == 0, result.output
@@ -158,13 +155,13 @@ def test_an_experiment_that_diverges_does_not_end_the_others(tmp_path: Path) -> 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, monkeypatch) -> None:
     done = []
 
-    def once(*args, carry_out=pipeline.carry_out, **options):
+    def once(*args, carry_out=api.carry_out, **options):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(args)
         return carry_out(*args, **options)
 
-    monkeypatch.setattr(pipeline, "carry_out", once)
+    monkeypatch.setattr(api, "carry_out", once)
     cache, out = synthetic.write_cache(tmp_path / "cache"), tmp_path / "out"
     assert run(cache, "--out", out, *QUICK, "--seeds", 5).exit_code == 1
     assert {path.name for path in out.iterdir()} == {"experiments.json", "experiments.csv", "seed-0", "seed-1"}
@@ -178,7 +175,7 @@ def test_a_given_test_split_is_scored_at_the_end(tmp_path: Path) -> None:
     cache = synthetic.write_cache(tmp_path / "cache", num_harmful=20, num_safe=20, splits=splits)
     result = run(cache, "--out", tmp_path / "run", *QUICK)
     assert result.exit_code == 0, result.output
-    assert "40 videos stand where the manifest's split column says" in result.output
+    assert "40 videos assigned by the manifest's split column" in result.output
     data = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert set(data["metrics"]) == {"train", "val", "test"}
     assert "test" not in json.dumps(data["epochs"])

@@ -36,25 +36,25 @@ def test_values_take_the_type_of_their_field() -> None:
     )
 
 
-def test_all_that_is_wrong_with_a_grid_is_told_at_once() -> None:
+def test_everything_wrong_with_a_grid_is_reported_at_once() -> None:
     grid = ["lr", "warmup=3", "epochs=1,two", "clip=yes", "dropout=0.1,0.10", "dropout=0.2", "seed=1,2", "batch_size=4"]
     with pytest.raises(TrainError) as caught:
         plan(*grid, batch_size=8)
     for text in (
         "'lr': no `=`",
         "'warmup': no such setting",
-        "epochs: 'two' is no whole number",
-        "clip: 'yes' is no true or false",
-        "dropout: '0.10' stands there twice",
+        "epochs: 'two' is not a whole number",
+        "clip: 'yes' is not true or false",
+        "dropout: '0.10' is given twice",
         "dropout: given twice",
-        "seed: say --seed and --seeds",
-        "batch_size: given as a flag too",
-        "num_layers",  # among the names that there are
+        "seed: use --seed and --seeds",
+        "batch_size: given as a setting too",
+        "num_layers",  # among the names that are possible
     ):
         assert text in str(caught.value)
 
 
-def test_all_settings_out_of_range_are_told_once() -> None:
+def test_each_setting_out_of_range_is_reported_once() -> None:
     with pytest.raises(SettingsError) as caught:
         plan("lr=0,1", "dropout=2,0.5", num_seeds=2, epochs=0)
     assert [problem.partition(",")[0] for problem in caught.value.problems] == [

@@ -1,4 +1,4 @@
-"""Images beside videos in one cache: each kind has a head of its own."""
+"""Images and videos in one cache: each kind has its own head."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ WINDOWS = ("slowfast/features", "slowfast/logits", "slowfast/start_seconds", "sl
 
 
 def image(i: int, *, label: int) -> Item:
-    """One CLIP row, none of SlowFast; harmful ones lie above zero, others below."""
+    """One CLIP row and no SlowFast rows; the values of harmful images are above zero on average, others below."""
     row = synthetic.media(f"image-{i:03d}.png", label=label)
     item = synthetic.item(row, seed=i, num_frames=1, shift=1.0 if label == 1 else -1.0)
     row = dataclasses.replace(row, kind="image", duration_seconds=0.0, fps=0.0, num_frames=1)
@@ -71,7 +71,7 @@ def test_each_kind_is_trained_on_alone(cache: Path, tmp_path: Path) -> None:
 
 
 def test_the_head_is_the_reports(cache: Path, tmp_path: Path) -> None:
-    settings = TrainSettings.of_preset("image")
+    settings = TrainSettings.from_preset("image")
     assert (settings.batch_size, settings.lr, settings.weight_decay, settings.patience) == (8, 1e-3, 3e-3, 4)
     head = Head(512, 0, settings)
     linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
@@ -104,12 +104,14 @@ def test_a_kind_that_is_not_there(tmp_path: Path) -> None:
     cache = synthetic.write_cache(tmp_path / "cache")
     done = run(cache, "--out", tmp_path / "r", "--media", "image")
     assert done.exit_code == 1
-    assert "none of its 0 images is labelled" in " ".join(done.output.split())
+    assert "none of its 0 images is labelled (choose the kind with --media: video or image)" in " ".join(
+        done.output.split()
+    )
 
 
 def test_folds_and_scenes_of_images(cache: Path, tmp_path: Path) -> None:
     done = run(cache, "--out", tmp_path / "r", "--media", "image", "--epochs", 2, "--device", "cpu", "--folds", 3)
     assert done.exit_code == 0, done.output
-    dataset = load_dataset(Cache.open(cache), TrainSettings.of_preset("image"))
+    dataset = load_dataset(Cache.open(cache), TrainSettings.from_preset("image"))
     assert dataset.features.num_rows == 1
     assert (np.diff(Cache.open(cache).offset("slowfast"))[dataset.videos] == 0).all()

@@ -31,9 +31,9 @@ def test_all_else_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(TrainError) as caught:
         Policy.parse(text)
     assert all(form in str(caught.value) for form in FORMS)
-    assert "in quotes" not in str(caught.value)
+    assert "use quotes" not in str(caught.value)
 
 
-def test_what_the_shell_took_for_a_file_is_told() -> None:
-    with pytest.raises(TrainError, match="in quotes"):
+def test_a_policy_that_the_shell_has_cut_gets_a_hint() -> None:
+    with pytest.raises(TrainError, match="use quotes"):
         Policy.parse("recall")

@@ -11,7 +11,7 @@ from haechi.train.settings import DEFAULT_PRESET, MOST_ROWS, PRESETS, TrainSetti
 
 def test_the_defaults_are_model_4() -> None:
     s = TrainSettings()
-    assert s == TrainSettings.of_preset("model4")
+    assert s == TrainSettings.from_preset("model4")
     assert (s.projection, s.precision) == (0, "fp32")
     assert (s.num_layers, s.feedforward, s.dropout) == (2, 512, 0.4)
     assert (s.lr, s.weight_decay, s.batch_size, s.epochs, s.patience) == (3e-4, 3e-3, 4, 10, 4)
@@ -19,12 +19,14 @@ def test_the_defaults_are_model_4() -> None:
 
 
 def test_a_preset_gives_way_to_what_is_given() -> None:
-    fast = TrainSettings.of_preset("fast")
+    fast = TrainSettings.from_preset("fast")
     assert (fast.preset, fast.projection, fast.batch_size, fast.precision) == ("fast", 256, 64, "auto")
-    assert TrainSettings.of_preset("fast", batch_size=None, lr=0.5) == dataclasses.replace(fast, lr=0.5)
+    assert TrainSettings.from_preset("fast", batch_size=None, lr=0.5) == dataclasses.replace(fast, lr=0.5)
     assert DEFAULT_PRESET in PRESETS
     with pytest.raises(SettingsError, match="preset is 'slow', expected one of model4, fast, image"):
-        TrainSettings.of_preset("slow")
+        TrainSettings.from_preset("slow")
+    with pytest.raises(SettingsError, match="no such settings: 'warmup', 'momentum'; the settings are preset, media, "):
+        TrainSettings.from_preset("fast", warmup=3, momentum=0.9, lr=0.5)
 
 
 @pytest.mark.parametrize(

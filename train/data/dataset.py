@@ -1,4 +1,4 @@
-"""Cache to dataset: every labelled video of a cache, its features in memory or streamed."""
+"""Cache to dataset: the labelled videos or images of a cache, with their features in memory or streamed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 from haechi.cache.kinds import KINDS
 from haechi.cache.reader import Cache
 from haechi.cache.schema import UNLABELLED
+from haechi.cache.text import counted
 from haechi.device import find_device
 from haechi.train.data.features import FRAME_STREAM, Features
 from haechi.train.data.relabel import NewLabels
@@ -29,11 +30,11 @@ class Dataset:
     labels: np.ndarray
     """(N,) int8: 1 harmful, 0 safe."""
     splits: np.ndarray
-    """(N,) str as the manifest, or the file of new labels, gave them: train, val, test, or empty."""
+    """(N,) str from the manifest or the file of new labels: train, val, test, or empty."""
     groups: np.ndarray
     """(N,) str; empty: no group."""
     sha256: np.ndarray
-    """(N,) str: of each video's file."""
+    """(N,) str: the hash of each video's file."""
     durations_seconds: np.ndarray
     """(N,) float64"""
     sizes: np.ndarray
@@ -42,15 +43,15 @@ class Dataset:
     """(N,) int64: ascending indices into the cache's media."""
     features: Features | Stream
     streams: dict[str, int]
-    """Arrays of the cache that the head sees, and their widths, in the order in which they are joined."""
+    """Arrays of the cache that the head sees -> their widths, in the order in which they are joined."""
     num_thinned: int
-    """Videos of more than `max_rows` rows."""
+    """Number of videos with more than `max_rows` rows."""
     num_unlabelled: int
-    """Videos that were left out because nothing labels them."""
+    """Number of videos left out because they have no label."""
     num_other_kind: int
-    """Labelled media that were left out because they are of the other kind."""
+    """Number of labelled media left out because they are of the other kind."""
     new_labels: NewLabels | None
-    """The file whose labels, splits and groups stand here in place of the cache's, if any."""
+    """The file whose labels, splits and groups replace the cache's, if any."""
 
 
 def stream_names(settings: TrainSettings) -> list[str]:
@@ -59,15 +60,15 @@ def stream_names(settings: TrainSettings) -> list[str]:
     return names + ([WINDOW_STREAMS[settings.slowfast]] if settings.slowfast != "none" else [])
 
 
-def seen_of(settings: TrainSettings) -> tuple[Any, ...]:
-    """What decides which dataset `load_dataset` gives: settings of which it is equal share one."""
+def input_key(settings: TrainSettings) -> tuple[Any, ...]:
+    """The settings that `load_dataset` depends on: trainings with equal keys can share a dataset."""
     return settings.media, settings.max_rows, *stream_names(settings)
 
 
 def open_features(cache: Cache, videos: np.ndarray, settings: TrainSettings) -> tuple[Stream, dict[str, int]]:
-    """What these settings see of `videos`, (N,) ascending int64 indices into the cache's media, and `Dataset.streams`.
+    """The features that these settings use, not yet read, and their widths as in `Dataset.streams`.
 
-    Reads no features yet.
+    `videos` are (N,) ascending int64 indices into the cache's media.
     """
     widths, in_cache = {}, {}
     for name in stream_names(settings):
@@ -90,23 +91,24 @@ def open_features(cache: Cache, videos: np.ndarray, settings: TrainSettings) -> 
 def load_dataset(
     cache: Cache, settings: TrainSettings, *, new_labels: NewLabels | None = None, memory_bytes: int | None = None
 ) -> Dataset:
-    """Read a cache's labelled media of the kind that the settings say, labelled by the cache itself or by `new_labels`.
+    """Read the labelled media of the kind `settings.media`, with the labels of the cache or of `new_labels`.
 
     Features that would take more than `memory_bytes` (None: `features_limit`) are streamed from the cache while the
     head trains; the results are the same to the last bit.
 
-    Raises `TrainError` where none is labelled, or where one lacks what the settings ask for.
+    Raises `TrainError` if none is labelled, or if one has no frames or windows that the settings use.
     """
     media = cache.media if new_labels is None else cache.media | new_labels.media
     known = np.ones(len(media["id"]), dtype=bool) if new_labels is None else new_labels.is_named
-    of_kind = media["kind"] == settings.media
+    is_kind = media["kind"] == settings.media
     has_label = media["label"] != UNLABELLED
-    labelled = of_kind & has_label
+    labelled = is_kind & has_label
     if not labelled.any():
-        other = f" (--media trains on one of {', '.join(KINDS)})" if has_label.any() else ""
+        other = f" (choose the kind with --media: {' or '.join(KINDS)})" if has_label.any() else ""
         raise TrainError(
-            f"{cache.path}: none of its {int(of_kind.sum())} {settings.media}s is labelled{other}; give the manifest a "
-            "`label` column and run extract again on the same cache (features are kept), or say --labels FILE"
+            f"{cache.path}: none of its {counted(int(is_kind.sum()), settings.media)} is labelled{other}; add a "
+            "`label` column to the manifest and run extract again on the same cache (features are kept), or use "
+            "--labels FILE"
         )
     videos, ids = np.flatnonzero(labelled), media["id"][labelled]
     features, widths = open_features(cache, videos, settings)
@@ -124,7 +126,7 @@ def load_dataset(
         features=features if features.num_bytes > limit else features.load(),
         streams=widths,
         num_thinned=int((next(iter(features.in_cache.values())) > settings.max_rows).sum()),
-        num_unlabelled=int((known & of_kind & ~has_label).sum()),
-        num_other_kind=int((has_label & ~of_kind).sum()),
+        num_unlabelled=int((known & is_kind & ~has_label).sum()),
+        num_other_kind=int((has_label & ~is_kind).sum()),
         new_labels=new_labels,
     )

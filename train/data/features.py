@@ -1,4 +1,4 @@
-"""What the head sees of each video, and how a batch of it is made."""
+"""The head's input: the features of each video, and batches of them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ FRAME_STREAM = "clip/features"
 
 
 class FeaturesError(TrainError):
-    """Videos that cannot be trained on: `problems` has a line for each."""
+    """Some videos cannot be trained on: `problems` has a line for each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(
@@ -27,26 +27,26 @@ class FeaturesError(TrainError):
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What the head sees of N videos, in memory.
+    """The head's input for N videos, in memory.
 
-    What is the same on every row of a video is kept once a video. Rows stay in the cache's storage type until they are
-    put in a batch: the input of Model 4 at the report's size takes 133 MB so, instead of 384. Videos stand one behind
-    the other without padding, which a batch gets only up to its own longest video.
+    Values that are the same on every row of a video are stored once per video. Rows keep the cache's storage type until
+    they are put in a batch: at the report's size, Model 4's input takes 133 MB instead of 384. The videos' rows are
+    stored one after another without padding; a batch is padded to its own longest video.
     """
 
     rows: Tensor
-    """(ΣT, F) float16 or float32: frames, or windows where CLIP is off."""
+    """(ΣT, F) float16 or float32: frames, or windows when CLIP is off."""
     lengths: np.ndarray
-    """(N,) int64: how many rows each video has."""
+    """(N,) int64: the number of rows of each video."""
     constant: Tensor
-    """(N, V) float32: the same on every row of the video. V is 0 where there is no such part."""
+    """(N, V) float32: the same on every row of the video. V is 0 when there is no such part."""
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def num_rows(self) -> int:
-        """T, the rows of the longest video."""
+        """T: the number of rows of the longest video."""
         return int(self.lengths.max())
 
     @property
@@ -54,22 +54,22 @@ class Features:
         """F and V."""
         return self.rows.shape[1], self.constant.shape[1]
 
-    def windows(self, parts: list[Tensor]) -> Iterator[Tensor]:
-        """Each of `parts`, int64 indices of videos, when `batch` can serve it: here at once (see `Stream`)."""
+    def buffers(self, parts: list[Tensor]) -> Iterator[Tensor]:
+        """Yield each of `parts`, int64 indices of videos, as `Stream.buffers` does; here nothing needs to be read."""
         return iter(parts)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The videos of `index` (B,) int64: rows (B, T, F) float32, constant (B, V) float32, mask (B, T) bool.
 
-        T is that of the batch's longest video; behind a shorter one's last row are zeros, where the mask is False.
-        `index` may be on another device than the features, where the batch is.
+        T is the number of rows of the longest video in the batch; shorter videos are padded with zeros, where the mask
+        is False. The batch is on the features' device; `index` may be on another one.
         """
         if self._stacked is not None:
             rows = self._stacked[index].float()
             return rows, self.constant[index], rows.new_ones(rows.shape[:2], dtype=torch.bool)
         longest = int(self.lengths[index.cpu().numpy()].max())
         index = index.to(self.rows.device)
-        starts, lengths = (of_all[index].unsqueeze(1) for of_all in self._spans)  # (B, 1) each
+        starts, lengths = (values[index].unsqueeze(1) for values in self._spans)  # (B, 1) each
         steps = torch.arange(longest, device=index.device)  # (T,)
         mask = steps < lengths
         places = torch.where(mask, starts + steps, 0)  # (B, T)
@@ -78,18 +78,18 @@ class Features:
 
     @cached_property
     def _stacked(self) -> Tensor | None:
-        """(N, T, F), not copied, where all videos have as many rows."""
+        """(N, T, F), not copied, when all videos have the same number of rows."""
         is_even = len(self) > 0 and bool((self.lengths == self.lengths[0]).all())
         return self.rows.view(len(self), -1, self.rows.shape[1]) if is_even else None
 
     @cached_property
     def _spans(self) -> tuple[Tensor, Tensor]:
-        """Where each video's rows begin and how many there are, (N,) int64 each, in the memory that the rows are in."""
+        """The first row and the number of rows of each video, (N,) int64 each, on the device of the rows."""
         starts = np.cumsum(self.lengths) - self.lengths
         return torch.from_numpy(starts).to(self.rows.device), torch.from_numpy(self.lengths).to(self.rows.device)
 
     def to(self, device: torch.device) -> "Features":
-        """The same features in the device's memory."""
+        """The same features on `device`."""
         return Features(rows=self.rows.to(device), lengths=self.lengths, constant=self.constant.to(device))
 
 
@@ -98,10 +98,10 @@ def build_features(
 ) -> Features:
     """Join the streams of N videos into the head's input.
 
-    `arrays[name]` is (ΣT, width): the videos' rows one after another, `lengths[name]` (N,) of them for each video;
-    the names are those of `stream_names`. With CLIP, a row of the input is a frame, and SlowFast is constant: the mean
-    of the video's windows (`uniform` sampling has one). Without CLIP, a row is a window. Of a video with more than
-    `max_rows` rows, so many are taken, evenly spaced. Where none has more, rows are not copied.
+    `arrays[name]` is (ΣT, width): the videos' rows one after another; `lengths[name]` (N,) is their number for each
+    video. The names are those of `stream_names`. With CLIP, a row of the input is a frame and SlowFast is constant: the
+    mean over the video's windows (`uniform` sampling has one). Without CLIP, a row is a window. Of a video with more
+    than `max_rows` rows, `max_rows` evenly spaced ones are used. If no video has more, rows are not copied.
 
     Raises `FeaturesError` that lists the videos without frames or windows, and those with NaN or infinite features.
     """
@@ -111,7 +111,7 @@ def build_features(
     rows, kept = arrays[main], np.minimum(lengths[main], max_rows)
     if (lengths[main] > max_rows).any():
         starts = np.cumsum(lengths[main]) - lengths[main]  # (N,)
-        chosen = [start + thinned(length, max_rows) for start, length in zip(starts, lengths[main], strict=True)]
+        chosen = [start + thin_rows(length, max_rows) for start, length in zip(starts, lengths[main], strict=True)]
         rows = rows[np.concatenate(chosen)]
     constant = np.zeros((len(ids), 0), dtype=np.float32)
     for name in repeated:
@@ -121,14 +121,15 @@ def build_features(
     return Features(rows=torch.from_numpy(rows), lengths=kept.astype(np.int64), constant=torch.from_numpy(constant))
 
 
-def thinned(num_rows: int, max_rows: int) -> np.ndarray:
-    """Which of a video's rows the head sees, ascending: all, or `max_rows` evenly spaced, first and last included."""
+def thin_rows(num_rows: int, max_rows: int) -> np.ndarray:
+    """Indices of a video's rows that the head sees: all, or `max_rows` evenly spaced, from first to last."""
     if num_rows <= max_rows:
         return np.arange(num_rows)
     return np.arange(max_rows) * (num_rows - 1) // max(max_rows - 1, 1)
 
 
 def _problems(arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray], ids: np.ndarray) -> list[str]:
+    """A line for each video that cannot be trained on."""
     problems = []
     for name, rows in arrays.items():
         what = "frames" if name == FRAME_STREAM else "windows"
@@ -139,21 +140,23 @@ def _problems(arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray
     return problems
 
 
-def blocks_of(lengths: np.ndarray, *, max_rows: int, max_videos: int | None = None) -> list[slice]:
-    """Videos of so many rows, `lengths` (n,), cut into neighbours that have at most `max_rows` rows when padded to the
-    longest of them, or are one video; and no more than `max_videos`.
+def split_into_batches(lengths: np.ndarray, *, max_rows: int, max_videos: int | None = None) -> list[slice]:
+    """Split n videos with `lengths` (n,) rows into runs of neighbours, each small enough for one padded batch.
+
+    A batch has at most `max_videos` videos, and at most `max_rows` rows when all are padded to the longest; a single
+    longer video is a batch of its own.
     """
-    blocks, start, longest = [], 0, 0
+    batches, start, longest = [], 0, 0
     for i, length in enumerate(lengths.tolist()):
         longest = max(longest, length)
         number = i + 1 - start
         if i > start and (number * longest > max_rows or (max_videos is not None and number > max_videos)):
-            blocks.append(slice(start, i))
+            batches.append(slice(start, i))
             start, longest = i, length
-    return [*blocks, slice(start, len(lengths))] if len(lengths) else []
+    return [*batches, slice(start, len(lengths))] if len(lengths) else []
 
 
-def batches_of(index: Tensor, lengths: np.ndarray, *, max_videos: int, max_rows: int) -> list[Tensor]:
-    """`index` (n,) int64 of videos, cut in its order as `blocks_of`; `lengths` (N,) are those of the features."""
-    blocks = blocks_of(lengths[index.cpu().numpy()], max_rows=max_rows, max_videos=max_videos)
-    return [index[block] for block in blocks]
+def make_batches(index: Tensor, lengths: np.ndarray, *, max_videos: int, max_rows: int) -> list[Tensor]:
+    """`index` (n,) int64 of videos, split in its order by `split_into_batches`; `lengths` (N,) is for all videos."""
+    batches = split_into_batches(lengths[index.cpu().numpy()], max_rows=max_rows, max_videos=max_videos)
+    return [index[batch] for batch in batches]

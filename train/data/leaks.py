@@ -1,4 +1,4 @@
-"""Which videos that are scored the head has seen: on both sides of the split as the same file, group or scene."""
+"""Leaks: videos of val or test that share a file, group or scene with a part that the head has seen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ import numpy as np
 from haechi.cache.text import bullet_list
 from haechi.train.data.scenes import Scenes
 
-# The part that is scored against the parts that the head, its epoch and its threshold come from.
+# Part that is scored -> the parts that chose the head, its epoch or its threshold.
 SEEN_BEFORE = {"test": ("train", "val"), "val": ("train",)}
 
-# The strongest first: a pair is told of once.
+# The strongest first: a pair is reported once, as its strongest kind.
 SAME_BYTES, SAME_GROUP, NEAR_DUPLICATE = KINDS = ("same bytes", "same group", "near-duplicate")
 
-# A bound on memory: cosines computed at once.
+# Limit on memory: cosines computed at once.
 MOST_COSINES = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A video of val or test, and a video of another part that gives it away."""
+    """A leak: a video of val or test, and the video of another part that it shares a file, group or scene with."""
 
     id: str
     part: str
     """`test` or `val`."""
     other_id: str
     other_part: str
-    """`train`, or `val` for a video of test."""
+    """`train`, or also `val` for a video of test."""
     kind: str
     """One of `KINDS`."""
     similarity: float | None
@@ -36,35 +36,35 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """All videos of val and test that are touched: what makes a split's figures too good."""
+    """The leaks of a split, which make its figures too good."""
 
     pairs: list[Pair]
-    """For each video that shares its file, group or scene with another part, on either side, the closest one there. A
-    pair is told of once, as its strongest kind. In order of parts; first what is closest to each video of val or test,
-    then what else is closest to videos of the other part; the strongest kind first."""
+    """For each video that shares its file, group or scene with the other side of the split, the closest video there. A
+    pair is listed once, as its strongest kind. Sorted by part; then the closest video to each video of val or test
+    before the remaining pairs; then by kind, the strongest first."""
     rows: np.ndarray
     """(L,) int64: the row of each pair's first video."""
 
     def touched(self, part: str) -> np.ndarray:
-        """(n,) int64: the rows of this part's touched videos, ascending."""
+        """(n,) int64: the rows of the videos of this part that have a leak, ascending."""
         chosen = [row for row, pair in zip(self.rows.tolist(), self.pairs, strict=True) if pair.part == part]
         return np.unique(np.array(chosen, np.int64))
 
     @classmethod
-    def of_tests(cls, of_folds: "list[Leaks]") -> "Leaks":
-        """What touches the test videos of each fold: every video is in one of them."""
+    def from_folds(cls, folds: "list[Leaks]") -> "Leaks":
+        """The leaks of every fold's test videos; each video is in the test part of one fold."""
         found = [
             (row, pair)
-            for leaks in of_folds
+            for leaks in folds
             for row, pair in zip(leaks.rows.tolist(), leaks.pairs, strict=True)
             if pair.part == "test"
         ]
-        found.sort(key=lambda of_pair: of_pair[0])
+        found.sort(key=lambda row_and_pair: row_and_pair[0])
         return cls(pairs=[pair for _, pair in found], rows=np.array([row for row, _ in found], np.int64))
 
     @property
     def warnings(self) -> list[str]:
-        """One text a part that is touched, which names its videos."""
+        """One text for each part that has leaks; it names the videos."""
         texts = []
         for part in SEEN_BEFORE:
             lines = [
@@ -78,17 +78,17 @@ class Leaks:
                 count = len(self.touched(part))
                 others = " or ".join(SEEN_BEFORE[part])
                 texts.append(
-                    f"{count} {part} {'video has' if count == 1 else 'videos have'} the same file, group or scene in "
-                    f"{others}, so that scores are too good:\n{bullet_list(lines)}"
+                    f"{count} {part} {'video shares its' if count == 1 else 'videos share their'} file, group or scene "
+                    f"with {others}, which makes the figures too good:\n{bullet_list(lines)}"
                 )
         return texts
 
 
 def find_leaks(names: np.ndarray, *, ids: np.ndarray, groups: np.ndarray, sha256: np.ndarray, scenes: Scenes) -> Leaks:
-    """Compare the parts of a split.
+    """Find the leaks of a split of N videos.
 
-    N videos: `names` (N,) says each one's part, `groups` (N,) the manifest's group (empty: none), `sha256` (N,) its
-    file's bytes. However large a group is, there are fewer pairs of a kind than videos in the two parts.
+    `names` (N,) is each video's part, `groups` (N,) its group in the manifest (empty: none), `sha256` (N,) the hash of
+    its file. For each kind there are fewer pairs than videos in the two parts, even if a group is very large.
     """
     pairs, rows = [], []
     for part, others in SEEN_BEFORE.items():
@@ -122,10 +122,10 @@ def find_leaks(names: np.ndarray, *, ids: np.ndarray, groups: np.ndarray, sha256
 def _closest(
     marks: np.ndarray, ours: np.ndarray, theirs: np.ndarray, descriptors: np.ndarray
 ) -> Iterator[tuple[int, int, float]]:
-    """For each row of `ours` that shares its mark with rows of `theirs`, the closest of these, and the cosine.
+    """For each row of `ours` with the same mark as rows of `theirs`: the row, the closest of these, and the cosine.
 
-    N videos: `marks` (N,) str or int, an empty one being shared with none; `ours` and `theirs` (N,) bool; `descriptors`
-    (N, D).
+    For N videos, `marks` is (N,) str or int, where an empty string matches nothing; `ours` and `theirs` are (N,) bool;
+    `descriptors` (N, D).
     """
     marked = np.flatnonzero((ours | theirs) & (marks != ""))
     _, numbers = np.unique(marks[marked], return_inverse=True)

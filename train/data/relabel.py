@@ -1,4 +1,4 @@
-"""Labels of a file in place of the cache's, for one run."""
+"""Labels from a file instead of the cache, for one run."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,48 +10,48 @@ import numpy as np
 from haechi.cache.manifest_file import ManifestRow, read_manifest_file
 from haechi.cache.reader import Cache
 from haechi.cache.schema import UNLABELLED
-from haechi.cache.text import bullet_list, shown, visible
+from haechi.cache.text import bullet_list, counted, shown, visible
 from haechi.train.errors import TrainError
 
 # The columns that a file may replace.
 REPLACED = ("label", "split", "group")
 
-# As many ids are named of those that stand on one side only.
+# The most ids that are listed of videos which are only in the cache or only in the file.
 MOST_NAMED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewLabels:
-    """What a file says of the N used videos of a cache."""
+    """A file's labels, splits and groups for the N used videos of a cache."""
 
     file: str
     """Its name, without folders."""
     sha256: str
-    """Of its bytes."""
+    """Hash of the file's bytes."""
     replaced: list[str]
-    """Those of `REPLACED` that it has."""
+    """The columns of `REPLACED` that the file has."""
     media: dict[str, np.ndarray]
-    """Columns of `REPLACED`, each (N,): the cache's where the file lacks the column; -1 or empty where it does not name
-    the video."""
+    """Columns of `REPLACED`, each (N,): from the cache if the file lacks the column; -1 or empty for videos that the
+    file does not list."""
     is_named: np.ndarray
-    """(N,) bool"""
+    """(N,) bool: the file lists the video."""
     removed: list[str]
-    """The ids of the cache's used videos that it does not name."""
+    """The ids of the cache's used videos that the file does not list."""
     unused: list[tuple[ManifestRow, str]]
-    """Its rows that are no used videos of the cache, each with the reason of its failure in extraction; empty: the
-    cache does not know it."""
+    """The file's rows that are not used videos of the cache, each with the reason why extraction failed; empty: not in
+    the cache."""
     notes: list[str]
-    """What else a user should know of the file."""
+    """Other remarks on the file for the user."""
 
     @classmethod
-    def of(cls, cache: Cache, file: Path) -> "NewLabels":
-        """Read a manifest for a cache, of which each row needs an id or a path.
+    def read(cls, cache: Cache, file: Path) -> "NewLabels":
+        """Read a manifest for a cache. Each of its rows needs an id or a path.
 
-        Raises `ManifestError` that lists everything wrong in the file; `TrainError` where it leaves no labelled video.
+        Raises `ManifestError` that lists everything wrong in the file; `TrainError` if no labelled video is left.
         """
         read = read_manifest_file(file, keys=("id", "path"))
-        ids, row_of = cache.media["id"].tolist(), {row.id: row for row in read.rows}
-        rows = [row_of.get(id) for id in ids]
+        ids, by_id = cache.media["id"].tolist(), {row.id: row for row in read.rows}
+        rows = [by_id.get(id) for id in ids]
         replaced = [name for name in REPLACED if name in read.columns]
         is_named = np.array([row is not None for row in rows], dtype=bool)
         media = {}
@@ -72,38 +72,38 @@ class NewLabels:
             notes=list(read.notices),
         )
         if (result.media["label"] == UNLABELLED).all():
-            raise TrainError("\n".join([f"{file}: {_why_nothing_is_left(result, cache)}", *result.notices]))
+            raise TrainError("\n".join([f"{file}: {_explain_empty(result, cache)}", *result.notices]))
         return result
 
     @property
     def notices(self) -> list[str]:
-        """What a user should know before the first epoch."""
+        """What the user should read before the first epoch."""
         kept = [name for name in REPLACED if name not in self.replaced]
         sources = ((self.replaced, shown(self.file)), (kept, "the cache"))
         notices = ["; ".join(f"{', '.join(names)} from {source}" for names, source in sources if names), *self.notes]
         if self.removed:
             notices.append(
-                f"removed: {len(self.removed):,} videos of the cache that {shown(self.file)} does not name are left "
-                f"out\n{bullet_list(list(map(shown, self.removed)), limit=MOST_NAMED)}"
+                f"removed: {counted(len(self.removed), 'video')} of the cache left out, not listed in "
+                f"{shown(self.file)}\n{bullet_list(list(map(shown, self.removed)), limit=MOST_NAMED)}"
             )
         if self.unused:
             failed = [reason for _, reason in self.unused if reason]
             counts = ", ".join(f"{count:,} {reason}" for reason, count in self.failures.items())
-            lines = [f"line {row.line}: {shown(row.id)}: {reason or 'not in it'}" for row, reason in self.unused]
+            lines = [f"line {row.line}: {shown(row.id)}: {reason or 'not in the cache'}" for row, reason in self.unused]
             notices.append(
-                f"{len(self.unused):,} videos that {shown(self.file)} names are no used videos of the cache"
-                + (f", of which {len(failed):,} failed in extraction ({counts})" if failed else "")
+                f"unused: the cache has no features for {counted(len(self.unused), 'row')} of {shown(self.file)}"
+                + (f"; extraction failed for {len(failed):,} of them ({counts})" if failed else "")
                 + f"\n{bullet_list(lines, limit=MOST_NAMED)}"
             )
         return notices
 
     @property
     def failures(self) -> dict[str, int]:
-        """Reason -> videos that the file names and extraction could not use."""
+        """Reason -> number of the file's videos for which extraction failed."""
         return dict(sorted(Counter(reason for _, reason in self.unused if reason).items()))
 
     def record(self) -> dict[str, Any]:
-        """For metrics.json."""
+        """The entry of metrics.json."""
         return {
             "file": self.file,
             "sha256": self.sha256,
@@ -118,9 +118,10 @@ class NewLabels:
         }
 
 
-def _why_nothing_is_left(labels: NewLabels, cache: Cache) -> str:
+def _explain_empty(labels: NewLabels, cache: Cache) -> str:
+    """Why no labelled video is left."""
     if labels.is_named.any():
-        return f"labels none of the {int(labels.is_named.sum()):,} videos of {cache.path} that it names"
-    ours = f"ids there are such as {shown(labels.removed[0])}" if labels.removed else "it holds none"
-    theirs = f", here such as {shown(labels.unused[0][0].id)}" if labels.unused else ""
-    return f"names no used video of {cache.path}; {ours}{theirs}"
+        return f"has no label for the {counted(int(labels.is_named.sum()), 'video')} of {cache.path} that it lists"
+    ours = f"an id there is {shown(labels.removed[0])}" if labels.removed else "that cache has none"
+    theirs = f", one here is {shown(labels.unused[0][0].id)}" if labels.unused else ""
+    return f"lists no used video of {cache.path}; {ours}{theirs}"

@@ -1,10 +1,9 @@
-"""Which videos show one scene: found in the cached CLIP features, with a threshold that the data themselves give.
+"""Groups of videos that show the same scene, found in the cached CLIP features with a threshold chosen from the data.
 
-Frames of one video show one scene, which is supervision that costs nothing. What varies within videos (people who move,
-noise) is scaled down before videos are compared, so that the place and the camera decide: within-class covariance
+The frames of one video show one scene, which is supervision without labels. What varies within videos (people who move,
+noise) is scaled down before videos are compared, so that the place and the camera count most: within-class covariance
 normalisation (Hatch, Kajarekar, Stolcke, "Within-Class Covariance Normalization for SVM-based Speaker Recognition",
-Interspeech 2006) with each video as a class. It does the same for trained weights and for random ones, whose raw
-features are all alike.
+Interspeech 2006) with each video as a class. It also works for random weights, whose raw features are all very similar.
 """
 
 from collections.abc import Iterator
@@ -21,26 +20,26 @@ from haechi.cache.reader import Cache
 from haechi.cache.text import bullet_list
 from haechi.train.errors import TrainError
 
-# The scatter within videos and both thresholds are taken from so many videos, evenly spaced over all: 2 million pairs.
+# The most videos, evenly spaced, that the scatter within videos and the threshold are estimated from: 2 million pairs.
 SAMPLE_VIDEOS = 2000
 
-# What is alike within one scene is told by so many rows in the middle of a video: two hours are no scene.
+# The most rows, in the middle of a video, that count as one scene when scatter is estimated: two hours are no scene.
 STRETCH_ROWS = 32
 
-# The scatter within videos is estimated, and lacks directions where there are few frames: so much of its mean variance
-# is added to each direction. Ledoit and Wolf's estimate is 0.015 on 91 real clips; 0.003 to 0.1 find the same scenes.
+# The share of the mean variance within videos that is added to the variance of each direction, since with few frames
+# some directions have none. Ledoit and Wolf's estimate is 0.015 on 91 real clips; 0.003 to 0.1 give the same scenes.
 SHRINKAGE = 0.01
 
-# The chance that any two unrelated videos of the whole dataset are linked: the customary 5 %.
+# The probability that any two unrelated videos of the whole dataset are linked: the usual 5 %.
 ERROR = 0.05
 
-# The cosine at half a right angle: as far from the same picture as from unrelated ones, which stand at a right angle.
-# Copies of 16 clips, encoded again at CRF 40 and 160 pixels width and put among 91 clips, reach 0.71 to 0.98.
+# The cosine of 45 degrees: halfway between the same picture (0 degrees) and unrelated ones (90 degrees). Copies of 16
+# clips, encoded again with CRF 40 at a width of 160 pixels and added to 91 clips, reach 0.71 to 0.98.
 HALFWAY = 0.5**0.5
 
-# Bounds on memory: rows of features read at once, videos compared at once, links kept before they are thinned.
+# Limits on memory: rows of features read at once, side of a tile of the similarity matrix, links before pruning.
 READ_ROWS = 1 << 16
-BLOCK_VIDEOS = 2048
+TILE_VIDEOS = 2048
 MOST_LINKS = 1 << 20
 
 
@@ -49,33 +48,33 @@ class Scenes:
     """The scenes of N videos."""
 
     scene: np.ndarray
-    """(N,) int64: each video's scene, from 0 in the order of first videos. A video on its own has one to itself."""
+    """(N,) int64: each video's scene, numbered from 0 by the first video. A single video is a scene of its own."""
     similarity_threshold: float
-    """Cosine of two descriptors from which on they are one scene."""
+    """Two videos whose descriptors have at least this cosine are the same scene."""
     chance_similarity: float
-    """What unrelated videos do not reach: of all pairs together, one does with a chance of `ERROR`."""
+    """The probability that any unrelated pair of the dataset reaches this cosine is `ERROR`."""
     own_similarity: float
-    """That of a video's own first and last frame, the median; 0 where no video has two frames."""
+    """Median cosine of the first and last frame of the same video; 0 if no video has two frames."""
     pairs: np.ndarray
-    """(L, 2) int64: the links that make the scenes, the smaller index first. A scene of n videos has n - 1 of them."""
+    """(L, 2) int64: the links that make the scenes, the smaller index first. A scene of n videos has n - 1 links."""
     pair_similarity: np.ndarray
-    """(L,) float32"""
+    """(L,) float32: the cosine of each link."""
     descriptors: np.ndarray
-    """(N, D) float32 of unit length: what is compared."""
+    """(N, D) float32 of unit length: the vectors that are compared."""
 
 
 def find_scenes(cache: Cache, videos: np.ndarray) -> Scenes:
-    """Find the scenes of N videos, `videos` (N,) being ascending indices into the cache's media.
+    """Find the scenes of N videos; `videos` (N,) are ascending indices into the cache's media.
 
     A descriptor is the mean of a video's frames, centred over the videos and whitened by the scatter within videos. Two
-    videos whose descriptors' cosine reaches the threshold are linked. The closest links count first; a link between two
-    groups whose videos are on average less alike than the threshold does not count, so that a chain of links never
-    makes one scene of all. Files of the same bytes are one scene whatever their features.
+    videos whose descriptors' cosine reaches the threshold are linked, the most similar pairs first. A link between two
+    scenes is ignored if the mean cosine of all pairs across them is below the threshold: a chain of links cannot join
+    everything into one scene. Files with the same bytes are one scene, whatever their features.
 
-    Fewer than three different files have nothing to be compared with: similarity is relative to the other videos.
+    With fewer than three different files only the bytes count, since similarity is relative to the other videos.
 
-    Raises `TrainError` that lists the videos without frames, and those with NaN or infinite features; `CacheError`
-    where the cache is damaged.
+    Raises `TrainError` that lists the videos without frames, and those with NaN or infinite features; `CacheError` if
+    the cache is damaged.
     """
     sha256 = cache.media["sha256"][videos]
     files, file_of_video = _distinct(sha256)  # (M,), (N,)
@@ -83,21 +82,21 @@ def find_scenes(cache: Cache, videos: np.ndarray) -> Scenes:
     if len(files) <= 2:
         return copies
     descriptors, sample, own = _describe(cache, videos[files])
-    threshold, chance = threshold_of(sample, own, num_videos=len(files))
-    scene, links, of_links = _group(descriptors, threshold)
+    threshold, chance = choose_similarity_threshold(sample, own, num_videos=len(files))
+    scene, links, cosines = _group(descriptors, threshold)
     return Scenes(
         scene=scene[file_of_video],
         similarity_threshold=threshold,
         chance_similarity=chance,
         own_similarity=own,
         pairs=np.concatenate([files[links], copies.pairs]),
-        pair_similarity=np.concatenate([of_links, copies.pair_similarity]),
+        pair_similarity=np.concatenate([cosines, copies.pair_similarity]),
         descriptors=descriptors[file_of_video],
     )
 
 
 def same_files(sha256: np.ndarray) -> Scenes:
-    """The scenes of N videos by their files' bytes alone, `sha256` (N,): no features are read, nothing is compared."""
+    """The scenes of N videos when only files with the same bytes, `sha256` (N,), are one scene. Reads no features."""
     files, file_of_video = _distinct(sha256)
     copies = np.setdiff1d(np.arange(len(sha256)), files)
     return Scenes(
@@ -111,18 +110,18 @@ def same_files(sha256: np.ndarray) -> Scenes:
     )
 
 
-def threshold_of(cosines: np.ndarray, own: float, *, num_videos: int) -> tuple[float, float]:
-    """The similarity threshold, and the cosine that no two unrelated ones of `num_videos` reach by chance.
+def choose_similarity_threshold(cosines: np.ndarray, own: float, *, num_videos: int) -> tuple[float, float]:
+    """The similarity threshold, and the cosine that no unrelated pair of `num_videos` videos reaches by chance.
 
-    Most of the pairs whose `cosines` (P,) are given are unrelated, so that the median and the median deviation of
-    Fisher's z (artanh of the cosine, nearly normal) are those of unrelated pairs. The bound is that of Bonferroni over
-    all pairs. M centred descriptors span M - 1 dimensions, in which the cosine of random directions deviates by
-    1 / sqrt(M - 1): never less is taken.
+    Most of the pairs with these `cosines` (P,) are unrelated, so the median and the median absolute deviation of
+    Fisher's z (artanh of the cosine, nearly normal) are those of unrelated pairs. The chance level is a Bonferroni
+    bound over all pairs. M centred descriptors span M - 1 dimensions, in which the cosine of random directions has the
+    standard deviation 1 / sqrt(M - 1): the deviation used is at least that.
 
-    Frames of one video (`own`) tell what one scene is. A pair that is further from that, in angle, than from a right
-    angle is no scene, however unlike all others are: that keeps what is merely of one kind apart. And where they are
-    nearer than `HALFWAY`, that is enough: chance alone would miss copies among very many videos, and among a handful,
-    of which it knows little.
+    `own`, the similarity of frames of the same video, limits the threshold. Lower limit: the angle halfway between
+    `own` and a right angle, so that videos of one kind are not joined when all others are very different. Upper limit,
+    if `own` is at least `HALFWAY`: `HALFWAY`, since chance alone would miss copies among very many videos, and also
+    among very few, from which it is estimated poorly.
     """
     z = np.arctanh(np.clip(cosines, -1 + 1e-6, 1 - 1e-6))
     deviation = max(float(median_abs_deviation(z, scale="normal")), (num_videos - 1) ** -0.5)
@@ -132,40 +131,40 @@ def threshold_of(cosines: np.ndarray, own: float, *, num_videos: int) -> tuple[f
     return float(np.clip(chance, lowest, HALFWAY if own >= HALFWAY else 1.0)), chance
 
 
-def group_of(manifest_groups: np.ndarray, scenes: Scenes) -> np.ndarray:
-    """(N,) str: the group of each video, `manifest_groups` (N,) being those of the manifest, empty where it says none.
+def merge_groups(manifest_groups: np.ndarray, scenes: Scenes) -> np.ndarray:
+    """The group of each video, (N,) str, from `manifest_groups` (N,), where empty means none, and the scenes.
 
-    The manifest's group holds. A video without one takes the group of its scene's other videos where they have just one
-    between them, else its scene's number, as in `scene 12`; a video alone in its scene stays without.
+    The manifest's group is kept. A video without one gets the group of the other videos of its scene if they all have
+    the same, else the number of its scene, as in `scene 12`. A video that is alone in its scene gets none.
     """
-    said = manifest_groups != ""
-    taken = set(manifest_groups[said].tolist())
+    given = manifest_groups != ""
+    taken = set(manifest_groups[given].tolist())
     prefix = "scene"
     while any(group.startswith(f"{prefix} ") for group in taken):
         prefix = f"found {prefix}"
-    of_scene: dict[int, set[str]] = {}
-    for scene, group in zip(scenes.scene[said].tolist(), manifest_groups[said].tolist(), strict=True):
-        of_scene.setdefault(scene, set()).add(group)
+    by_scene: dict[int, set[str]] = {}
+    for scene, group in zip(scenes.scene[given].tolist(), manifest_groups[given].tolist(), strict=True):
+        by_scene.setdefault(scene, set()).add(group)
     sizes = np.bincount(scenes.scene)
     groups = manifest_groups.astype(object)
-    for i in np.flatnonzero(~said & (sizes[scenes.scene] > 1)).tolist():
+    for i in np.flatnonzero(~given & (sizes[scenes.scene] > 1)).tolist():
         scene = int(scenes.scene[i])
-        known = of_scene.get(scene, set())
+        known = by_scene.get(scene, set())
         groups[i] = next(iter(known)) if len(known) == 1 else f"{prefix} {scene}"
     return groups
 
 
 def _distinct(sha256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first video of each different file, (M,) ascending, and for each of N videos the place of its file there."""
+    """The first video of each different file, (M,) ascending; and for each of N videos the index of its file there."""
     _, first, inverse = np.unique(sha256, return_index=True, return_inverse=True)
     files = np.sort(first)
     return files, np.searchsorted(files, first[inverse])
 
 
 def _describe(cache: Cache, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Descriptors (M, D) float32 of M videos, cosines (P,) of a sample's pairs, and that of a video's own frames.
+    """Descriptors (M, D) float32 of M videos, cosines (P,) of the pairs of a sample, and the median `own_similarity`.
 
-    Its own frames are those at both ends of the stretch in its middle.
+    The frames compared for the last are the first and last of the `STRETCH_ROWS` rows in the middle of each video.
     """
     sampled = np.zeros(len(videos), bool)
     sampled[np.linspace(0, len(videos) - 1, min(len(videos), SAMPLE_VIDEOS)).astype(int)] = True
@@ -183,8 +182,8 @@ def _describe(cache: Cache, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         first = start + (lengths - count) // 2  # of the stretch in the middle
         steps = np.arange(STRETCH_ROWS)
         stretch = rows[(first[:, None] + steps)[steps < count[:, None]]]  # (Σcount, D)
-        of_stretch = np.add.reduceat(stretch, np.cumsum(count) - count) / count[:, None]
-        residuals = stretch - np.repeat(of_stretch, count, axis=0)
+        stretch_means = np.add.reduceat(stretch, np.cumsum(count) - count) / count[:, None]
+        residuals = stretch - np.repeat(stretch_means, count, axis=0)
         scatter += residuals.T @ residuals
         num_free += len(residuals) - len(count)
         moving = count > 1
@@ -200,7 +199,7 @@ def _describe(cache: Cache, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def _read(cache: Cache, videos: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """The frames of some videos after the other: which videos, (ΣT, D) float32 rows, and how many (n,) each has."""
+    """The frames of `videos`, some videos at a time: which, their rows (ΣT, D) float32, and each one's number (n,)."""
     lengths = np.diff(cache.offset("clip"))[videos]
     _refuse(cache, videos[lengths == 0], "no frames")
     part_of_video = (np.cumsum(lengths) - 1) // READ_ROWS
@@ -211,25 +210,26 @@ def _read(cache: Cache, videos: np.ndarray) -> Iterator[tuple[slice, np.ndarray,
 
 
 def _refuse(cache: Cache, videos: np.ndarray, why: str) -> None:
-    """Raise `TrainError` that names `videos`, if any."""
+    """Raise `TrainError` that lists `videos`, if there are any."""
     if len(videos):
         lines = [f"{id!r}: {why} in /clip/features" for id in cache.media["id"][videos]]
         raise TrainError(
             f"{cache.path}: videos that cannot be compared for scenes:\n{bullet_list(lines)}\n"
-            "see `haechi verify`, and extract these files again"
+            "run `haechi verify`, and extract these files again"
         )
 
 
 def _whitening(scatter: np.ndarray) -> np.ndarray:
-    """(D, D) float32: makes features vary as much in each direction, within videos of covariance `scatter` (D, D)."""
+    """Matrix (D, D) float32 after which features vary equally in all directions within videos; `scatter` (D, D) is
+    their covariance there."""
     width = len(scatter)
-    mean_variance = float(np.trace(scatter)) / width or 1.0  # pictures, and videos that stand still, have none
+    mean_variance = float(np.trace(scatter)) / width or 1.0  # images and still videos have no variance
     variances, directions = np.linalg.eigh(scatter + SHRINKAGE * mean_variance * np.eye(width))
     return np.asarray(directions / np.sqrt(variances), np.float32)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors along the last axis at length 1; zero stays zero."""
+    """The vectors along the last axis scaled to length 1; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
 
@@ -253,29 +253,29 @@ def _group(descriptors: np.ndarray, threshold: float) -> tuple[np.ndarray, np.nd
 
 
 def _closest_links(descriptors: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """The links of at least `threshold` that connect all which such links connect, the closest ones, at most M - 1.
+    """A maximum spanning forest of the pairs with a cosine of at least `threshold`: at most M - 1 links.
 
-    (L, 2) int64 with the smaller index first, and (L,) float32 cosines: a maximum spanning forest, all that
-    single-linkage clustering needs to know. Blocks of all pairs are compared and thinned in turn.
+    Returns (L, 2) int64 with the smaller index first, and (L,) float32 cosines: all that single-linkage clustering
+    needs. The similarity matrix is computed and pruned tile by tile.
     """
     count = len(descriptors)
     links, cosines = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    for start in range(0, count, BLOCK_VIDEOS):
-        for other in range(start, count, BLOCK_VIDEOS):
-            block = descriptors[start : start + BLOCK_VIDEOS] @ descriptors[other : other + BLOCK_VIDEOS].T
-            found = np.argwhere(block >= threshold)
+    for start in range(0, count, TILE_VIDEOS):
+        for other in range(start, count, TILE_VIDEOS):
+            tile = descriptors[start : start + TILE_VIDEOS] @ descriptors[other : other + TILE_VIDEOS].T
+            found = np.argwhere(tile >= threshold)
             if other == start:
                 found = found[found[:, 0] < found[:, 1]]
             links = np.concatenate([links, found + np.array([start, other])])
-            cosines = np.concatenate([cosines, block[found[:, 0], found[:, 1]]])
+            cosines = np.concatenate([cosines, tile[found[:, 0], found[:, 1]]])
             if len(links) > MOST_LINKS:
-                links, cosines = _thinned(links, cosines, count)
-    return _thinned(links, cosines, count)
+                links, cosines = _spanning_forest(links, cosines, count)
+    return _spanning_forest(links, cosines, count)
 
 
-def _thinned(links: np.ndarray, cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _spanning_forest(links: np.ndarray, cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The maximum spanning forest of these links between `count` descriptors."""
-    # As distances that are never 0, which would be no link to scipy.
+    # Distances must not be 0: scipy takes 0 for no link.
     tree = minimum_spanning_tree(coo_array((2.0 - cosines, links.T), shape=(count, count)).tocsr()).tocoo()
     ends = np.sort(np.stack(tree.coords, axis=1), axis=1).astype(np.int64)
     return ends, (2.0 - tree.data).astype(np.float32)

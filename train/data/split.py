@@ -1,4 +1,4 @@
-"""Which video trains, which chooses epoch and threshold, which is only scored at the end."""
+"""The split into train, val (chooses epoch and threshold) and test (scored once, at the end)."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,17 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
 
 from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE, SPLITS
+from haechi.cache.text import counted
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 
-# A drawn part that must keep groups whole is the best of so many draws.
+# Number of random draws of a part with whole groups; the one closest to the wanted size is used.
 GROUP_DRAWS = 200
 
-# A test part with fewer videos of a class judges nothing: each of them moves that class's recall by a tenth and more.
+# The fewest test videos of each class: with fewer, a single video changes the recall of its class by more than a tenth.
 FEWEST_TESTED = 10
 
-# One of a class for each of three parts; in cross-validation as well, where a fold is the test part.
+# The fewest videos of each class to draw from: one for each part. In cross-validation a fold is the test part.
 FEWEST_DRAWN = 3
 
 DEFAULT_FOLDS = 5
@@ -23,19 +24,19 @@ DEFAULT_FOLDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Where each of the N labelled videos stands."""
+    """The part of each of the N labelled videos."""
 
     names: np.ndarray
     """(N,) str: train, val or test."""
     notes: list[str]
-    """How it came about, a sentence each, for the user."""
+    """How the split was made, one sentence each, for the user."""
 
     def rows(self, name: str) -> np.ndarray:
-        """(n,) int64: the videos of one part, in the dataset's order."""
+        """The videos of one part: (n,) int64 indices, ascending."""
         return np.flatnonzero(self.names == name)
 
     def counts(self, labels: np.ndarray) -> dict[str, dict[str, int]]:
-        """Harmful and safe videos of each part that has any."""
+        """Part -> `harmful` and `safe` -> number of videos, for each part that has any."""
         return {
             name: {LABEL_NAMES[label]: int((labels[rows] == label).sum()) for label in (HARMFUL, SAFE)}
             for name in SPLITS
@@ -44,55 +45,53 @@ class Split:
 
 
 def make_split(labels: np.ndarray, given: np.ndarray, groups: np.ndarray, settings: TrainSettings) -> Split:
-    """Decide the split of N labelled videos from their labels, given splits and groups, each (N,).
+    """Split N labelled videos by their labels, the parts given in the manifest, and the groups, each (N,).
 
-    What the manifest says holds. A video of which it says nothing
+    Parts given in the manifest are kept. A video without one
 
-    1. follows its group, where the group is said to be in one part;
-    2. else trains, where the manifest names validation videos;
-    3. else is drawn: stratified, seeded, groups whole, `test_fraction` of them into test unless the manifest names test
-       videos, `val_fraction` of them into val, the rest into train.
+    1. gets the part of its group, if the manifest gives one part for the group;
+    2. else goes to train, if the manifest gives validation videos;
+    3. else is drawn at random, stratified, with `settings.seed` and whole groups: the share `test_fraction` into test
+       (unless the manifest gives test videos), the share `val_fraction` into val, the rest into train.
 
-    Where all is said but none is val, val is drawn from the train videos in the same way.
+    If every video has a part but none is val, val is drawn from the train videos in the same way.
 
-    Raises `TrainError` where train or val would lack a class.
+    Raises `TrainError` if train or val would lack a class.
     """
     _check_classes(labels, "the cache's labelled videos", fewest=1)
     names = given.astype(object)
     notes = []
-    said = names != ""
-    if said.any():
-        notes.append(f"{int(said.sum())} videos stand where the manifest's split column says")
-    if followers := _follow_groups(names, groups):
-        notes.append(f"{followers} videos without a split follow their group")
-    unsaid = names == ""
+    if num_given := int((names != "").sum()):
+        notes.append(f"{counted(num_given, 'video')} assigned by the manifest's split column")
+    if num_followers := _follow_groups(names, groups):
+        notes.append(f"{counted(num_followers, 'video')} without a split assigned to the part of the group")
+    unassigned = names == ""
     drawn = {"test": settings.test_fraction, "val": settings.val_fraction}
-    too_few = unsaid.any() and _fewest(labels[unsaid]) < FEWEST_DRAWN
+    too_few = unassigned.any() and _fewest(labels[unassigned]) < FEWEST_DRAWN
     if (names == "test").any() or not settings.test_fraction or too_few:
         del drawn["test"]
-    if not unsaid.any() and not (names == "val").any():
-        unsaid, drawn = names == "train", {"val": settings.val_fraction}
-    if unsaid.any() and (names == "val").any():
-        names[unsaid] = "train"
-        notes.append(
-            f"{int(unsaid.sum())} videos without a split train, since the manifest names the validation videos"
-        )
-    elif unsaid.any():
-        notes.append(_draw_parts(names, np.flatnonzero(unsaid), labels, groups, settings, drawn))
+    if not unassigned.any() and not (names == "val").any():
+        unassigned, drawn = names == "train", {"val": settings.val_fraction}
+    if unassigned.any() and (names == "val").any():
+        names[unassigned] = "train"
+        num_unassigned = counted(int(unassigned.sum()), "video")
+        notes.append(f"{num_unassigned} without a split assigned to train: the manifest gives the validation videos")
+    elif unassigned.any():
+        notes.append(_draw_parts(names, np.flatnonzero(unassigned), labels, groups, settings, drawn))
     for name in ("train", "val"):
         _check_classes(labels[names == name], f"the {name} split", fewest=1)
     if not (names == "test").any():
-        notes.append("no test videos: the figures of validation are too good, since it chooses epoch and threshold")
+        notes.append("no test videos; validation chooses epoch and threshold, so its figures are too good")
     return Split(names=names, notes=notes)
 
 
 def num_folds(labels: np.ndarray, given: np.ndarray, groups: np.ndarray, settings: TrainSettings) -> int:
-    """Folds of cross-validation for N videos, each argument (N,); 0: a split into parts.
+    """The number of folds of cross-validation for N videos, each argument (N,); 0: a split into parts.
 
-    As the settings say. Where they say nothing, the manifest's split holds if it has one; without, cross-validation
-    takes the place of a test part that would hold fewer than `FEWEST_TESTED` videos of a class.
+    `settings.folds` if it is given. Else 0 if the manifest gives a split, or if a test part would have at least
+    `FEWEST_TESTED` videos of each class; else `DEFAULT_FOLDS`, or fewer if there are fewer groups of a class.
 
-    Raises `TrainError` where the videos of a class, whole groups of them, do not suffice for the folds asked for.
+    Raises `TrainError` if a class has fewer groups of videos than the folds asked for.
     """
     own = own_groups(groups)
     possible = min(len(set(own[labels == label].tolist())) for label in (HARMFUL, SAFE))
@@ -101,16 +100,16 @@ def num_folds(labels: np.ndarray, given: np.ndarray, groups: np.ndarray, setting
         return 0 if (given != "").any() or enough or possible < FEWEST_DRAWN else min(DEFAULT_FOLDS, possible)
     if settings.folds > possible or (settings.folds and possible < FEWEST_DRAWN):
         raise TrainError(
-            f"{settings.folds} folds need as many groups of videos of each class, and at least {FEWEST_DRAWN}; the "
-            f"rarer class has {possible}: add videos, or say a smaller --folds (0: none)"
+            f"{settings.folds} folds need at least {max(settings.folds, FEWEST_DRAWN)} groups of videos of each class, "
+            f"got {possible} of the rarer class: add videos, or use a smaller --folds (0: none)"
         )
     return settings.folds
 
 
 def make_folds(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings, *, num_folds: int) -> list[np.ndarray]:
-    """For each fold, `given` (N,) as `make_split` takes it: `test` for the fold's videos, empty for the others.
+    """For each fold the argument `given` (N,) of `make_split`: `test` for the fold's videos, empty for the others.
 
-    Stratified, seeded, groups whole; each video is in one fold's test.
+    Stratified, with `settings.seed` and whole groups; each video is in the test part of one fold.
     """
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=settings.seed)
     given = []
@@ -122,12 +121,12 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings, 
 
 
 def own_groups(groups: np.ndarray) -> np.ndarray:
-    """(N,) str: the groups, a video without one being a group of its own, by a name that no manifest can hold."""
+    """(N,) str: the groups, where each video without one gets a group of its own, named as in no manifest."""
     return np.array([group or f"\0{i}" for i, group in enumerate(groups)], dtype=object)
 
 
 def group_numbers(groups: np.ndarray) -> np.ndarray:
-    """(N,) int: the number of each video's own group (see `own_groups`), from 0."""
+    """(N,) int: the number, from 0, of each video's group as `own_groups` gives it."""
     numbers: np.ndarray = np.unique(own_groups(groups).astype(str), return_inverse=True)[1]
     return numbers
 
@@ -140,15 +139,15 @@ def _check_classes(labels: np.ndarray, where: str, *, fewest: int) -> None:
     counts = {LABEL_NAMES[label]: int((labels == label).sum()) for label in (HARMFUL, SAFE)}
     if min(counts.values()) < fewest:
         short = " and ".join(name for name, count in counts.items() if count < fewest)
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise TrainError(
-            f"{where}: {told}; at least {fewest} of each class needed, since a head can neither learn nor be judged "
-            f"on one class: add {short} videos, or change the manifest's split column or --val-fraction"
+            f"{where}: {found}; at least {fewest} of each class needed to train and judge a head: add {short} videos, "
+            "or change the manifest's split column or --val-fraction"
         )
 
 
 def _follow_groups(names: np.ndarray, groups: np.ndarray) -> int:
-    """Give unsaid videos the part that their group is said to be in; how many there were."""
+    """Assign videos without a part to the part of their group, if it has one; return their number."""
     parts: dict[str, set[str]] = {}
     for name, group in zip(names, groups, strict=True):
         if name and group:
@@ -167,26 +166,26 @@ def _draw_parts(
     settings: TrainSettings,
     fractions: dict[str, float],
 ) -> str:
-    """Draw the videos of `rows` (n,) into parts with these fractions, and the rest into train; how, in a sentence."""
+    """Draw the share `fractions` of `rows` (n,) into each part, the rest into train; return a sentence about it."""
     names[rows] = "train"
     left = rows
     for part, fraction in fractions.items():
         drawn = _draw(labels[left], groups[left], min(fraction * len(rows) / len(left), 0.99), settings.seed, part)
         names[left[drawn]] = part
         left = left[~drawn]
-    told = " and ".join(f"{int((names[rows] == part).sum())} into {part}" for part in fractions)
+    sizes = " and ".join(f"{int((names[rows] == part).sum())} into {part}" for part in fractions)
     whole = ", groups whole" if (groups[rows] != "").any() else ""
     shares = " and ".join(f"{fraction:g}" for fraction in fractions.values())
-    return f"of {len(rows)} videos {told} drawn (stratified, seed {settings.seed}, fraction {shares}{whole})"
+    return f"of {len(rows)} videos {sizes} drawn (stratified, seed {settings.seed}, fraction {shares}{whole})"
 
 
 def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, part: str) -> np.ndarray:
-    """(n,) bool: the videos drawn for a part."""
+    """(n,) bool: whether each video is drawn into `part`."""
     _check_classes(labels, f"the videos to draw a {part} split from", fewest=2)
     num_rows = len(labels)
     drawn = np.zeros(num_rows, dtype=bool)
     if not (groups != "").any():
-        for label in (SAFE, HARMFUL):  # each class on its own, so that both have videos on both sides
+        for label in (SAFE, HARMFUL):  # each class separately: both get videos on both sides
             rows = np.flatnonzero(labels == label)
             count = int(np.clip(round(fraction * len(rows)), 1, len(rows) - 1))
             _, chosen = train_test_split(rows, test_size=count, random_state=seed)
@@ -194,11 +193,11 @@ def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, pa
         return drawn
     numbers = group_numbers(groups)
     if numbers.max() == 0:
-        raise TrainError(f"all videos are of the group {groups[0]!r}: no {part} split can keep it whole")
+        raise TrainError(f"all videos are in the group {groups[0]!r}: a {part} split would have to divide it")
     wanted = fraction * np.bincount(labels, minlength=2)  # (2,) videos of each class
 
     def distance(rows: np.ndarray) -> float:
-        """How far a draw is from the wanted share of each class; a missing class is further than any other draw."""
+        """Distance of a draw from the wanted videos of each class; largest if one side lacks a class."""
         found = np.bincount(labels[rows], minlength=2)
         rest = np.bincount(labels, minlength=2) - found
         return float(np.abs(found - wanted).sum()) + num_rows * bool((found == 0).any() or (rest == 0).any())

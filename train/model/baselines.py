@@ -1,4 +1,4 @@
-"""What a head has to beat on the same rows: the majority class, and logistic regression on pooled features."""
+"""What a head must beat on the same videos: the majority class, and logistic regression on pooled features."""
 
 import copy
 import math
@@ -11,19 +11,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from haechi.train.data.features import Features, batches_of
+from haechi.train.data.features import Features, make_batches
 from haechi.train.data.stream import Stream
 from haechi.train.model.head import Pooled, Regression, pool
 
-POOL_BATCH_SIZE, POOL_BATCH_ROWS = 256, 256 * 32  # videos, and their rows, padding included
+POOL_BATCH_SIZE, POOL_BATCH_ROWS = 256, 256 * 32  # limits of a batch: videos, and rows with padding
 
-# So many videos fit the regression at most: ten for each weight that CLIP and the logits give it, in 0.3 GB of float64
-# however large the cache.
+# The most videos that the regression is fitted on: ten for each of its weights with CLIP and the logits. Their columns
+# take 0.3 GB in float64, however large the cache is.
 MAX_FIT_VIDEOS = 20_000
 
 MAX_ITERATIONS = 1000  # scikit-learn's 100 are not always enough
 
-# Cross-validated on 91 clips, 0.3 and 3 gave a lower ROC AUC in the mean of the folds (docs/bench/choices-cpu.json).
+# In cross-validation on 91 clips, 0.3 and 3 gave a lower mean ROC AUC over the folds (docs/bench/choices-cpu.json).
 PRIOR_DEVIATION = 1.0
 
 
@@ -32,7 +32,7 @@ class Baselines:
     """Both baselines, fitted on the videos that the head is trained on."""
 
     scores: dict[str, np.ndarray]
-    """`majority` and `logistic_regression` -> (N,) float64 in [0, 1]: every video's."""
+    """`majority` and `logistic_regression` -> scores (N,) float64 in [0, 1] of all videos."""
     regression: Regression
 
 
@@ -47,14 +47,14 @@ def fit_baselines(
 ) -> Baselines:
     """Fit on `train_rows` (n,), ascending, and score all N videos of `features` and `labels` (N,) of 0 and 1.
 
-    The majority class is the same score for every video: 1 where most training videos are harmful, else 0. For the
-    regression and its options see `fit_regression`; `regression` is one that was fitted so before, as a head's own.
-    Raises as that does.
+    The majority class gives every video the same score: 1 if at least half of the training videos are harmful, else 0.
+    See `fit_regression` for the regression, its options and the errors raised. `regression` is one that is already
+    fitted with these options, such as the one in a head.
     """
     regression = (
         fit_regression(features, labels, train_rows, pos_weight=pos_weight, prior_deviation=prior_deviation)
         if regression is None
-        else copy.deepcopy(regression)  # it is moved to where the features are
+        else copy.deepcopy(regression)  # a copy, since it is moved to the features' device
     )
     logits = [
         regression.to(constant.device)(pooled, constant).cpu()
@@ -79,14 +79,15 @@ def fit_regression(
 ) -> Regression:
     """Scikit-learn's logistic regression on the D standardised columns of `Regression`.
 
-    Videos of `train_rows` (n,), ascending, fit it, or `MAX_FIT_VIDEOS` of them, spaced evenly. A harmful video weighs
-    `pos_weight` times a safe one, at a mean of 1; None: so much that the classes balance. `prior_deviation` is the
-    standard deviation that the prior gives logits, whatever D is: scikit-learn's C is its square over D.
+    It is fitted on the videos of `train_rows` (n,), ascending, or on `MAX_FIT_VIDEOS` of them, evenly spaced;
+    `labels` (N,) must have both classes among them. A harmful video has `pos_weight` times the weight of a safe one,
+    and the mean weight is 1; None: the classes have equal weight in total. `prior_deviation` is the standard deviation
+    of the logits under the prior, for any D: scikit-learn's C is its square divided by D.
 
-    Raises as `Stream.windows` does. `labels` (N,) of the rows hold both classes.
+    Raises the errors of `Stream.buffers`.
     """
     if len(train_rows) > MAX_FIT_VIDEOS:
-        train_rows = _thinned(train_rows, labels[train_rows])
+        train_rows = _thin_out(train_rows, labels[train_rows])
     batches = [torch.cat([*pooled, constant], dim=1).cpu() for pooled, constant in _pooled(features, train_rows)]
     columns = torch.cat(batches).double().numpy()  # (n, D)
     truth = labels[train_rows]
@@ -107,20 +108,20 @@ def fit_regression(
     return regression
 
 
-def _thinned(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """About `MAX_FIT_VIDEOS` of `rows` (n,), ascending, spaced evenly: the same share of each class, one at least."""
+def _thin_out(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """About `MAX_FIT_VIDEOS` of `rows` (n,), ascending, evenly spaced: the same share of each class, at least one."""
     kept = []
     for label in np.unique(labels):
-        of_class = rows[labels == label]
-        num_kept = math.ceil(len(of_class) * MAX_FIT_VIDEOS / len(rows))
-        kept.append(of_class[np.linspace(0, len(of_class) - 1, num_kept).astype(np.int64)])
+        class_rows = rows[labels == label]
+        num_kept = math.ceil(len(class_rows) * MAX_FIT_VIDEOS / len(rows))
+        kept.append(class_rows[np.linspace(0, len(class_rows) - 1, num_kept).astype(np.int64)])
     return np.sort(np.concatenate(kept))
 
 
 def _pooled(features: Features | Stream, rows: np.ndarray) -> Iterator[tuple[Pooled, Tensor]]:
-    """The videos of `rows` (n,), ascending, in batches: their rows pooled, and their constant part (B, V)."""
+    """The videos of `rows` (n,), ascending, in batches: their pooled rows and their constant part (B, V)."""
     index = torch.from_numpy(rows)
-    parts = batches_of(index, features.lengths, max_videos=POOL_BATCH_SIZE, max_rows=POOL_BATCH_ROWS)
-    for part in features.windows(parts):
-        of_rows, constant, mask = features.batch(part)
-        yield pool(of_rows, mask), constant
+    parts = make_batches(index, features.lengths, max_videos=POOL_BATCH_SIZE, max_rows=POOL_BATCH_ROWS)
+    for part in features.buffers(parts):
+        video_rows, constant, mask = features.batch(part)
+        yield pool(video_rows, mask), constant

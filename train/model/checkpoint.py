@@ -25,7 +25,7 @@ from haechi.train.settings import TrainSettings
 FORMAT = "haechi-model"
 FORMAT_VERSION = 2
 
-# What zipfile and torch.load raise for bytes that are none of their own, as tried on damaged files.
+# What zipfile and torch.load raise for files that they cannot read: found by trying damaged files.
 UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -55,39 +55,39 @@ FIELDS = {
     "metrics": dict,
 }
 
-# Fields that are objects here and plain values in the file.
+# Fields that are objects in `Checkpoint` and plain values in the file.
 OBJECTS = {"model_state_dict", "settings", "calibration"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that is needed to judge new videos as the training run would have."""
+    """All that is needed to score new videos as in the training run."""
 
     head: Head
     """In evaluation mode."""
     best_threshold: float
-    """Harmful: score >= this."""
+    """A video is harmful if its score is at least this."""
     best_epoch: int
     settings: TrainSettings
     streams: dict[str, int]
-    """Arrays of the cache that the head sees, and their widths, in the order in which they are joined."""
+    """Arrays of the cache that the head sees -> their widths, in the order in which they are joined."""
     fingerprint: str
-    """Of the cache: features of another fingerprint mean nothing to this head."""
+    """The fingerprint of the cache: the head cannot be used on features with another one."""
     untrained: list[str]
-    """Backbones whose weights were random."""
+    """Backbones with random weights."""
     features: dict[str, Any]
-    """How to compute such features: `settings` (what the fingerprint hashes), `clip_weights` and `slowfast_weights`
-    (as they were asked for)."""
+    """How to compute such features: `settings` (which the fingerprint hashes), `clip_weights` and `slowfast_weights`
+    (as they were requested)."""
     calibration: Calibration
-    """How a score becomes a probability."""
+    """Converts a score to a probability."""
     longest_seconds: float
-    """How long the longest video lasts that the head was trained on; infinite where the file does not say."""
+    """Duration of the longest training video; infinite if the file does not have it."""
     metrics: dict[str, Any]
     """Part of the split -> figures of `metrics_at` at the best threshold."""
 
     def save(self, path: Path) -> None:
-        """Write the file. An `OSError` (full disk, no permission) may leave a part of it: write in a `run_folder`."""
-        buffer = io.BytesIO()  # torch hides the reason when it fails to write to a disk itself
+        """Write the file. After an `OSError` (such as a full disk) it may be incomplete: write it in a `run_folder`."""
+        buffer = io.BytesIO()  # when torch itself writes to a disk and fails, its error lacks the reason
         state = {name: value.cpu() for name, value in self.head.state_dict().items()}
         values = {name: getattr(self, name) for name in FIELDS if name not in OBJECTS}
         torch.save(
@@ -104,8 +104,8 @@ class Checkpoint:
         path.write_bytes(buffer.getvalue())
 
 
-def features_of(cache: Cache) -> dict[str, Any]:
-    """`Checkpoint.features` for heads trained on this cache."""
+def feature_recipe(cache: Cache) -> dict[str, Any]:
+    """`Checkpoint.features` for heads that are trained on this cache."""
     provenance = cache.shards[0].provenance
     return {
         "settings": provenance.settings,
@@ -114,14 +114,14 @@ def features_of(cache: Cache) -> dict[str, Any]:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a model.pt, with its head on the CPU. The file may come from a stranger: no code in it is run.
+    """Read a model.pt, with its head on the CPU. The file may come from an untrusted source: no code in it is run.
 
-    Raises `TrainError` for a file that is missing, no such file, of another version, or at odds with itself.
+    Raises `TrainError` if the file is missing, is not a model.pt, is damaged, or has another version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+        with zipfile.ZipFile(path) as archive:  # torch does not verify checksums
             if (damaged := archive.testzip()) is not None:
-                raise TrainError(f"{path}: damaged: the checksum of {damaged!r} in it is another")
+                raise TrainError(f"{path}: damaged: the checksum of {damaged!r} in it does not match")
         data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise TrainError(f"{path}: no such file; `haechi train CACHE --out RUN` writes RUN/model.pt") from error
@@ -134,7 +134,7 @@ def load(path: Path) -> Checkpoint:
             f"{path}: version {data.get('format_version')!r}, this Haechi reads version {FORMAT_VERSION}; "
             "use the Haechi that wrote it, or train again"
         )
-    data.setdefault("longest_seconds", math.inf)  # the first files of this version do not say
+    data.setdefault("longest_seconds", math.inf)  # missing in the first files of this version
     problems = [
         f"{name} is {type(data[name]).__name__ if name in data else 'missing'}, expected {kind.__name__}"
         for name, kind in FIELDS.items()
@@ -149,7 +149,7 @@ def load(path: Path) -> Checkpoint:
     except SettingsError as error:
         raise TrainError(f"{path}: damaged: {error}") from error
     if list(data["streams"]) != (names := stream_names(settings)):
-        raise TrainError(f"{path}: damaged: streams are {list(data['streams'])}, its settings say {names}")
+        raise TrainError(f"{path}: damaged: streams are {list(data['streams'])}, expected {names} by its settings")
     with torch.device("meta"):  # shapes only: a wrong width costs no memory
         row_width, *constant_width = data["streams"].values()
         head = Head(row_width, sum(constant_width), settings)
@@ -163,6 +163,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def _problems(data: dict[str, Any]) -> list[str]:
+    """Values of `FIELDS`, of the right types, that are out of range or contradict each other."""
     problems = []
     if not 0 <= data["best_threshold"] <= 1:
         problems.append(f"best_threshold is {data['best_threshold']}, expected 0 to 1")
@@ -188,10 +189,10 @@ def _problems(data: dict[str, Any]) -> list[str]:
 
 
 def _feature_problems(features: dict[str, Any]) -> list[str]:
-    """What `predict` could not make features from."""
+    """Entries of `Checkpoint.features` that `predict` needs and that are missing or wrong."""
     held = features.get("settings")
     if not isinstance(held, dict):
-        return [f"features.settings is {held!r}, expected what the fingerprint hashes"]
+        return [f"features.settings is {held!r}, expected the values that the fingerprint hashes"]
     expected = {
         **{f"features.{stream}_weights": features.get(f"{stream}_weights") for stream in schema.STREAMS},
         "features.settings.store": held.get("store"),
@@ -204,6 +205,7 @@ def _feature_problems(features: dict[str, Any]) -> list[str]:
 
 
 def _state_problems(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Weights that are missing, unknown, of another shape or type, or not finite."""
     problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
     problems += [f"{name!r} is unknown" for name in found.keys() - expected.keys()]
     for name in expected.keys() & found.keys():

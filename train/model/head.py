@@ -1,4 +1,4 @@
-"""The classifier on top of the frozen backbones: the report's Model 4, a narrower one, or its MLP for images."""
+"""The classifier on the frozen features: the report's Model 4, a narrower variant, or the report's MLP for images."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from haechi.cache.kinds import IMAGE, VIDEO
 from haechi.train.settings import TrainSettings
 
-MAX_HEADS = 16  # the report's plan for Model 5: the largest divisor of the width up to this
+MAX_HEADS = 16  # as the report plans for Model 5
 
-# Widths and dropouts of the MLP's hidden layers: the report's Model 4, and its model of images.
+# Widths and dropouts of the MLP's hidden layers: the report's Model 4, and its model for images.
 MLPS = {VIDEO: ((256, 128), (0.5, 0.4)), IMAGE: ((256, 128, 64), (0.5, 0.5, 0.3))}
 
 
@@ -20,23 +20,23 @@ def num_heads(width: int) -> int:
 
 
 def mean_of_rows(x: Tensor, mask: Tensor) -> Tensor:
-    """The mean over each video's real rows: (B, T, D) and (B, T) to (B, D)."""
+    """The mean over each video's rows without padding: (B, T, D) and the mask (B, T) to (B, D)."""
     real = mask.unsqueeze(2).to(x.dtype)  # (B, T, 1)
     return (x * real).sum(dim=1) / real.sum(dim=1)
 
 
 class Pooled(NamedTuple):
-    """What a video's rows are over time, each (B, F): what the video shows, how much it changes, how fast."""
+    """Statistics of a video's rows over time, each (B, F): what it shows, how much it changes, and how fast."""
 
     mean: Tensor
     spread: Tensor
     """Standard deviation over the rows."""
     step: Tensor
-    """Mean absolute difference of a row and the next; 0 where there is only one."""
+    """Mean absolute difference between consecutive rows; 0 if there is only one row."""
 
 
 def pool(rows: Tensor, mask: Tensor) -> Pooled:
-    """Rows (B, T, F) in time order and mask (B, T), True on real rows, all before the padding."""
+    """Pool rows (B, T, F) in time order; the mask (B, T) is False on padding, which is at the end."""
     mean = mean_of_rows(rows, mask)
     centred = (rows - mean.unsqueeze(1)) * mask.unsqueeze(2)  # (B, T, F)
     steps = (rows[:, 1:] - rows[:, :-1]).abs() * mask[:, 1:].unsqueeze(2)  # (B, T - 1, F)
@@ -47,11 +47,11 @@ def pool(rows: Tensor, mask: Tensor) -> Pooled:
 class Regression(nn.Module):
     """Logistic regression on a video's pooled rows and its constant part, standardised.
 
-    Nothing of it is trained by gradients: `baselines.fit_regression` sets its weights. Until then its logits are 0.
+    It has no parameters for gradients: `baselines.fit_regression` sets its weights. Until then its logits are 0.
     """
 
     mean: Tensor
-    """(D,) float32, as the two below: the columns of `Pooled`, then those of the constant part."""
+    """(D,) float32, like `scale` and `weight`: the columns of `Pooled`, then those of the constant part."""
     scale: Tensor
     weight: Tensor
     bias: Tensor
@@ -66,18 +66,18 @@ class Regression(nn.Module):
         self.register_buffer("bias", torch.zeros(()))
 
     def forward(self, pooled: Pooled, constant: Tensor) -> Tensor:
-        """Logits (B,). In float32 under autocast too: there are no matrix products in it."""
+        """Logits (B,); float32 under autocast too, since there are no matrix products."""
         columns = torch.cat([*pooled, constant], dim=1)  # (B, D)
         logits: Tensor = ((columns - self.mean) / self.scale * self.weight).sum(dim=1) + self.bias
         return logits
 
 
 class Projection(nn.Module):
-    """A linear map of [row ; constant ; spread] to a narrower width, where spread is the rows' standard deviation over
-    the video: how much it changes, which a mean over the rows cannot show.
+    """A linear map of [row ; constant ; spread] to a narrower width. The spread is the standard deviation of the rows
+    over the video: how much the video changes, which the mean over the rows does not contain.
 
-    The map is a sum of three, so that what is constant is projected once a video and not once a row. Inputs are
-    standardised first, since a CLIP embedding is a hundred times smaller than logits are.
+    The map is a sum of three, so that the parts that are constant are projected once per video, not once per row.
+    Inputs are standardised first, since the values of a CLIP embedding are a hundred times smaller than logits.
     """
 
     def __init__(self, row_width: int, constant_width: int, width: int) -> None:
@@ -93,7 +93,7 @@ class Projection(nn.Module):
         """Rows (B, T, F), constant (B, V), mask (B, T) and spread (B, F) to (B, T, width)."""
         if self.training:
             scaled = torch.zeros_like(rows)
-            scaled[mask] = self.row_scale(rows[mask])  # padding is no part of the mean and deviation
+            scaled[mask] = self.row_scale(rows[mask])  # without padding, which would change mean and deviation
         else:
             scaled = self.row_scale(rows.flatten(0, 1)).view_as(rows)
         once = self.spread(self.spread_scale(spread))  # (B, width)
@@ -104,18 +104,19 @@ class Projection(nn.Module):
 
 
 def _standardise(width: int) -> nn.BatchNorm1d:
-    """To mean 0 and deviation 1; when scoring, by the mean over all batches that were trained on."""
+    """Scales to mean 0 and deviation 1. For scoring, uses the statistics averaged over all training batches."""
     return nn.BatchNorm1d(width, affine=False, momentum=None)
 
 
 class Head(nn.Module):
-    """Transformer encoder over a video's rows (none with `num_layers` 0), mean over the real ones, MLP to one logit.
+    """Transformer encoder over a video's rows (none if `num_layers` is 0), mean over the rows, MLP to one logit.
 
-    There is no position encoding, as in the report: to the encoder, the order of the rows does not matter.
+    There is no position encoding, as in the report: the encoder does not depend on the order of the rows.
 
     With `settings.regression`, the MLP's logit is added to that of a logistic regression. The MLP's last layer starts
-    at zero, so that the head starts as the regression and learns what that one misses (as the last layer of a residual
-    branch in Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1). A projection then sees the steps too.
+    at zero, so that the head starts as the regression and learns what the regression misses (as the last layer of a
+    residual branch in Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1). The projection then gets
+    `Pooled.step` too.
     """
 
     def __init__(self, row_width: int, constant_width: int, settings: TrainSettings) -> None:
@@ -148,9 +149,9 @@ class Head(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, rows: Tensor, constant: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B,), positive: harmful.
+        """Logits (B,); above 0 means harmful.
 
-        `rows` is (B, T, F) float32, `constant` (B, V) float32, `mask` (B, T) bool: True on real rows.
+        `rows` is (B, T, F) float32, `constant` (B, V) float32, `mask` (B, T) bool: False on padding.
         """
         pooled: Pooled | None = None
         if self.projection is None:  # the constant part repeated on every row
@@ -168,9 +169,9 @@ class Head(nn.Module):
 
 
 def build_head(widths: tuple[int, int], settings: TrainSettings) -> Head:
-    """A new head whose first weights depend on `settings.seed` alone; the caller's random state stays as it is.
+    """A new head whose initial weights depend only on `settings.seed`; the caller's random state does not change.
 
-    `widths` are F and V: of a row, and of what is constant over a video (see `Features`).
+    `widths` are F, the width of a row, and V, the width of the part that is constant over a video (see `Features`).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

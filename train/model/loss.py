@@ -1,16 +1,16 @@
-"""The loss: cross-entropy or focal, with the harmful class weighted and the labels smoothed."""
+"""The loss: binary cross-entropy or focal loss, with a weight for harmful videos and label smoothing."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Loss(nn.Module):
-    """Mean over a batch; by default PyTorch's `BCEWithLogitsLoss`, as in the report.
+    """The mean loss of a batch; by default PyTorch's `BCEWithLogitsLoss`, as in the report.
 
-    `pos_weight` () float32 is the weight of a harmful video, where a safe one has 1.
+    `pos_weight` () float32 is the weight of a harmful video; a safe one has weight 1.
 
-    With `focal_gamma`, a video that is given probability p of its own class counts (1 - p)^gamma times (Lin et al.
-    2017, "Focal Loss for Dense Object Detection", equation 5, up to a factor; their alpha is
+    With `focal_gamma`, the loss of a video is multiplied by (1 - p)^gamma, where p is the predicted probability of its
+    true class (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5, up to a factor; their alpha is
     pos_weight / (1 + pos_weight)).
 
     `label_smoothing` is the share of each label that is spread evenly over both classes (Szegedy et al. 2016,
@@ -22,10 +22,10 @@ class Loss(nn.Module):
         self.pos_weight, self.focal_gamma, self.label_smoothing = pos_weight, focal_gamma, label_smoothing
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """`logits` (B,) and `labels` (B,) of 0 and 1, both float32, to a scalar."""
+        """Scalar loss of `logits` (B,) and `labels` (B,) of 0 and 1, both float32."""
         targets = labels + self.label_smoothing * (0.5 - labels) if self.label_smoothing else labels
         if not self.focal_gamma:
             return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.pos_weight)
         entropy = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.pos_weight, reduction="none")
-        log_wrong = F.logsigmoid(logits * (1 - 2 * labels))  # (B,) log(1 - p): finite gradients where p is 1
+        log_wrong = F.logsigmoid(logits * (1 - 2 * labels))  # (B,) log(1 - p): gradients stay finite when p is 1
         return (entropy * (self.focal_gamma * log_wrong).exp()).mean()

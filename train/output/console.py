@@ -1,6 +1,6 @@
 """What a run shows on the terminal while it trains."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console
@@ -11,13 +11,14 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
+from haechi.cache.console import show_notices
 from haechi.cache.kinds import KINDS
 from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE
 from haechi.device import find_device
@@ -26,12 +27,13 @@ from haechi.train.device import find_precision
 from haechi.train.evaluate.bootstrap import Interval
 from haechi.train.evaluate.compare import Compared
 from haechi.train.evaluate.threshold import Threshold, chosen_row
-from haechi.train.experiment import Experiment, Track
-from haechi.train.model.fit import Epoch, pos_weight_of
+from haechi.train.grid import Trial
+from haechi.train.model.fit import DivergedError, Epoch, compute_pos_weight
 from haechi.train.model.head import num_heads
 from haechi.train.output.experiments import Outcome, Spread, best_point, by_point
 from haechi.train.output.plots import SPLIT_TITLES
 from haechi.train.plan import Plan
+from haechi.train.progress import TrainProgress
 from haechi.train.result import Fold, Result
 from haechi.train.run_folder import ARTEFACTS, EXPERIMENTS_FILE, EXPERIMENTS_TABLE
 
@@ -54,36 +56,91 @@ BASELINE_COLUMNS = {"majority": "majority\nclass", "logistic_regression": "logis
 
 
 class Speed(ProgressColumn):
-    """Videos trained on a second."""
+    """Training speed in videos per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f} videos/s")
 
 
-def progress_bar(console: Console) -> Progress:
-    """A bar over the epochs' videos (see `beginner`); nothing where the output is no terminal."""
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Speed(), TimeRemainingColumn()]
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+class TerminalProgress(TrainProgress):
+    """Shows a run, or several, on `console`: a bar while a head is trained, then its epochs or folds, or a line a run.
 
+    A context manager, whose end removes the bar. There is no bar if the output is not a terminal; notices go to stderr.
+    """
 
-def beginner(progress: Progress, *, prefix: str = "") -> Callable[[Experiment, str], Track]:
-    """Gives each head a bar of its own, in place of the one before: `begin` of `carry_out`."""
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._prefix = ""
+        self._trial: Trial | None = None
+        self._plan: Plan | None = None
+        self._warnings = set[str]()
 
-    def begin(experiment: Experiment, title: str) -> Track:
-        for task in progress.task_ids:
-            progress.remove_task(task)
-        total = experiment.settings.epochs * len(experiment.split.rows("train"))
-        task = progress.add_task(f"{prefix}{title}", total=total)
+    @property
+    def untrained(self) -> list[str]:
+        """Backbones with random weights; empty before the first plan."""
+        return [] if self._plan is None else self._plan.dataset.cache.untrained
 
-        def track(batches: list[Tensor]) -> Iterator[Tensor]:
-            for batch in batches:
-                yield batch
-                progress.advance(task, len(batch))
+    def __enter__(self) -> "TerminalProgress":
+        return self
 
-        return track
+    def __exit__(self, *_: object) -> None:
+        self._remove_bar()
 
-    return begin
+    def notice(self, text: str) -> None:
+        show_notices(Console(stderr=True, highlight=False, emoji=False), [text])
+
+    def trial(self, trial: Trial, number: int, total: int) -> None:
+        self._trial, self._prefix = trial, f"{number} of {total}, "
+
+    def plan(self, plan: Plan) -> None:
+        if self._plan is None:
+            show_start(self._console, plan)
+        else:
+            show_warnings(self._console, [text for text in plan.warnings if text not in self._warnings])
+        self._plan = plan
+        self._warnings.update(plan.warnings)
+
+    def start(self, total: int, what: str) -> None:
+        if self._bar is None:
+            columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Speed(), TimeRemainingColumn()]
+            self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+            self._bar.start()
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        self._task = self._bar.add_task(f"{self._prefix}{what}", total=total)
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        assert self._bar is not None
+        self._bar.advance(self._task, count)
+
+    def epoch(self, epoch: Epoch) -> None:
+        assert self._plan is not None
+        if self._trial is None and not self._plan.is_folds:
+            self._console.print(epoch_table(epoch, num_epochs=self._plan.settings.epochs), "")
+
+    def fold(self, fold: Fold) -> None:
+        if self._trial is None:
+            self._console.print(fold_line(fold))
+
+    def trained(self, result: Result) -> None:
+        self._remove_bar()
+        if self._trial is not None:
+            self._console.print(outcome_line(Outcome.of(self._trial, result)), soft_wrap=True)
+        elif not result.folds and len(result.epochs) < result.settings.epochs:
+            self._console.print(f"stopped after {result.settings.patience} epochs without improvement\n")
+
+    def diverged(self, error: DivergedError) -> None:
+        assert self._trial is not None
+        self._remove_bar()
+        self._console.print(outcome_line(Outcome.failed(self._trial, str(error))), soft_wrap=True)
+
+    def _remove_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 def show_start(console: Console, plan: Plan) -> None:
@@ -105,7 +162,7 @@ def show_start(console: Console, plan: Plan) -> None:
         console.print(f"split: {escape(note)}")
     show_warnings(console, plan.warnings)
     console.print(
-        f"pos_weight {pos_weight_of(dataset.labels[plan.splits[0].rows('train')], settings):.4f}"
+        f"pos_weight {compute_pos_weight(dataset.labels[plan.splits[0].rows('train')], settings):.4f}"
         + (" (given)" if settings.pos_weight is not None else " (safe / harmful, training)")
     )
     if isinstance(features, Stream):

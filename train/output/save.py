@@ -5,7 +5,7 @@ from pathlib import Path
 
 from haechi.train import run_folder
 from haechi.train.evaluate.threshold import predict
-from haechi.train.model.checkpoint import Checkpoint, features_of
+from haechi.train.model.checkpoint import Checkpoint, feature_recipe
 from haechi.train.output.metrics_json import metrics_record, write_metrics, write_predictions
 from haechi.train.output.page import Page, Row, write_page
 from haechi.train.output.plots import draw_confusion_matrix, draw_curves
@@ -39,7 +39,7 @@ def save(folder: Path, result: Result, *, name: str, command: str, media_root: P
         streams=dataset.streams,
         fingerprint=dataset.cache.fingerprint,
         untrained=dataset.cache.untrained,
-        features=features_of(dataset.cache),
+        features=feature_recipe(dataset.cache),
         calibration=result.calibration,
         longest_seconds=float(dataset.durations_seconds[trained].max()),
         metrics=result.metrics,

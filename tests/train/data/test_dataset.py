@@ -27,7 +27,7 @@ def test_model_4s_input_is_clip_and_constant_logits(tmp_path: Path) -> None:
     assert (rows.shape, rows.dtype, mask.shape, mask.all().item()) == ((10, 4, 8), torch.float32, (10, 4), True)
     assert (constant.shape, constant.dtype) == ((10, 5), torch.float32)
     assert dataset.features.rows.dtype == torch.float16  # as the cache stores it
-    # Against the cache, read the plain way.
+    # Compared with the cache, read directly.
     clip, logits = cache.rows("clip", "features"), cache.rows("slowfast", "logits")
     ids = cache.media["id"].tolist()
     for i, id in enumerate(dataset.ids):

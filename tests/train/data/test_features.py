@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from haechi.train.data.features import Features, batches_of, blocks_of, build_features, thinned
+from haechi.train.data.features import Features, build_features, make_batches, split_into_batches, thin_rows
 from haechi.train.errors import TrainError
 
 
@@ -57,7 +57,7 @@ def mixed(lengths: list[int], *, max_rows: int = 1 << 20, seed: int = 0) -> tupl
 
 def test_a_batch_is_padded_to_its_own_longest_video() -> None:
     clip, features = mixed([1, 700, 3, 32])
-    assert len(features.rows) == 736  # nothing is padded but batches
+    assert len(features.rows) == 736  # only batches are padded
     for index, longest in (([0, 2], 3), ([3, 0], 32), ([1], 700), ([2, 1, 0, 3], 700)):
         rows, constant, mask = features.batch(torch.tensor(index))
         assert rows.shape == (len(index), longest, 3)
@@ -72,7 +72,7 @@ def test_a_batch_is_padded_to_its_own_longest_video() -> None:
 
 @pytest.mark.parametrize("lengths", [[3, 3, 3], [3, 1, 2]])
 def test_a_batch_is_where_the_features_are_wherever_its_index_is(lengths: list[int]) -> None:
-    """The regression on pooled features asks from the CPU, the loop from the device. "meta" is one without numbers."""
+    """The regression uses indices on the CPU, the training loop on the device. "meta" is a device without values."""
     there = Features(
         rows=torch.zeros(sum(lengths), 4, dtype=torch.float16),
         lengths=np.array(lengths),
@@ -92,7 +92,7 @@ def test_long_videos_are_thinned() -> None:
 
 @pytest.mark.parametrize(("num_rows", "max_rows"), [(1, 1), (5, 9), (9, 9), (10, 9), (14_400, 512), (7, 1)])
 def test_thinned_rows_span_the_video(num_rows: int, max_rows: int) -> None:
-    kept = thinned(num_rows, max_rows)
+    kept = thin_rows(num_rows, max_rows)
     assert len(kept) == min(num_rows, max_rows)
     assert (np.diff(kept) > 0).all()
     assert kept[0] == 0
@@ -102,7 +102,7 @@ def test_thinned_rows_span_the_video(num_rows: int, max_rows: int) -> None:
 
 
 def test_the_mean_over_windows_is_over_all_of_them() -> None:
-    """However few rows of CLIP are kept."""
+    """However few CLIP rows are kept."""
     windows = np.arange(10, dtype=np.float32)[:, None]
     features = build_features(
         {"clip/features": np.ones((20, 2), np.float32), "slowfast/logits": windows},
@@ -115,9 +115,9 @@ def test_the_mean_over_windows_is_over_all_of_them() -> None:
 
 def test_batches_are_bounded_by_videos_and_by_padded_rows() -> None:
     lengths = np.array([1, 1, 1, 1, 50, 1, 1, 9, 9, 9])
-    batches = batches_of(torch.arange(10), lengths, max_videos=3, max_rows=20)
+    batches = make_batches(torch.arange(10), lengths, max_videos=3, max_rows=20)
     assert [batch.tolist() for batch in batches] == [[0, 1, 2], [3], [4], [5, 6], [7, 8], [9]]
-    even = batches_of(torch.arange(1000), np.full(1000, 32), max_videos=256, max_rows=256 * 32)
+    even = make_batches(torch.arange(1000), np.full(1000, 32), max_videos=256, max_rows=256 * 32)
     assert [len(batch) for batch in even] == [256, 256, 256, 232]
 
 
@@ -132,6 +132,6 @@ def test_batches_are_bounded_by_videos_and_by_padded_rows() -> None:
         ([0, 0, 8], [(0, 2), (2, 3)]),
     ],
 )
-def test_blocks_count_padding(lengths: list[int], expected: list[tuple[int, int]]) -> None:
-    found = [(block.start, block.stop) for block in blocks_of(np.array(lengths, dtype=int), max_rows=8)]
+def test_batches_count_padding(lengths: list[int], expected: list[tuple[int, int]]) -> None:
+    found = [(batch.start, batch.stop) for batch in split_into_batches(np.array(lengths, dtype=int), max_rows=8)]
     assert found == expected

@@ -1,4 +1,4 @@
-"""Runs on videos of very different lengths, from an image's one row to the 14,400 of two hours."""
+"""Runs on videos of very different lengths: from one row, as for an image, to 14,400 rows for two hours."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from haechi.train.data.dataset import load_dataset
 from haechi.train.data.features import Features
 from haechi.train.data.scenes import find_scenes
 from haechi.train.model import checkpoint, fit
-from haechi.train.model.fit import logits_of
+from haechi.train.model.fit import compute_logits
 from haechi.train.model.head import build_head
 from haechi.train.settings import PRESETS, TrainSettings
 from tests import synthetic
@@ -38,7 +38,7 @@ def run(*args: object) -> Result:
 
 
 def item(number: int, num_frames: int, num_windows: int, *, label: int) -> Item:
-    """Two CLIP rows a second and a window every two seconds, of numbers from which labels can be learned."""
+    """Two CLIP rows per second and a window every two seconds, with values from which the label can be learned."""
     rng = np.random.default_rng(number)
     shift = 0.3 if label else -0.3
     media = synthetic.media(f"{number:03d}.mp4", label=label)
@@ -82,8 +82,8 @@ def test_a_film_among_clips_trains_the_same_streamed_and_is_judged_the_same(
     cache: Path, tmp_path: Path, args: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "READ_BYTES", 20_000)
-    monkeypatch.setattr(fit, "PIECE_VIDEOS", 4)
-    monkeypatch.setattr(fit, "WINDOW_ROWS", 200)  # several windows an epoch
+    monkeypatch.setattr(fit, "BLOCK_VIDEOS", 4)
+    monkeypatch.setattr(fit, "BUFFER_ROWS", 200)  # several shuffle buffers per epoch
     quick = ["--epochs", 2, "--feedforward", 16, "--folds", 0, "--device", "cpu", "--max-rows", 40, *args]
     for name, memory in (("memory", []), ("streamed", ["--memory-gb", 0])):
         done = run("train", cache, "--out", tmp_path / name, *quick, *memory)
@@ -97,36 +97,36 @@ def test_a_film_among_clips_trains_the_same_streamed_and_is_judged_the_same(
     with (tmp_path / "memory" / "predictions.csv").open(encoding="utf-8") as file:
         trained = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
     done = run("predict", tmp_path / "memory", "--cache", cache, "--json")
-    judged = {said["id"]: said["score"] for said in map(json.loads, done.stdout.splitlines())}
+    judged = {line["id"]: line["score"] for line in map(json.loads, done.stdout.splitlines())}
     assert judged == pytest.approx(trained, abs=1e-5)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_video_is_judged_alone_as_beside_others(cache: Path, preset: str) -> None:
-    settings = TrainSettings.of_preset(preset, media="video")
+    settings = TrainSettings.from_preset(preset, media="video")
     features = load_dataset(Cache.open(cache), settings).features
     head = build_head(features.widths, settings)
     for name, weight in head.named_parameters():
         if name.startswith("mlp") and weight.dim() == 2:  # the last layer of some presets starts at zero
             torch.nn.init.kaiming_normal_(weight)
     every = torch.arange(len(features))
-    together = logits_of(head, features, every)
-    alone = torch.cat([logits_of(head, features, video) for video in every.split(1)])
+    together = compute_logits(head, features, every)
+    alone = torch.cat([compute_logits(head, features, video) for video in every.split(1)])
     assert together.std() > 0.01
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_a_grid_of_rows_sees_as_many_rows_as_it_says(cache: Path, tmp_path: Path) -> None:
+def test_each_point_of_a_grid_sees_its_own_number_of_rows(cache: Path, tmp_path: Path) -> None:
     quick = ["--epochs", 2, "--feedforward", 16, "--folds", 0, "--device", "cpu"]
     run("train", cache, "--out", tmp_path / "grid", *quick, "--grid", "max_rows=2,30")
     run("train", cache, "--out", tmp_path / "alone", *quick, "--max-rows", 30)
-    of_grid = tmp_path / "grid" / "max_rows=30" / "seed-0"
-    assert (of_grid / "metrics.json").read_bytes() == (tmp_path / "alone" / "metrics.json").read_bytes()
+    point = tmp_path / "grid" / "max_rows=30" / "seed-0"
+    assert (point / "metrics.json").read_bytes() == (tmp_path / "alone" / "metrics.json").read_bytes()
 
 
 @pytest.mark.parametrize(("args", "longest"), [(["--folds", 0], 2.0), (["--folds", 2], 600.0)])
 def test_a_head_knows_the_videos_that_it_was_trained_on(tmp_path: Path, args: list[object], longest: float) -> None:
-    """Not those of validation and test, unless folds were, after which the last head is trained on all."""
+    """Without those of validation and test; but after folds, the last head is trained on all videos."""
     items = []
     for i in range(36):
         row = item(i, *((4, 1) if i < 24 else (1200, 300)), label=i % 2)
@@ -138,7 +138,7 @@ def test_a_head_knows_the_videos_that_it_was_trained_on(tmp_path: Path, args: li
 
 
 def test_no_more_is_read_at_once_than_bytes_allow(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that are thinned, and windows of which the mean is kept, are not all in memory at a time."""
+    """Rows that are not kept, and windows that are averaged, are never all in memory together."""
     read = []
 
     def counting(arrays: dict[str, np.ndarray], *args: object, **options: object) -> Features:
@@ -153,15 +153,15 @@ def test_no_more_is_read_at_once_than_bytes_allow(cache: Path, monkeypatch: pyte
         whole = load_dataset(Cache.open(cache), settings).features
         monkeypatch.setattr(stream, "READ_BYTES", 10_000)
         read.clear()
-        pieces = load_dataset(Cache.open(cache), settings).features
+        in_parts = load_dataset(Cache.open(cache), settings).features
         assert len(read) > 3
         assert film <= max(read) < film + 10_000
         assert sorted(read)[-2] < 20_000
         assert isinstance(whole, Features)
-        assert isinstance(pieces, Features)
-        assert torch.equal(whole.rows, pieces.rows)
-        assert torch.equal(whole.constant, pieces.constant)
-        assert whole.lengths.tolist() == pieces.lengths.tolist()
+        assert isinstance(in_parts, Features)
+        assert torch.equal(whole.rows, in_parts.rows)
+        assert torch.equal(whole.constant, in_parts.constant)
+        assert whole.lengths.tolist() == in_parts.lengths.tolist()
         monkeypatch.undo()
         monkeypatch.setattr(stream, "build_features", counting)
 

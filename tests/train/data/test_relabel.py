@@ -1,4 +1,4 @@
-"""`haechi train --labels`: another file's labels for one run, the cache as it was."""
+"""`haechi train --labels`: labels of another file for one run; the cache does not change."""
 
 import csv
 import hashlib
@@ -46,7 +46,7 @@ def cache(tmp_path: Path) -> Path:
     return synthetic.write_cache(tmp_path / "cache", **COUNTS, num_unlabelled=2, num_failures=3)  # type: ignore[arg-type]
 
 
-def labels_of(dataset) -> dict[str, int]:  # type: ignore[no-untyped-def]
+def labels_by_id(dataset) -> dict[str, int]:  # type: ignore[no-untyped-def]
     return dict(zip(dataset.ids.tolist(), dataset.labels.tolist(), strict=True))
 
 
@@ -54,8 +54,8 @@ def test_labels_are_the_files_and_features_the_caches(cache: Path, tmp_path: Pat
     opened = Cache.open(cache)
     wanted = {id: i % 3 % 2 for i, id in enumerate(IDS) if i % 5}
     file = write(tmp_path / "new.csv", [*wanted.items(), (IDS[0], ""), ("video-0040.mp4", "harmful")])
-    dataset = load_dataset(opened, TrainSettings(), new_labels=NewLabels.of(opened, file))
-    assert labels_of(dataset) == {**wanted, "video-0040.mp4": 1}
+    dataset = load_dataset(opened, TrainSettings(), new_labels=NewLabels.read(opened, file))
+    assert labels_by_id(dataset) == {**wanted, "video-0040.mp4": 1}
     assert dataset.num_unlabelled == 1  # video-0000; video-0041 is not named
     before = load_dataset(opened, TrainSettings())
     place = {id: i for i, id in enumerate(before.ids.tolist())}
@@ -64,7 +64,7 @@ def test_labels_are_the_files_and_features_the_caches(cache: Path, tmp_path: Pat
     assert len(rows) == len(wanted)
     ours, _, _ = dataset.features.batch(torch.tensor(rows))
     assert torch.equal(ours, before.features.batch(torch.tensor(theirs))[0])
-    for column in ("splits", "groups", "sha256"):  # the file says nothing of split and group
+    for column in ("splits", "groups", "sha256"):  # the file has no split or group
         np.testing.assert_array_equal(getattr(dataset, column)[rows], getattr(before, column)[theirs])
 
 
@@ -72,19 +72,19 @@ def test_columns_of_the_file_replace_those_of_the_cache(cache: Path, tmp_path: P
     opened = Cache.open(cache)
     lines = [{"path": f"./x/../{IDS[0]}", "split": "val"}, {"path": IDS[1], "split": None}, {"id": IDS[2]}]
     (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    new = NewLabels.of(opened, tmp_path / "new.jsonl")
+    new = NewLabels.read(opened, tmp_path / "new.jsonl")
     assert new.replaced == ["split"]
     dataset = load_dataset(opened, TrainSettings(), new_labels=new)
     found = {id: (split, group) for id, split, group in zip(dataset.ids, dataset.splits, dataset.groups, strict=True)}
     assert found == {IDS[0]: ("val", "camera 0"), IDS[1]: ("", "camera 0"), IDS[2]: ("", "camera 1")}
-    assert labels_of(dataset).items() <= labels_of(load_dataset(opened, TrainSettings())).items()
+    assert labels_by_id(dataset).items() <= labels_by_id(load_dataset(opened, TrainSettings())).items()
     assert new.notices[0] == "split from 'new.jsonl'; label, group from the cache"
 
 
-def test_what_stands_on_one_side_only_is_told(cache: Path, tmp_path: Path) -> None:
+def test_videos_only_in_the_cache_or_only_in_the_file_are_reported(cache: Path, tmp_path: Path) -> None:
     rows = [(id, i % 2) for i, id in enumerate(IDS[:10])]
     rows += [("broken-0000.mp4", 1), ("broken-0002.mp4", 0), ("never seen\u202e.mp4", 1)]
-    new = NewLabels.of(Cache.open(cache), write(tmp_path / "new.csv", rows))
+    new = NewLabels.read(Cache.open(cache), write(tmp_path / "new.csv", rows))
     record = new.record()
     left_out = {*IDS[10:], "video-0040.mp4", "video-0041.mp4"}
     assert record["file"] == "new.csv"
@@ -95,13 +95,13 @@ def test_what_stands_on_one_side_only_is_told(cache: Path, tmp_path: Path) -> No
     assert record["unused"]["count"] == 3
     assert record["unused"]["failures"] == {"damaged": 2}
     removed, unused = new.notices[1:]
-    assert removed.startswith("removed: 32 videos of the cache that 'new.csv' does not name are left out\n")
+    assert removed.startswith("removed: 32 videos of the cache left out, not listed in 'new.csv'\n")
     assert removed.endswith("… and 12 more")
     assert unused.splitlines() == [
-        "3 videos that 'new.csv' names are no used videos of the cache, of which 2 failed in extraction (2 damaged)",
+        "unused: the cache has no features for 3 rows of 'new.csv'; extraction failed for 2 of them (2 damaged)",
         "  - line 12: 'broken-0000.mp4': damaged",
         "  - line 13: 'broken-0002.mp4': damaged",
-        r"  - line 14: 'never seen\u202e.mp4': not in it",
+        r"  - line 14: 'never seen\u202e.mp4': not in the cache",
     ]
 
 
@@ -116,7 +116,7 @@ def test_a_run_records_its_labels_and_leaves_the_cache_alone(cache: Path, tmp_pa
     assert "removed" not in done.stdout
     assert {path: path.read_bytes() for path in cache.iterdir()} == before
     data = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert data["new_labels"] == NewLabels.of(Cache.open(cache), file).record()
+    assert data["new_labels"] == NewLabels.read(Cache.open(cache), file).record()
     assert data["num_unlabelled"] == 0
     with (tmp_path / "run" / "predictions.csv").open(newline="") as text:
         found = {row["id"]: (row["label"], row["split"]) for row in csv.DictReader(text)}
@@ -143,8 +143,8 @@ def test_a_file_of_the_caches_own_labels_changes_nothing(cache: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("folds", [0, 2])
-def test_it_is_as_if_the_cache_had_these_labels(cache: Path, tmp_path: Path, folds: int) -> None:
-    """Held against a cache of the same features, in which videos that are not named are unlabelled."""
+def test_a_run_equals_one_on_a_cache_with_these_labels(cache: Path, tmp_path: Path, folds: int) -> None:
+    """In the cache that it is compared with, the videos that the file does not list are unlabelled."""
     rows = {id: (i // 3 % 2, ("train", "val", "test")[i % 3], f"room {i // 4}") for i, id in enumerate(IDS) if i % 7}
     file = write(tmp_path / "new.csv", [(id, *row) for id, row in rows.items()], "id,label,split,group")
     order = Cache.open(cache).media["id"].tolist()
@@ -192,7 +192,7 @@ def test_folds_seeds_grid_and_compare(cache: Path, tmp_path: Path, memory: list[
     assert "videos have another label" in done.output
 
 
-def test_everything_wrong_in_the_file_is_told_at_once(cache: Path, tmp_path: Path) -> None:
+def test_everything_wrong_in_the_file_is_reported_at_once(cache: Path, tmp_path: Path) -> None:
     rows = [(IDS[0], 3, ""), (IDS[1], 1, "dev"), (IDS[1], 1, ""), ("", 1, "")]
     done = run(cache, "--out", tmp_path / "run", "--labels", write(tmp_path / "n.csv", rows, "id,label,split"))
     assert done.exit_code == 1
@@ -212,13 +212,17 @@ def test_everything_wrong_in_the_file_is_told_at_once(cache: Path, tmp_path: Pat
     [
         (lambda path: path / "gone.csv", ManifestError, "cannot be read"),
         (lambda path: write(path / "n.csv", []), ManifestError, "holds no rows"),
-        (lambda path: write(path / "n.csv", [("x.mp4", 1)]), TrainError, "such as 'video-0"),
-        (lambda path: write(path / "n.csv", [(IDS[0], "")]), TrainError, "labels none of the 1 videos of"),
-        (lambda path: write(path / "n.csv", [("video-0040.mp4", "val")], "id,split"), TrainError, "labels none of"),
+        (lambda path: write(path / "n.csv", [("x.mp4", 1)]), TrainError, "an id there is 'video-0"),
+        (lambda path: write(path / "n.csv", [(IDS[0], "")]), TrainError, "has no label for the 1 video of"),
+        (
+            lambda path: write(path / "n.csv", [("video-0040.mp4", "val")], "id,split"),
+            TrainError,
+            "has no label for the",
+        ),
     ],
 )
 def test_no_labelled_video_left(
     cache: Path, tmp_path: Path, write_file: Callable[[Path], Path], error: type[Exception], expected: str
 ) -> None:
     with pytest.raises(error, match=expected):
-        NewLabels.of(Cache.open(cache), write_file(tmp_path))
+        NewLabels.read(Cache.open(cache), write_file(tmp_path))

@@ -1,4 +1,4 @@
-"""Scenes are found in numbers whose scenes are known, with weights as random as trained ones."""
+"""Scenes are found in synthetic features whose scenes are known, with random and with trained weights alike."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from haechi.cache.reader import Cache
 from haechi.cache.writer import shard_path, write_shard
 from haechi.train.data import scenes
-from haechi.train.data.scenes import Scenes, find_scenes, group_of, threshold_of
+from haechi.train.data.scenes import Scenes, choose_similarity_threshold, find_scenes, merge_groups
 from haechi.train.errors import TrainError
 from tests import synthetic
 
@@ -45,7 +45,7 @@ def find(path: Path, videos: Sequence[np.ndarray], **options: object) -> Scenes:
 
 
 def film(place: np.ndarray, rng: np.random.Generator, *, num_frames: int = 8) -> np.ndarray:
-    """(T, D) frames of a place (D,): a moment of it, with people who move."""
+    """(T, D) frames of a place (D,) at some moment, with moving people."""
     moment = place + 0.2 * SPECTRUM * rng.normal(size=WIDTH)
     return moment + 0.1 * SPECTRUM * rng.normal(size=(num_frames, WIDTH)).cumsum(axis=0)
 
@@ -55,7 +55,7 @@ def places(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def degraded(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same frames, encoded again at lower quality: all moved one way, each a little of its own."""
+    """The same frames encoded again at lower quality: one change for all frames, and a small one for each."""
     return frames + 0.05 * SPECTRUM * rng.normal(size=WIDTH) + 0.02 * SPECTRUM * rng.normal(size=frames.shape)
 
 
@@ -93,29 +93,29 @@ def test_one_dataset_in_twenty_has_a_link_by_chance() -> None:
     num_videos, num_pairs, trials = 50, 50 * 49 // 2, 1000
     reached = 0
     for cosines in np.tanh(rng.normal(-0.02, 0.2, (trials, num_pairs))):
-        threshold, chance = threshold_of(cosines, 0.0, num_videos=num_videos)
+        threshold, chance = choose_similarity_threshold(cosines, 0.0, num_videos=num_videos)
         assert threshold == chance
         reached += cosines.max() >= chance
-    assert 0.035 < reached / trials < 0.085  # 5 %, and a little for what is estimated from the pairs themselves
+    assert 0.035 < reached / trials < 0.085  # 5 %, and a little more, since the spread is estimated from the same pairs
 
 
 @pytest.mark.parametrize(
     ("deviation", "own", "angle"),
     [
-        (0.01, 1.0, 45),  # others are so unlike that videos of one kind would reach the bound of chance
+        (0.01, 1.0, 45),  # other videos differ so much that videos of one kind would pass the chance level
         (0.05, 0.5, 75),
         (0.15, 0.9, None),
-        (0.25, 1.0, 45),  # copies would not reach it
+        (0.25, 1.0, 45),  # copies would not reach the chance level
         (0.50, 0.8, 45),
-        (0.25, 0.5, None),  # frames of one video are too unlike to tell
+        (0.25, 0.5, None),  # frames of one video differ too much
         (0.25, -0.1, None),
     ],
 )
-def test_the_threshold_is_of_chance_within_what_a_videos_own_frames_tell(
+def test_the_threshold_is_the_chance_level_within_limits_from_frames_of_one_video(
     deviation: float, own: float, angle: float | None
 ) -> None:
     cosines = np.tanh(np.random.default_rng(0).normal(0, deviation, 50_000))
-    threshold, chance = threshold_of(cosines, own, num_videos=1000)
+    threshold, chance = choose_similarity_threshold(cosines, own, num_videos=1000)
     expected = np.tanh(norm.isf(0.05 / 499_500) * max(deviation, 999**-0.5))
     assert chance == pytest.approx(expected, abs=0.02)
     assert threshold == pytest.approx(chance if angle is None else np.cos(np.radians(angle)))
@@ -144,7 +144,7 @@ def test_a_chain_does_not_make_one_scene_of_all(tmp_path: Path) -> None:
     ring[:, 0], ring[:, 1] = 4 * np.cos(turn), 4 * np.sin(turn)
     found = find(tmp_path / "cache", [film(place, rng) for place in np.concatenate([ring, places(200, rng)])])
     steps = (found.descriptors[:40] * np.roll(found.descriptors[:40], 1, axis=0)).sum(axis=1)
-    assert steps.min() > found.similarity_threshold  # by links alone, all 40 would be one
+    assert steps.min() > found.similarity_threshold  # links alone would make one scene of all 40
     assert 2 <= np.bincount(found.scene[:40]).max() <= 20
     cosines = found.descriptors @ found.descriptors.T - 2 * np.eye(240)
     closest = cosines.argmax(axis=1)
@@ -171,20 +171,20 @@ def test_two_files_have_nothing_to_be_compared_with(tmp_path: Path) -> None:
     assert found.similarity_threshold == 1.0
 
 
-def test_pieces_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_and_comparing_in_parts_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(30), 4)
     videos = [film(place, rng, num_frames=int(rng.integers(2, 12))) for place in places(30, rng)[truth]]
     whole = find(tmp_path / "whole", videos)
     monkeypatch.setattr(scenes, "READ_ROWS", 50)
-    monkeypatch.setattr(scenes, "BLOCK_VIDEOS", 7)
+    monkeypatch.setattr(scenes, "TILE_VIDEOS", 7)
     monkeypatch.setattr(scenes, "MOST_LINKS", 10)
-    pieces = find(tmp_path / "pieces", videos, shard_size=9)
+    in_parts = find(tmp_path / "parts", videos, shard_size=9)
     assert adjusted_rand_score(truth, whole.scene) > 0.99
-    assert pieces.scene.tolist() == whole.scene.tolist()
-    assert {tuple(pair) for pair in pieces.pairs.tolist()} == {tuple(pair) for pair in whole.pairs.tolist()}
-    assert pieces.similarity_threshold == pytest.approx(whole.similarity_threshold, abs=1e-5)
-    assert pieces.descriptors == pytest.approx(whole.descriptors, abs=1e-4)
+    assert in_parts.scene.tolist() == whole.scene.tolist()
+    assert {tuple(pair) for pair in in_parts.pairs.tolist()} == {tuple(pair) for pair in whole.pairs.tolist()}
+    assert in_parts.similarity_threshold == pytest.approx(whole.similarity_threshold, abs=1e-5)
+    assert in_parts.descriptors == pytest.approx(whole.descriptors, abs=1e-4)
 
 
 def test_a_sample_decides_the_threshold_nearly_as_all_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,5 +244,5 @@ def test_groups(groups: list[str], scene: list[int], expected: list[str]) -> Non
         descriptors=np.zeros((count, 2), np.float32),
     )
     manifest = np.array(groups, dtype=object)
-    assert group_of(manifest, found).tolist() == expected
+    assert merge_groups(manifest, found).tolist() == expected
     assert manifest.tolist() == groups

@@ -6,7 +6,7 @@ from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 
 
-def split_of(labels, given=None, groups=None, **settings) -> Split:
+def draw_split(labels, given=None, groups=None, **settings) -> Split:
     labels = np.array(labels, dtype=np.int8)
     none = [""] * len(labels)
     return make_split(
@@ -16,7 +16,7 @@ def split_of(labels, given=None, groups=None, **settings) -> Split:
 
 def test_the_reports_split() -> None:
     labels = np.repeat([1, 0], [2815, 1051])  # 3,286 + 580 videos
-    split = split_of(labels, test_fraction=0.0)
+    split = draw_split(labels, test_fraction=0.0)
     assert split.counts(labels) == {
         "train": {"harmful": 2393, "safe": 893},
         "val": {"harmful": 422, "safe": 158},
@@ -26,7 +26,7 @@ def test_the_reports_split() -> None:
 
 def test_three_parts_by_default() -> None:
     labels = np.repeat([1, 0], [2815, 1051])
-    split = split_of(labels)
+    split = draw_split(labels)
     assert split.counts(labels) == {
         "train": {"harmful": 1971, "safe": 735},
         "val": {"harmful": 422, "safe": 158},
@@ -39,43 +39,43 @@ def test_three_parts_by_default() -> None:
 
 def test_the_seed_decides() -> None:
     labels = [1, 0] * 30
-    assert (split_of(labels, seed=1).names == split_of(labels, seed=1).names).all()
-    assert (split_of(labels, seed=1).names != split_of(labels, seed=2).names).any()
+    assert (draw_split(labels, seed=1).names == draw_split(labels, seed=1).names).all()
+    assert (draw_split(labels, seed=1).names != draw_split(labels, seed=2).names).any()
 
 
 @pytest.mark.parametrize("num_each", [2, 3, 5])
 def test_a_handful_of_videos_still_gives_both_classes_to_both(num_each: int) -> None:
     labels = np.array([1, 0] * num_each)
     for seed in range(10):
-        counts = split_of(labels, seed=seed).counts(labels)
-        assert min(n for of_label in counts.values() for n in of_label.values()) >= 1
+        counts = draw_split(labels, seed=seed).counts(labels)
+        assert min(n for part in counts.values() for n in part.values()) >= 1
 
 
 def test_the_manifests_split_holds() -> None:
     labels = [1, 0, 1, 0, 1, 1]
     given = ["train", "train", "val", "val", "test", "test"]
-    split = split_of(labels, given)
+    split = draw_split(labels, given)
     assert split.names.tolist() == given
     assert split.rows("test").tolist() == [4, 5]
-    assert split.notes == ["6 videos stand where the manifest's split column says"]
+    assert split.notes == ["6 videos assigned by the manifest's split column"]
 
 
-def test_unsaid_videos_train_where_val_is_said() -> None:
-    split = split_of([1, 0, 1, 0, 1], ["", "", "val", "val", "test"])
+def test_videos_without_a_part_train_where_val_is_given() -> None:
+    split = draw_split([1, 0, 1, 0, 1], ["", "", "val", "val", "test"])
     assert split.names.tolist() == ["train", "train", "val", "val", "test"]
-    assert "2 videos without a split train" in split.notes[1]
+    assert "2 videos without a split assigned to train" in split.notes[1]
 
 
-def test_val_is_drawn_from_train_where_only_train_and_test_are_said() -> None:
+def test_val_is_drawn_from_train_where_only_train_and_test_are_given() -> None:
     given = ["train"] * 20 + ["test"] * 4
-    split = split_of([1, 0] * 12, given)
+    split = draw_split([1, 0] * 12, given)
     assert set(split.names[:20]) == {"train", "val"}
     assert set(split.names[20:]) == {"test"}
     assert "into val drawn" in split.notes[1]
 
 
-def test_val_is_drawn_from_the_unsaid_where_only_test_is_said() -> None:
-    split = split_of([1, 0] * 12, ["train"] * 4 + [""] * 16 + ["test"] * 4)
+def test_val_is_drawn_from_videos_without_a_part_where_only_test_is_given() -> None:
+    split = draw_split([1, 0] * 12, ["train"] * 4 + [""] * 16 + ["test"] * 4)
     assert set(split.names[:4]) == {"train"}
     assert set(split.names[4:20]) == {"train", "val"}
 
@@ -85,7 +85,7 @@ def test_drawn_groups_stay_whole_and_balanced() -> None:
     groups = [f"g{n}" for n in rng.integers(0, 30, 200)] + [""] * 20
     labels = rng.integers(0, 2, 220)
     for seed in range(5):
-        split = split_of(labels, groups=groups, seed=seed)
+        split = draw_split(labels, groups=groups, seed=seed)
         for group in set(groups) - {""}:
             assert len({name for name, g in zip(split.names, groups, strict=True) if g == group}) == 1
         counts = split.counts(labels)["val"]
@@ -95,10 +95,10 @@ def test_drawn_groups_stay_whole_and_balanced() -> None:
         assert counts["harmful"] == pytest.approx(0.15 * (labels == 1).sum(), abs=3)
 
 
-def test_an_unsaid_video_follows_its_group() -> None:
-    split = split_of([1, 0, 1, 0, 1, 0], ["train", "train", "val", "val", "test", ""], ["", "", "", "", "a", "a"])
+def test_a_video_without_a_part_follows_its_group() -> None:
+    split = draw_split([1, 0, 1, 0, 1, 0], ["train", "train", "val", "val", "test", ""], ["", "", "", "", "a", "a"])
     assert split.names.tolist()[-1] == "test"
-    assert any("follow their group" in note for note in split.notes)
+    assert any("1 video without a split assigned to the part of the group" in note for note in split.notes)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_an_unsaid_video_follows_its_group() -> None:
 )
 def test_what_cannot_be_split_says_why(labels: list, given: list | None, groups: list | None, message: str) -> None:
     with pytest.raises(TrainError, match=message):
-        split_of(labels, given, groups)
+        draw_split(labels, given, groups)
 
 
 def test_a_rare_class_stands_on_both_sides() -> None:
@@ -130,7 +130,7 @@ def test_a_rare_class_stands_on_both_sides() -> None:
     }
 
 
-def folds_of(labels, given=None, groups=None, **settings) -> int:
+def count_folds(labels, given=None, groups=None, **settings) -> int:
     none = [""] * len(labels)
     return num_folds(
         np.array(labels),
@@ -154,16 +154,16 @@ def folds_of(labels, given=None, groups=None, **settings) -> int:
     ],
 )
 def test_cross_validation_where_a_test_part_would_be_too_small(num_each: int, settings: dict, expected: int) -> None:
-    assert folds_of([1, 0] * num_each, **settings) == expected
+    assert count_folds([1, 0] * num_each, **settings) == expected
 
 
 def test_a_manifests_split_is_no_reason_for_folds() -> None:
-    assert folds_of([1, 0] * 10, ["train"] * 14 + ["val"] * 6) == 0
+    assert count_folds([1, 0] * 10, ["train"] * 14 + ["val"] * 6) == 0
 
 
 def test_too_few_groups_for_the_folds_asked_for() -> None:
-    with pytest.raises(TrainError, match="the rarer class has 4"):
-        folds_of([1, 0] * 10, None, ["a", "b", "c", "d", "e", "f", "g", "h"] + ["a", "b"] * 6, folds=5)
+    with pytest.raises(TrainError, match="got 4 of the rarer class"):
+        count_folds([1, 0] * 10, None, ["a", "b", "c", "d", "e", "f", "g", "h"] + ["a", "b"] * 6, folds=5)
 
 
 def test_each_video_is_in_one_folds_test_with_its_group() -> None:
@@ -173,10 +173,10 @@ def test_each_video_is_in_one_folds_test_with_its_group() -> None:
     given = make_folds(labels, groups, TrainSettings(), num_folds=5)
     tested = np.array([names == "test" for names in given])
     assert (tested.sum(axis=0) == 1).all()
-    for of_fold in tested:
+    for fold in tested:
         for group in set(groups) - {""}:
-            assert len(set(of_fold[groups == group])) == 1
-        assert 0 < labels[of_fold].sum() < of_fold.sum()
+            assert len(set(fold[groups == group])) == 1
+        assert 0 < labels[fold].sum() < fold.sum()
     again = make_folds(labels, groups, TrainSettings(), num_folds=5)
     assert all((a == b).all() for a, b in zip(given, again, strict=True))
     other = make_folds(labels, groups, TrainSettings(seed=1), num_folds=5)

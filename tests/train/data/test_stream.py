@@ -1,4 +1,4 @@
-"""Streamed features give the run that features in memory give, to the last byte, and hold two windows at most."""
+"""Streamed features give the same run as features in memory, to the last byte, with at most two buffers in memory."""
 
 import gc
 import weakref
@@ -23,9 +23,9 @@ from tests.train import runs
 
 
 @pytest.fixture(autouse=True)
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "PIECE_VIDEOS", 4)
-    monkeypatch.setattr(fit, "WINDOW_PIECES", 3)
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "BLOCK_VIDEOS", 4)
+    monkeypatch.setattr(fit, "BUFFER_BLOCKS", 3)
     monkeypatch.setattr(fit, "SCORE_BATCH_SIZE", 4)
 
 
@@ -54,7 +54,7 @@ def streamed(cache: Cache, settings: TrainSettings) -> Stream:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path, preset: str) -> None:
     cache = write(tmp_path)
-    settings = TrainSettings.of_preset(
+    settings = TrainSettings.from_preset(
         preset,
         media="video",
         batch_size=4,
@@ -69,7 +69,7 @@ def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path, preset: str) -> Non
         assert isinstance(dataset.features, Features if memory_bytes is None else Stream)
         assert len(dataset.ids) < 4 * 16 - 2  # without unlabelled and failed ones
         result = runs.carry_on(dataset, settings)
-        assert len(result.split.rows("train")) > 2 * 3 * 4  # three windows
+        assert len(result.split.rows("train")) > 2 * 3 * 4  # three buffers
         assert "test" in result.metrics
         write_metrics(tmp_path / f"{memory_bytes}.json", metrics_record(result))
         states.append(result.head.state_dict())
@@ -77,7 +77,7 @@ def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path, preset: str) -> Non
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_two_windows_are_in_memory_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_buffers_are_in_memory_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive, most = weakref.WeakSet[torch.Tensor](), 0
     build = stream.build_features
 
@@ -92,18 +92,18 @@ def test_two_windows_are_in_memory_at_most(tmp_path: Path, monkeypatch: pytest.M
     features = streamed(write(tmp_path), TrainSettings())
     parts = list(torch.arange(len(features.ids)).split(4))
     assert len(parts) > 5
-    for part in features.windows(parts):
+    for part in features.buffers(parts):
         rows, _, _ = features.batch(part)
         assert len(rows) == len(part)
         gc.collect()
     assert most == 2
 
 
-def test_a_window_serves_its_videos_in_any_order(tmp_path: Path) -> None:
+def test_a_buffer_serves_its_videos_in_any_order(tmp_path: Path) -> None:
     cache = write(tmp_path)
     features, all_in_memory = streamed(cache, TrainSettings()), load_dataset(cache, TrainSettings()).features
     parts = [torch.tensor([1, 5, 6, 20]), torch.tensor([0, 30, 31])]
-    for part in features.windows(parts):
+    for part in features.buffers(parts):
         index = part.flip(0)
         for ours, theirs in zip(features.batch(index), all_in_memory.batch(index), strict=True):
             assert torch.equal(ours, theirs)
@@ -114,7 +114,7 @@ def test_videos_that_cannot_be_trained_on_are_named_when_read(tmp_path: Path) ->
     items[7].arrays["clip/features"][1, 2] = np.inf
     write_shard(shard_path(tmp_path, 0), items, [], synthetic.provenance())
     features = streamed(Cache.open(tmp_path), TrainSettings())
-    parts = features.windows(list(torch.arange(12).split(4)))
+    parts = features.buffers(list(torch.arange(12).split(4)))
     assert next(parts).tolist() == [0, 1, 2, 3]
     with pytest.raises(TrainError, match="'v7': NaN or infinite values in /clip/features"):
         next(parts)
@@ -123,7 +123,7 @@ def test_videos_that_cannot_be_trained_on_are_named_when_read(tmp_path: Path) ->
 def test_videos_of_very_different_lengths_stream_to_the_last_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thinned, read in several blocks, and padded to the longest of each batch alone."""
+    """Long videos are thinned, read in several parts, and padded only to the longest of their batch."""
     monkeypatch.setattr(stream, "READ_BYTES", 300 * 8 * 2)
     lengths = [1, 3, 32, 700] * 10
     items = [
@@ -134,7 +134,7 @@ def test_videos_of_very_different_lengths_stream_to_the_last_bit(
     ]
     write_shard(shard_path(tmp_path, 0), items, [], synthetic.provenance())
     cache = Cache.open(tmp_path)
-    settings = TrainSettings.of_preset("fast", batch_size=4, epochs=2, feedforward=16, projection=16, max_rows=100)
+    settings = TrainSettings.from_preset("fast", batch_size=4, epochs=2, feedforward=16, projection=16, max_rows=100)
     states = []
     for memory_bytes in (None, 0):
         dataset = load_dataset(cache, settings, memory_bytes=memory_bytes)
@@ -148,7 +148,7 @@ def test_videos_of_very_different_lengths_stream_to_the_last_bit(
     assert load_dataset(cache, settings, memory_bytes=0).features.num_bytes == 10 * 136 * 8 * 2 + 40 * 5 * 4
 
 
-def test_videos_that_cannot_be_trained_on_are_all_named_whatever_the_blocks(
+def test_videos_that_cannot_be_trained_on_are_all_named_whatever_the_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "READ_BYTES", 50 * 8 * 2)

@@ -31,8 +31,8 @@ def load(
     return load_dataset(Cache.open(path), settings or TrainSettings(), memory_bytes=memory_bytes)
 
 
-def columns_of(features: Features) -> np.ndarray:
-    """(N, D), by hand, of videos without padding."""
+def pooled_columns(features: Features) -> np.ndarray:
+    """(N, D), computed with NumPy, for videos without padding."""
     x = features.batch(torch.arange(len(features)))[0].double().numpy()  # (N, T, F)
     step = np.abs(np.diff(x, axis=1)).sum(axis=1) / max(x.shape[1] - 1, 1)
     parts = [x.mean(axis=1), x.std(axis=1), step, features.constant.double().numpy()]
@@ -45,7 +45,7 @@ TRAIN = np.arange(0, 50, 2)
 @pytest.mark.parametrize("streams", [{}, {"slowfast": "pooled"}, {"slowfast": "none"}, {"clip": False}])
 def test_the_regression_is_scikit_learns_on_pooled_columns(tmp_path: Path, streams: dict) -> None:
     dataset = load(tmp_path, TrainSettings(**streams))
-    x = columns_of(dataset.features)
+    x = pooled_columns(dataset.features)
     model = LogisticRegression(C=1 / x.shape[1], class_weight="balanced", max_iter=1000)
     expected = make_pipeline(StandardScaler(), model).fit(x[TRAIN], dataset.labels[TRAIN]).predict_proba(x)[:, 1]
     found = fit_baselines(dataset.features, dataset.labels, TRAIN)
@@ -71,7 +71,7 @@ def test_the_other_videos_labels_have_no_part(tmp_path: Path) -> None:
 
 
 def test_how_fast_a_video_changes_is_enough_to_tell_it(tmp_path: Path) -> None:
-    """Harmful videos jump between the same four rows that safe ones walk through: mean and spread are the same."""
+    """Harmful and safe videos have the same four rows in another order: mean and spread are the same, the steps not."""
     dataset = load(tmp_path, TrainSettings(slowfast="none"), shift=0.0)
     order = torch.tensor([[0, 1, 2, 3], [0, 3, 1, 2]])[torch.from_numpy(dataset.labels).long()]  # (N, T)
     walk = torch.arange(4.0)[order][:, :, None] + torch.zeros(8)

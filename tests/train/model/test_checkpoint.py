@@ -11,7 +11,7 @@ from haechi.cache.reader import Cache
 from haechi.train.data.dataset import Dataset
 from haechi.train.errors import TrainError
 from haechi.train.model import checkpoint
-from haechi.train.model.checkpoint import Checkpoint, features_of
+from haechi.train.model.checkpoint import Checkpoint, feature_recipe
 from haechi.train.settings import MOST_ROWS, PRESETS, TrainSettings
 from tests.train import runs
 
@@ -27,7 +27,7 @@ def saved(folder: Path, settings: TrainSettings = runs.QUICK) -> tuple[Path, Che
         streams=result.plan.dataset.streams,
         fingerprint=cache.fingerprint,
         untrained=cache.untrained,
-        features=features_of(cache),
+        features=feature_recipe(cache),
         calibration=result.calibration,
         longest_seconds=2.0,
         metrics=result.metrics,
@@ -40,7 +40,7 @@ def saved(folder: Path, settings: TrainSettings = runs.QUICK) -> tuple[Path, Che
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_head_survives_the_round_trip(tmp_path: Path, preset: str) -> None:
     path, written, dataset = saved(
-        tmp_path, TrainSettings.of_preset(preset, media="video", feedforward=32, epochs=2, folds=0)
+        tmp_path, TrainSettings.from_preset(preset, media="video", feedforward=32, epochs=2, folds=0)
     )
     loaded = checkpoint.load(path)
     assert not loaded.head.training
@@ -69,7 +69,7 @@ def test_settings_that_a_file_lacks_are_model_4s(tmp_path: Path) -> None:
     torch.save(data, path)
     loaded = checkpoint.load(path)
     assert (loaded.settings.preset, loaded.settings.projection, loaded.settings.precision) == ("model4", 0, "fp32")
-    assert loaded.settings.max_rows == MOST_ROWS  # before there was a limit, heads saw all
+    assert loaded.settings.max_rows == MOST_ROWS  # heads of older versions saw all rows
     assert (runs.score(loaded.head, dataset) == runs.score(written.head, dataset)).all()
 
 
@@ -104,7 +104,10 @@ TAMPERED: dict[str, tuple[Callable[[dict], object], str]] = {
     "no metrics": (lambda d: d.pop("metrics"), "metrics is missing"),
     "streams": (lambda d: d.update(streams={"clip/features": -8}), "streams is"),
     "huge width": (lambda d: d["streams"].update({"clip/features": 1 << 20}), "weights do not fit"),
-    "another stream": (lambda d: d.update(streams={"clip/nonsense": 8}), r"its settings say \['clip/features', "),
+    "another stream": (
+        lambda d: d.update(streams={"clip/nonsense": 8}),
+        r"expected \['clip/features', 'slowfast/logits'\] by its settings",
+    ),
     "fingerprint": (lambda d: d.update(fingerprint="0" * 64), "fingerprint is not the hash"),
     "no CLIP": (without_clip, r"features\.settings\.clip\.model is None, expected text"),
     "weights' name": (lambda d: d["features"].pop("clip_weights"), r"features\.clip_weights is None, expected text"),
@@ -119,7 +122,7 @@ TAMPERED: dict[str, tuple[Callable[[dict], object], str]] = {
 }
 
 
-def test_each_way_to_be_wrong_is_told(tmp_path: Path) -> None:
+def test_each_way_to_be_wrong_is_reported(tmp_path: Path) -> None:
     path, _, _ = saved(tmp_path)
     for what, (tamper, message) in TAMPERED.items():
         data = torch.load(path, weights_only=True)
@@ -138,7 +141,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         checkpoint.load(path)
 
 
-def test_a_missing_or_cut_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_cut_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="no such file"):
         checkpoint.load(tmp_path / "model.pt")
     path, _, _ = saved(tmp_path)
@@ -148,7 +151,7 @@ def test_a_missing_or_cut_file_is_told(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
-    """torch reads a file without looking at its checksums: the head would give other scores, and no word."""
+    """torch does not verify checksums: without our check, the head would give other scores without an error."""
     path, written, _ = saved(tmp_path)
     content = path.read_bytes()
     state = {name: value.clone() for name, value in written.head.state_dict().items()}
@@ -179,7 +182,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_say_how_long_its_videos_were(tmp_path: Path) -> None:
-    """As the first ones of this version: no video is longer than what is not known."""
+    """The first files of this version have no `longest_seconds`: then no video counts as longer."""
     path, written, _ = saved(tmp_path)
     assert checkpoint.load(path).longest_seconds == written.longest_seconds
     data = torch.load(path, weights_only=True)

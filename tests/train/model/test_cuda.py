@@ -1,4 +1,4 @@
-"""Training on a GPU. Skipped where there is none, unless HAECHI_EXPECT_CUDA=1 promises one."""
+"""Training on a GPU. Skipped if there is none, unless HAECHI_EXPECT_CUDA=1 is set: then it fails."""
 
 import csv
 from pathlib import Path
@@ -13,7 +13,7 @@ from haechi.cache.reader import Cache
 from haechi.cache.writer import shard_path, write_shard
 from haechi.train.data.dataset import load_dataset
 from haechi.train.model import checkpoint
-from haechi.train.model.fit import logits_of, scores_of
+from haechi.train.model.fit import compute_logits, compute_scores
 from tests import synthetic
 from tests.cuda import NEEDS_CUDA
 
@@ -31,7 +31,7 @@ def train(out: Path, *args: str) -> list[float]:
 
 @pytest.mark.parametrize("lengths", [[4], [1, 7, 4]])
 def test_scores_are_those_of_the_head_on_the_cpu(tmp_path: Path, lengths: list[int]) -> None:
-    """Videos of one length and of several; streamed the head is the same."""
+    """For videos of one length and of several; with streamed features the scores are the same."""
     items = [
         synthetic.with_arrays(
             synthetic.item(synthetic.media(f"{i:02d}.mp4", label=i % 2), seed=i),
@@ -50,5 +50,5 @@ def test_scores_are_those_of_the_head_on_the_cpu(tmp_path: Path, lengths: list[i
     assert train(tmp_path / "streamed", "--device", "cuda", "--memory-gb", "0") == pytest.approx(on_gpu, abs=1e-5)
     model = checkpoint.load(tmp_path / "gpu" / "model.pt")
     features = load_dataset(Cache.open(tmp_path / "cache"), model.settings).features
-    on_cpu = scores_of(logits_of(model.head, features, torch.arange(24)))
+    on_cpu = compute_scores(compute_logits(model.head, features, torch.arange(24)))
     assert on_cpu == pytest.approx(on_gpu, abs=1e-3)

@@ -16,13 +16,13 @@ from haechi.train.model.baselines import fit_baselines, fit_regression
 from haechi.train.model.fit import (
     DivergedError,
     Epoch,
-    logits_of,
-    num_steps_of,
-    num_windows_of,
+    compute_logits,
+    compute_pos_weight,
+    count_buffers,
+    count_steps,
     passes,
-    pos_weight_of,
-    shuffled_batches,
-    shuffled_windows,
+    shuffle_batches,
+    shuffle_buffers,
 )
 from haechi.train.model.head import build_head
 from haechi.train.policy import Policy
@@ -32,8 +32,8 @@ from tests.train import runs
 
 def test_pos_weight_is_safe_over_harmful() -> None:
     labels = np.repeat([1, 0], [2393, 893])  # the report's training split
-    assert round(pos_weight_of(labels, TrainSettings()), 4) == 0.3732
-    assert pos_weight_of(labels, TrainSettings(pos_weight=2.5)) == 2.5
+    assert round(compute_pos_weight(labels, TrainSettings()), 4) == 0.3732
+    assert compute_pos_weight(labels, TrainSettings(pos_weight=2.5)) == 2.5
 
 
 @pytest.mark.parametrize(
@@ -41,39 +41,39 @@ def test_pos_weight_is_safe_over_harmful() -> None:
 )
 def test_no_batch_of_one_is_left_behind(num_rows: int, sizes: list) -> None:
     rows = torch.arange(100, 100 + num_rows)
-    batches = shuffled_batches(rows, batch_size=4, generator=torch.Generator().manual_seed(0))
+    batches = shuffle_batches(rows, batch_size=4, generator=torch.Generator().manual_seed(0))
     assert [len(batch) for batch in batches] == sizes
     assert sorted(torch.cat(batches).tolist()) == rows.tolist()
 
 
 def test_every_epoch_has_its_own_order() -> None:
     generator = torch.Generator().manual_seed(0)
-    first, second = (torch.cat(shuffled_batches(torch.arange(50), batch_size=4, generator=generator)) for _ in range(2))
+    first, second = (torch.cat(shuffle_batches(torch.arange(50), batch_size=4, generator=generator)) for _ in range(2))
     assert not torch.equal(first, second)
 
 
-def test_windows_hold_whole_pieces_of_all_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "PIECE_VIDEOS", 4)
-    monkeypatch.setattr(fit, "WINDOW_PIECES", 3)
-    rows = torch.arange(100, 129)  # 8 pieces, the last of a single video
+def test_buffers_hold_whole_blocks_from_all_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "BLOCK_VIDEOS", 4)
+    monkeypatch.setattr(fit, "BUFFER_BLOCKS", 3)
+    rows = torch.arange(100, 129)  # 8 blocks, the last of a single video
     generator = torch.Generator().manual_seed(0)
     epochs = [
-        [window.tolist() for window in shuffled_windows(rows, num_windows=3, generator=generator)] for _ in range(2)
+        [buffer.tolist() for buffer in shuffle_buffers(rows, num_buffers=3, generator=generator)] for _ in range(2)
     ]
-    for windows in epochs:
-        assert len(windows) == 3
-        assert sorted(itertools.chain(*windows)) == rows.tolist()
-        assert all(window == sorted(window) and len(window) >= 5 for window in windows)
-        pieces = [{(row - 100) // 4 for row in window} for window in windows]
-        assert sorted(map(len, pieces)) == [2, 3, 3]
-        assert not any(a & b for a in pieces for b in pieces if a is not b)
+    for buffers in epochs:
+        assert len(buffers) == 3
+        assert sorted(itertools.chain(*buffers)) == rows.tolist()
+        assert all(buffer == sorted(buffer) and len(buffer) >= 5 for buffer in buffers)
+        blocks = [{(row - 100) // 4 for row in buffer} for buffer in buffers]
+        assert sorted(map(len, blocks)) == [2, 3, 3]
+        assert not any(a & b for a in blocks for b in blocks if a is not b)
     assert epochs[0] != epochs[1]
 
 
-def test_one_window_is_all_videos_and_draws_nothing() -> None:
+def test_one_buffer_is_all_videos_and_draws_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
-    (window,) = shuffled_windows(torch.arange(16_384), num_windows=1, generator=generator)
-    assert torch.equal(window, torch.arange(16_384))
+    (buffer,) = shuffle_buffers(torch.arange(16_384), num_buffers=1, generator=generator)
+    assert torch.equal(buffer, torch.arange(16_384))
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())
 
 
@@ -84,9 +84,9 @@ def test_one_window_is_all_videos_and_draws_nothing() -> None:
         *[(256, 1 << 20, 1), (513, 1 << 20, 1), (1024, 1 << 20, 2)],
     ],
 )
-def test_windows_are_as_many_as_their_rows_need(num_videos: int, num_rows: int, expected: int) -> None:
-    """And hold two pieces at least: BatchNorm cannot train on a last one of a single video."""
-    assert num_windows_of(np.full(num_videos, num_rows)) == expected
+def test_there_are_as_many_buffers_as_the_rows_need(num_videos: int, num_rows: int, expected: int) -> None:
+    """Each buffer gets at least two blocks: BatchNorm cannot train on a block of a single video."""
+    assert count_buffers(np.full(num_videos, num_rows)) == expected
 
 
 def test_a_training_split_of_one_more_than_a_batch_trains(tmp_path: Path) -> None:
@@ -101,14 +101,14 @@ def test_a_training_split_of_one_more_than_a_batch_trains(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("num_videos", [1, 2, 4, 5, 8, 9, 10, 11, 12, 13, 29, 64])
 def test_steps_are_known_before_the_epoch(num_videos: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "PIECE_VIDEOS", 4)
-    monkeypatch.setattr(fit, "WINDOW_PIECES", 3)
+    monkeypatch.setattr(fit, "BLOCK_VIDEOS", 4)
+    monkeypatch.setattr(fit, "BUFFER_BLOCKS", 3)
     generator = torch.Generator().manual_seed(0)
-    num_windows = num_windows_of(np.ones(num_videos))
-    windows = shuffled_windows(torch.arange(num_videos), num_windows=num_windows, generator=generator)
-    taken = sum(len(shuffled_batches(window, batch_size=4, generator=generator)) for window in windows)
-    steps = num_steps_of(num_videos, batch_size=4, num_windows=num_windows)
-    assert taken == steps if len(windows) == 1 else taken <= steps <= taken + len(windows)
+    num_buffers = count_buffers(np.ones(num_videos))
+    buffers = shuffle_buffers(torch.arange(num_videos), num_buffers=num_buffers, generator=generator)
+    taken = sum(len(shuffle_batches(buffer, batch_size=4, generator=generator)) for buffer in buffers)
+    steps = count_steps(num_videos, batch_size=4, num_buffers=num_buffers)
+    assert taken == steps if len(buffers) == 1 else taken <= steps <= taken + len(buffers)
 
 
 def plain(epochs: list[Epoch]) -> list[dict]:
@@ -118,7 +118,7 @@ def plain(epochs: list[Epoch]) -> list[dict]:
 def test_the_same_seed_gives_the_same_run_to_the_last_bit(tmp_path: Path) -> None:
     dataset, split = runs.prepare(tmp_path, shift=0.1)
     head_a, epochs_a = runs.train(dataset, split)
-    torch.rand(7)  # the caller's random state plays no part
+    torch.rand(7)  # the caller's random state has no effect
     head_b, epochs_b = runs.train(dataset, split)
     assert plain(epochs_a) == plain(epochs_b)
     assert (runs.score(head_a, dataset) == runs.score(head_b, dataset)).all()
@@ -137,7 +137,7 @@ def test_training_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_separable_videos_are_learned(tmp_path: Path, preset: str) -> None:
-    settings = TrainSettings.of_preset(preset, media="video")
+    settings = TrainSettings.from_preset(preset, media="video")
     dataset, split = runs.prepare(tmp_path, settings, num_harmful=60, num_safe=40, shift=1.0)
     _, epochs = runs.train(dataset, split, settings)
     assert max(epoch.best.f1 for epoch in epochs) > 0.9
@@ -149,13 +149,13 @@ def test_the_head_ends_with_the_best_epochs_weights(tmp_path: Path) -> None:
     head, epochs = runs.train(dataset, split, settings)
     best = [epoch for epoch in epochs if epoch.improved][-1]
     assert best is max(epochs, key=lambda epoch: (epoch.best.f1, -epoch.val_loss))
-    assert best.number < len(epochs)  # else this test would show nothing
+    assert best.number < len(epochs)  # otherwise this test would prove nothing
     rows = split.rows("val")
     assert choose_threshold(runs.score(head, dataset, rows), dataset.labels[rows], Policy.parse("f1")) == best.best
 
 
 def test_bf16_trains_other_weights_that_are_kept_in_fp32(tmp_path: Path) -> None:
-    settings = TrainSettings.of_preset("fast", feedforward=32, epochs=1, projection=32, batch_size=4)
+    settings = TrainSettings.from_preset("fast", feedforward=32, epochs=1, projection=32, batch_size=4)
     dataset, split = runs.prepare(tmp_path, settings)
     states = []
     for precision in ("fp32", "bf16"):
@@ -168,7 +168,7 @@ def test_bf16_trains_other_weights_that_are_kept_in_fp32(tmp_path: Path) -> None
     torch.testing.assert_close(states[0][name], states[1][name], atol=5e-3, rtol=0)
 
 
-def rates_of(tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> list[float]:
+def learning_rates(tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> list[float]:
     """The learning rate of every step."""
     rates: list[float] = []
 
@@ -182,16 +182,16 @@ def rates_of(tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch, **c
     monkeypatch.setattr(torch.optim, "Adam", Watched)
     runs.train(dataset, split, settings)
     num_videos = len(split.rows("train"))
-    assert len(rates) == settings.epochs * num_steps_of(num_videos, batch_size=settings.batch_size, num_windows=1)
+    assert len(rates) == settings.epochs * count_steps(num_videos, batch_size=settings.batch_size, num_buffers=1)
     return rates
 
 
 def test_schedules_span_all_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(rates_of(tmp_path / "a", "constant", monkeypatch)) == {0.5e-3}
-    cosine = rates_of(tmp_path / "b", "cosine", monkeypatch)
+    assert set(learning_rates(tmp_path / "a", "constant", monkeypatch)) == {0.5e-3}
+    cosine = learning_rates(tmp_path / "b", "cosine", monkeypatch)
     expected = 0.5e-3 * (1 + np.cos(np.pi * np.arange(len(cosine)) / len(cosine))) / 2
     np.testing.assert_allclose(cosine, expected)
-    cycle = rates_of(tmp_path / "c", "onecycle", monkeypatch)
+    cycle = learning_rates(tmp_path / "c", "onecycle", monkeypatch)
     top = int(np.argmax(cycle))
     assert 0 < top < len(cycle) / 2
     assert cycle[top] == pytest.approx(0.5e-3, rel=0.1)
@@ -201,7 +201,7 @@ def test_schedules_span_all_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_one_cycle_of_one_step_still_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (rate,) = rates_of(tmp_path, "onecycle", monkeypatch, epochs=1, batch_size=64)
+    (rate,) = learning_rates(tmp_path, "onecycle", monkeypatch, epochs=1, batch_size=64)
     assert rate > 0.5e-3 / 100
 
 
@@ -212,7 +212,7 @@ def test_a_setting_out_of_range_is_named(field: str, value: object) -> None:
 
 
 def weights_by_step(tmp_path: Path, ema: float) -> list[torch.Tensor]:
-    """The weights that are judged after each of three epochs of one step."""
+    """The weights that are validated after each of three epochs of one step."""
     settings = dataclasses.replace(runs.QUICK, batch_size=64, epochs=3, ema=ema)
     dataset, split = runs.prepare(tmp_path, settings)
     head = build_head(dataset.features.widths, settings)
@@ -220,7 +220,7 @@ def weights_by_step(tmp_path: Path, ema: float) -> list[torch.Tensor]:
     return [head.mlp[0].weight.detach().clone() for _ in training]
 
 
-def test_averaged_weights_are_judged_and_the_others_trained_on(tmp_path: Path) -> None:
+def test_averaged_weights_are_validated_and_the_others_trained_on(tmp_path: Path) -> None:
     plain = weights_by_step(tmp_path / "a", 0.0)
     averaged = weights_by_step(tmp_path / "b", 0.25)
     expected = plain[0]
@@ -230,7 +230,7 @@ def test_averaged_weights_are_judged_and_the_others_trained_on(tmp_path: Path) -
     assert not torch.equal(averaged[2], plain[2])
 
 
-def test_an_epoch_leaves_as_much_of_the_average_however_many_steps_it_has() -> None:
+def test_the_decay_per_epoch_does_not_depend_on_its_number_of_steps() -> None:
     assert fit.step_decay(0.5, num_steps=1) == 0.5
     assert fit.step_decay(0.5, num_steps=52) ** 52 == pytest.approx(0.5)
 
@@ -261,7 +261,7 @@ def test_gamma_has_no_part_in_cross_entropy(tmp_path: Path) -> None:
 
 
 def test_the_head_learns_what_the_regression_misses() -> None:
-    """Harmful where two columns have the same sign: nothing that a sum over columns can tell."""
+    """A video is harmful if two columns have the same sign, which no weighted sum of columns can separate."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (1200, 1, 2), generator=generator) * 2.0 - 1
     rows = torch.cat([signs.expand(-1, 2, -1), torch.zeros(1200, 2, 2)], dim=2)
@@ -269,17 +269,17 @@ def test_the_head_learns_what_the_regression_misses() -> None:
     features = Features(rows=rows.flatten(0, 1), lengths=np.full(1200, 2), constant=torch.zeros(1200, 0))
     labels = (signs.prod(dim=2).squeeze(1) > 0).numpy().astype(np.int8)
     split = Split(names=np.repeat(np.array(["train", "val"], dtype=object), [900, 300]), notes=[])
-    settings = TrainSettings.of_preset("fast", projection=32, feedforward=32)
+    settings = TrainSettings.from_preset("fast", projection=32, feedforward=32)
     head = build_head(features.widths, settings)
     list(fit.fit(head, features, labels, split, settings))
     val = split.rows("val")
     regression = fit_baselines(features, labels, split.rows("train")).scores["logistic_regression"]
     assert roc_auc_score(labels[val], regression[val]) < 0.6
-    assert roc_auc_score(labels[val], logits_of(head, features, torch.from_numpy(val))) > 0.95
+    assert roc_auc_score(labels[val], compute_logits(head, features, torch.from_numpy(val))) > 0.95
 
 
 def test_the_regression_is_that_of_the_training_videos(tmp_path: Path) -> None:
-    settings = TrainSettings.of_preset("fast", epochs=2, pos_weight=0.7)
+    settings = TrainSettings.from_preset("fast", epochs=2, pos_weight=0.7)
     dataset, split = runs.prepare(tmp_path, settings, shift=0.1)
     head, _ = runs.train(dataset, split, settings)
     expected = fit_regression(dataset.features, dataset.labels, split.rows("train"), pos_weight=0.7).state_dict()

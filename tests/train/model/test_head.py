@@ -25,7 +25,7 @@ def test_model_4_at_its_real_size() -> None:
     assert kinds == ["Linear", "ReLU", "BatchNorm1d", "Dropout"] * 2 + ["Linear"]
     assert [m.out_features for m in head.mlp if isinstance(m, torch.nn.Linear)] == [256, 128, 1]
     assert [m.p for m in head.mlp if isinstance(m, torch.nn.Dropout)] == [0.5, 0.4]
-    # By hand: 2 x (attention 4·912² + 4·912, feed-forward 2·912·512 + 912 + 512, norms 4·912), MLP with two BatchNorms.
+    # 2 x (attention 4·912² + 4·912, feed-forward 2·912·512 + 912 + 512, norms 4·912), MLP with two BatchNorms.
     layer_size = 4 * 912**2 + 4 * 912 + 2 * 912 * 512 + 912 + 512 + 4 * 912
     mlp_size = 912 * 256 + 3 * 256 + 256 * 128 + 3 * 128 + 128 + 1
     assert sum(p.numel() for p in head.parameters()) == 2 * layer_size + mlp_size == 8_806_689
@@ -43,7 +43,7 @@ def test_model_4_sees_the_constant_part_on_every_row() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("training", [False, True])
 def test_padding_does_not_change_the_logits(preset: str, training: bool) -> None:
-    settings = TrainSettings.of_preset(preset, dropout=0.0)
+    settings = TrainSettings.from_preset(preset, dropout=0.0)
     head = build_head((13, 3), settings).train(training)
     for module in head.mlp:
         if isinstance(module, torch.nn.Dropout):
@@ -59,7 +59,7 @@ def test_padding_does_not_change_the_logits(preset: str, training: bool) -> None
         assert not torch.allclose(head(padded, constant, all_real), head(padded, constant, mask))
 
 
-def test_the_projection_is_one_linear_map_of_all_that_is_known_of_a_video() -> None:
+def test_the_projection_is_one_linear_map_of_rows_constant_part_and_spread() -> None:
     head = build_head((6, 3), TrainSettings(projection=16)).eval()
     projection = head.projection
     rows, constant, mask = torch.randn(2, 4, 6), torch.randn(2, 3), torch.ones(2, 4, dtype=torch.bool)
@@ -95,7 +95,7 @@ def test_pooled_rows_are_their_mean_spread_and_step() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_head_with_a_regression_starts_as_it(preset: str) -> None:
-    head = build_head((6, 3), TrainSettings.of_preset(preset, regression=True)).eval()
+    head = build_head((6, 3), TrainSettings.from_preset(preset, regression=True)).eval()
     with torch.no_grad():
         for value in (head.regression.mean, head.regression.weight, head.regression.bias):
             value.normal_()
@@ -112,20 +112,20 @@ def test_a_head_with_a_regression_starts_as_it(preset: str) -> None:
 
 
 def test_behind_a_regression_the_projection_sees_the_steps() -> None:
-    head = build_head((6, 3), TrainSettings.of_preset("fast")).eval()
+    head = build_head((6, 3), TrainSettings.from_preset("fast")).eval()
     torch.nn.init.zeros_(head.regression.weight)
     torch.nn.init.normal_(head.mlp[-1].weight)
     ordered = torch.randn(2, 4, 6)
-    shuffled = ordered[:, [0, 2, 1, 3]]  # another order: other steps, the same mean, spread and rows
+    shuffled = ordered[:, [0, 2, 1, 3]]  # in another order the steps differ; rows, mean and spread do not
     constant, mask = torch.randn(2, 3), torch.ones(2, 4, dtype=torch.bool)
     with torch.no_grad():
         assert not torch.allclose(head(ordered, constant, mask), head(shuffled, constant, mask), atol=1e-4)
-        without = build_head((6, 3), TrainSettings.of_preset("fast", regression=False)).eval()
+        without = build_head((6, 3), TrainSettings.from_preset("fast", regression=False)).eval()
         torch.testing.assert_close(without(ordered, constant, mask), without(shuffled, constant, mask))
 
 
-def test_the_regression_is_no_matter_of_gradients() -> None:
-    head = build_head((6, 3), TrainSettings.of_preset("fast"))
+def test_the_regression_has_no_parameters_for_gradients() -> None:
+    head = build_head((6, 3), TrainSettings.from_preset("fast"))
     names = {name for name, _ in head.named_parameters()}
     assert not any(name.startswith("regression") for name in names)
     assert {"regression.mean", "regression.scale", "regression.weight", "regression.bias"} <= head.state_dict().keys()
@@ -136,8 +136,8 @@ def test_without_a_constant_part_there_is_nothing_to_project_it_with() -> None:
     assert head(torch.randn(2, 4, 6), torch.zeros(2, 0), torch.ones(2, 4, dtype=torch.bool)).shape == (2,)
 
 
-def test_settings_of_before_the_regression_have_none() -> None:
-    values = TrainSettings.of_preset("fast").to_dict()
+def test_settings_from_before_the_regression_have_none() -> None:
+    values = TrainSettings.from_preset("fast").to_dict()
     del values["regression"]
     head = build_head((6, 3), TrainSettings.from_dict(values))
     assert head.regression is None

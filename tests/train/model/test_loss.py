@@ -29,8 +29,8 @@ def test_focal_without_gamma_is_cross_entropy() -> None:
     torch.testing.assert_close(almost, Loss(WEIGHT)(LOGITS, LABELS))
 
 
-def test_focal_turns_to_the_hard_videos() -> None:
-    logits = torch.tensor([3.0, -1.0], requires_grad=True)  # one harmful video that is right, one that is wrong
+def test_focal_gives_hard_videos_more_weight() -> None:
+    logits = torch.tensor([3.0, -1.0], requires_grad=True)  # two harmful videos, the first classified correctly
     shares = []
     for gamma in (0.0, 2.0):
         (gradient,) = torch.autograd.grad(Loss(WEIGHT, focal_gamma=gamma)(logits, torch.ones(2)), logits)
