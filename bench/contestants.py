@@ -52,6 +52,7 @@ def decode(manifest: Manifest, settings: ExtractSettings) -> float:
 def model(manifest: Manifest, settings: ExtractSettings) -> float:
     """Only the backbones, warm, on the same batches, decoded before."""
     from bench.measure import seconds_of
+    from haechi.extract.backbones.batch_queue import BatchQueue
     from haechi.extract.backbones.device import Compute
     from haechi.extract.backbones.pair import Backbones
 
@@ -61,7 +62,7 @@ def model(manifest: Manifest, settings: ExtractSettings) -> float:
         pieces = _decoded(pool, manifest, backbones.outputs)
 
     def run() -> None:
-        queue = backbones.new_queue()
+        queue = BatchQueue(backbones)
         for key, frames in pieces:
             queue.add(key, frames)
         queue.drain()

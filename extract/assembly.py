@@ -1,14 +1,11 @@
 """What the backbones made of each video's pieces, until all of it is there."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from haechi.cache.schema import FRAME_STREAM, STREAMS, WINDOW_STREAM
 from haechi.extract.decoding.decode import Sampled
-
-if TYPE_CHECKING:
-    from haechi.extract.backbones.pair import MediaFeatures
 
 
 @dataclass(kw_only=True)
@@ -16,18 +13,19 @@ class _Parts:
     """Of one video, tried the `attempt`-th time."""
 
     attempt: int
-    features: "list[MediaFeatures]" = field(default_factory=list)
-    num_clip: int = 0
-    num_windows: int = 0
+    pieces: list[dict[str, np.ndarray]] = field(default_factory=list)
+    """Dataset -> rows, of each piece."""
+    num_rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+    """Stream -> rows of all pieces."""
     sampled: Sampled | None = None
     """Known when the last piece was decoded."""
 
     @property
     def is_whole(self) -> bool:
-        return self.sampled is not None and (self.num_clip, self.num_windows) == (
-            len(self.sampled.clip_seconds),
-            len(self.sampled.window_start_seconds),
-        )
+        return self.sampled is not None and self.num_rows == {
+            FRAME_STREAM: len(self.sampled.clip_seconds),
+            WINDOW_STREAM: len(self.sampled.window_start_seconds),
+        }
 
 
 class Assembly:
@@ -45,28 +43,24 @@ class Assembly:
         """The video failed."""
         self._parts.pop(index, None)
 
-    def add(self, index: int, attempt: int, features: "MediaFeatures") -> None:
+    def add(self, index: int, attempt: int, features: dict[str, np.ndarray]) -> None:
         """Take a piece's features, unless its video has failed since."""
         parts = self._parts.get(index)
         if parts is not None and parts.attempt == attempt:
-            parts.features.append(features)
-            parts.num_clip += len(features.clip)
-            parts.num_windows += len(features.slowfast)
+            parts.pieces.append(features)
+            for stream in STREAMS:
+                parts.num_rows[stream] += len(features[f"{stream}/features"])
 
     def end(self, index: int, sampled: Sampled) -> None:
         """The video's last piece was decoded."""
         self._parts[index].sampled = sampled
 
-    def whole(self, index: int) -> "tuple[Sampled, MediaFeatures] | None":
-        """The video, if all of it is there: it is handed out once."""
-        from haechi.extract.backbones.pair import MediaFeatures
-
+    def whole(self, index: int) -> tuple[Sampled, dict[str, np.ndarray]] | None:
+        """The video, if all of it is there: it is handed out once, as dataset -> rows."""
         parts = self._parts.get(index)
         if parts is None or not parts.is_whole or parts.sampled is None:
             return None
         del self._parts[index]
-        return parts.sampled, MediaFeatures(
-            clip=np.concatenate([piece.clip for piece in parts.features]),
-            slowfast=np.concatenate([piece.slowfast for piece in parts.features]),
-            slowfast_logits=np.concatenate([piece.slowfast_logits for piece in parts.features]),
-        )
+        return parts.sampled, {
+            name: np.concatenate([piece[name] for piece in parts.pieces]) for name in parts.pieces[0]
+        }

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from haechi.cache.schema import STORE_TYPES
+from haechi.extract.backbones.catalog import MOTION_MODELS
 from haechi.extract.sampling import SAMPLINGS, WINDOWS
-from haechi.extract.settings import CLIP_FPS, PRECISIONS, SLOWFAST_MODELS, WINDOW_SECONDS, ExtractSettings
+from haechi.extract.settings import CLIP_FPS, PRECISIONS, WINDOW_SECONDS, ExtractSettings
 
 DEFAULTS = ExtractSettings()
 
@@ -93,7 +94,7 @@ def decoding_options(command: Any) -> Any:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The cache: a folder of shards.")
 @option("--clip-model", "A model name of open_clip, or local-dir:PATH.")
 @option("--clip-weights", "A tag of open_clip, TAG=PATH of a local file, or random:SEED (untrained).")
-@option("--slowfast-model", "pytorchvideo's SlowFast.", type=click.Choice(SLOWFAST_MODELS))
+@option("--slowfast-model", "The motion model.", type=click.Choice(list(MOTION_MODELS)))
 @option("--slowfast-weights", "kinetics400, a local file, or random:SEED (untrained).")
 @option("--store", "Storage type of the features.", type=click.Choice(STORE_TYPES))
 @option("--shard-size", "Rows of the manifest a shard, at most.", type=click.IntRange(min=1))

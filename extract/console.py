@@ -86,7 +86,7 @@ def show_extraction(console: Console, done: Extraction) -> None:
     if done.num_new:
         console.print(_steps_table(done), "")
     if done.untrained:
-        names = " and ".join({"clip": "CLIP", "slowfast": "SlowFast"}[name] for name in done.untrained)
+        names = " and ".join(done.untrained)
         console.print(f"[bold red]UNTRAINED[/]: the weights of {names} are random; the features mean nothing yet.")
 
 

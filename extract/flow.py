@@ -8,9 +8,11 @@ import numpy as np
 
 from haechi.cache import schema
 from haechi.cache.errors import FeatureError, HaechiError
-from haechi.cache.schema import Failure, Item, Media, to_store
+from haechi.cache.progress import Progress
+from haechi.cache.schema import FRAME_STREAM, WINDOW_STREAM, Failure, Item, Media, to_store
 from haechi.cache.text import visible
 from haechi.extract.assembly import Assembly
+from haechi.extract.backbones.batch_queue import BatchQueue
 from haechi.extract.decoding.decode import Sampled
 from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
@@ -21,7 +23,7 @@ from haechi.extract.timing import WAIT, Stopwatch
 
 if TYPE_CHECKING:
     from haechi.extract.backbones.device import Compute
-    from haechi.extract.backbones.pair import Backbones, MediaFeatures
+    from haechi.extract.backbones.pair import Backbones
 
 # Videos in a row that were there and are gone: more likely their disk than they.
 MAX_VANISHED = 10
@@ -50,16 +52,28 @@ def opened(
     with pool:  # its processes start while the models are loaded
         from haechi.extract.backbones.pair import Backbones
 
-        backbones = backbones or Backbones(settings, compute, on_notice=on_notice)
+        backbones = backbones or Backbones(settings, compute)
         with compute.applied():
-            yield Flow(pool, backbones, compute, store=settings.store)
+            yield Flow(pool, backbones, compute, store=settings.store, progress=_Notices(on_notice))
+
+
+class _Notices(Progress):
+    """Hands notices to a function."""
+
+    def __init__(self, on_notice: Callable[[str], None]) -> None:
+        self._on_notice = on_notice
+
+    def notice(self, text: str) -> None:
+        self._on_notice(text)
 
 
 class Flow:
     """Decoders and backbones, ready to work."""
 
-    def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", *, store: str) -> None:
-        self._pool, self._store = pool, store
+    def __init__(
+        self, pool: DecodePool, backbones: "Backbones", compute: "Compute", *, store: str, progress: Progress
+    ) -> None:
+        self._pool, self._store, self._progress = pool, store, progress
         self.backbones, self.compute = backbones, compute
 
     @property
@@ -83,15 +97,15 @@ class Flow:
         nothing finishes, `on_windows` of windows that the backbones have done: a long video is one row for long. Raises
         `HaechiError` where files of the ids in `readable` vanish one after another.
         """
-        queue, assembly = self.backbones.new_queue(), Assembly()
+        queue, assembly = BatchQueue(self.backbones, progress=self._progress), Assembly()
         vanished: list[tuple[int, Rejected]] = []  # no failures before it is clear that their disk is there
 
         def computed(
-            finished: "Iterable[tuple[tuple[int, int], MediaFeatures]]",
+            finished: Iterable[tuple[tuple[int, int], dict[str, np.ndarray]]],
         ) -> Iterator[tuple[int, Item | Failure]]:
             for (index, attempt), features in finished:
                 assembly.add(index, attempt, features)
-                on_windows(len(features.slowfast))
+                on_windows(len(features[f"{WINDOW_STREAM}/features"]))
                 yield from whole(index)
 
         def whole(index: int) -> Iterator[tuple[int, Item | Failure]]:
@@ -151,12 +165,10 @@ def _vanished(entry: Entry, rejected: Rejected, readable: Collection[str]) -> bo
     return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in readable
 
 
-def _row(entry: Entry, sampled: Sampled, features: "MediaFeatures", store: str) -> Item | Failure:
+def _row(entry: Entry, sampled: Sampled, features: dict[str, np.ndarray], store: str) -> Item | Failure:
     """An item, or a failure where the features are not fit to be stored."""
     try:
-        clip = to_store(features.clip, store=store, what="CLIP features")
-        slowfast = to_store(features.slowfast, store=store, what="SlowFast features")
-        logits = to_store(features.slowfast_logits, store=store, what="SlowFast logits")
+        stored = {name: to_store(values, store=store, what=f"/{name}") for name, values in features.items()}
     except FeatureError as error:
         return _failure(entry, Rejected(reason=Reason.BAD_FEATURES, message=str(error), state=sampled.state))
     media = Media(
@@ -177,12 +189,10 @@ def _row(entry: Entry, sampled: Sampled, features: "MediaFeatures", store: str) 
     return Item(
         media=media,
         arrays={
-            "clip/features": clip,
-            "clip/time_seconds": sampled.clip_seconds.astype(np.float32),
-            "slowfast/features": slowfast,
-            "slowfast/logits": logits,
-            "slowfast/start_seconds": sampled.window_start_seconds.astype(np.float32),
-            "slowfast/end_seconds": sampled.window_end_seconds.astype(np.float32),
+            **stored,
+            f"{FRAME_STREAM}/time_seconds": sampled.clip_seconds.astype(np.float32),
+            f"{WINDOW_STREAM}/start_seconds": sampled.window_start_seconds.astype(np.float32),
+            f"{WINDOW_STREAM}/end_seconds": sampled.window_end_seconds.astype(np.float32),
         },
     )
 

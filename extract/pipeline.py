@@ -106,7 +106,7 @@ def extract(
                 on_start(len(todo.to_do), f"{compute.name}, {compute.precision}")
                 provenance = Provenance(
                     settings=flow.settings,
-                    weights={"clip": settings.clip_weights, "slowfast": settings.slowfast_weights},
+                    weights=settings.weights,
                     device=compute.name,
                     precision=compute.precision,
                     producer=producer,

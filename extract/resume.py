@@ -12,9 +12,8 @@ from haechi.cache import schema
 from haechi.cache.errors import HaechiError, SettingsConflictError
 from haechi.cache.integrity.repair import DAMAGED_SUFFIX
 from haechi.cache.reader import Cache, shard_paths
-from haechi.cache.schema import differing_fields, fingerprint_of
-from haechi.cache.text import bullet_list
-from haechi.extract.backbones.weights import QUICKGELU, Weights, model_identity
+from haechi.cache.schema import conflict_list, fingerprint_of
+from haechi.extract.backbones.weights import QUICKGELU, WEIGHTS_FLAGS, Weights, model_identity
 from haechi.extract.decoding.files import FileState, sha256_of
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
@@ -112,12 +111,11 @@ def _known(cache: Cache) -> dict[str, Known]:
 
 def refuse_other_settings(ours: dict[str, Any], cache: Cache) -> None:
     """Raise `SettingsConflictError` that names every field in which a cache's settings differ from ours."""
-    if differing := differing_fields(cache.settings, ours):
-        lines = [f"{name}: {old!r} in the cache, {new!r} now" for name, old, new in differing]
+    if conflicts := conflict_list(cache.settings, ours):
         raise SettingsConflictError(
             f"{cache.path}: made with other settings, and features of two settings never mix "
-            f"(fingerprint {cache.fingerprint[:12]} in the cache, {fingerprint_of(ours)[:12]} now):\n"
-            f"{bullet_list(lines)}\n"
+            f"(fingerprint {cache.fingerprint[:12]} in the cache, {fingerprint_of(ours)[:12]} here):\n"
+            f"{conflicts}\n"
             "  Extract into a new folder, or use the settings of the cache."
         )
 
@@ -131,16 +129,13 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
     ours = copy.deepcopy(held)
     ours["store"] = settings.store
     ours["sampling"] = settings.sampler.settings
-    clip_model = model_identity(settings.clip_model)
-    if clip_model != held["clip"]["model"].removesuffix(QUICKGELU):
-        ours["clip"]["model"] = clip_model
-    ours["slowfast"]["model"] = settings.slowfast_model
-    provenance = cache.shards[0].provenance
-    for stream, flag, request, remembered in (
-        ("clip", "--clip-weights", settings.clip_weights, provenance.weights["clip"]),
-        ("slowfast", "--slowfast-weights", settings.slowfast_weights, provenance.weights["slowfast"]),
-    ):
-        wanted = Weights.parse(request, flag=flag)
+    for stream, model in settings.models.items():
+        name = model_identity(model)
+        if name != held[stream]["model"].removesuffix(QUICKGELU):
+            ours[stream]["model"] = name
+    for stream, request in settings.weights.items():
+        remembered = cache.shards[0].provenance.weights[stream]
+        wanted = Weights.parse(request, flag=WEIGHTS_FLAGS[stream])
         if wanted.file is not None:
             ours[stream]["weights_sha256"] = sha256_of(wanted.file)
         elif request != remembered and (wanted.seed is not None or not Weights.names_a_file(remembered)):

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from haechi.cache.errors import SettingsError
 from haechi.cache.rules import Number, OneOf, Optional, Whole, broken_rules, setting
-from haechi.cache.schema import STORE_TYPES
+from haechi.cache.schema import FRAME_STREAM, STORE_TYPES, WINDOW_STREAM
+from haechi.extract.backbones.catalog import MOTION_MODELS
 from haechi.extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SLOWFAST_MODELS = ("slowfast_r50", "slowfast_r101")
 
 # Of `windows`.
 WINDOW_SECONDS = 2.0
@@ -37,7 +37,7 @@ class ExtractSettings:
     """A model name of open_clip, or `local-dir:PATH` of a folder with an open_clip_config.json."""
     clip_weights: str = "openai"
     """A pretrained tag of open_clip, a local file (`TAG=PATH`, or a bare path), or `random:SEED`."""
-    slowfast_model: str = setting("slowfast_r50", OneOf(SLOWFAST_MODELS))
+    slowfast_model: str = setting("slowfast_r50", OneOf(MOTION_MODELS))
     slowfast_weights: str = "kinetics400"
     """`kinetics400`, a local file, or `random:SEED`."""
     store: str = setting("float16", OneOf(STORE_TYPES))
@@ -70,6 +70,16 @@ class ExtractSettings:
         broken = broken_rules(self)
         if problems := [*broken.values(), *([] if SAMPLING_FIELDS & broken.keys() else self._conflicts())]:
             raise SettingsError(problems)
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Stream of the cache -> the model that writes it."""
+        return {FRAME_STREAM: self.clip_model, WINDOW_STREAM: self.slowfast_model}
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Stream of the cache -> the weights of its model, as asked for."""
+        return {FRAME_STREAM: self.clip_weights, WINDOW_STREAM: self.slowfast_weights}
 
     @property
     def sampler(self) -> Sampling:

@@ -4,15 +4,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from haechi.cache.schema import FRAME_STREAM, WINDOW_STREAM
+
 # In the order of the flow. The first three run in the decoding processes: their seconds are summed over all of them.
-READ, DECODE, RESIZE, WAIT, CLIP, SLOWFAST, WRITE = "read", "decode", "resize", "wait", "clip", "slowfast", "write"
+READ, DECODE, RESIZE, WAIT, WRITE = "read", "decode", "resize", "wait", "write"
 STEPS = {
     READ: "check, header, hash",
     DECODE: "file to frames",
     RESIZE: "frames to model input",
     WAIT: "backbones idle: no frames yet",
-    CLIP: "CLIP",
-    SLOWFAST: "SlowFast",
+    FRAME_STREAM: "image backbone",
+    WINDOW_STREAM: "motion backbone",
     WRITE: "shards to disk, beside the rest",
 }
 IN_DECODERS = (READ, DECODE, RESIZE)

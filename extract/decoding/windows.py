@@ -14,7 +14,7 @@ from haechi.extract.decoding.shared_frames import Sink
 from haechi.extract.sampling import Windows, uniform
 from haechi.extract.timing import RESIZE, Stopwatch
 
-WINDOW_FRAMES = 32  # that SlowFast's fast pathway takes of a window
+WINDOW_FRAMES = 32  # of a window: what SlowFast's fast pathway takes
 
 # Containers round times to a millisecond: a sample that is nearer to the end of a frame sees the next one.
 TOLERANCE_SECONDS = 0.002
@@ -44,14 +44,15 @@ def clocked(frames: Iterable[tuple[Any, float | None, float]], clock: Clock) -> 
 class WindowStream:
     """Takes the frames of one video in their order, hands windows and CLIP frames on.
 
-    SlowFast sees the video on a grid of `WINDOW_FRAMES` points a window, on which every window begins; CLIP on one of
-    its own. A point sees the frame that is shown at that moment.
+    The motion backbone sees the video on a grid with as many points in each window as it takes frames, on which every
+    window begins; the image backbone on one of its own. A point sees the frame that is shown at that moment.
     """
 
     def __init__(self, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int) -> None:
         self._sampling, self._sink, self._watch, self._max_samples = sampling, sink, watch, max_samples
-        self._step_seconds = sampling.window_seconds / WINDOW_FRAMES
-        self._held: deque[np.ndarray] = deque(maxlen=WINDOW_FRAMES)  # what the last points of the grid saw
+        self._window_frames = sink.outputs[1].num_frames if sink.outputs else WINDOW_FRAMES
+        self._step_seconds = sampling.window_seconds / self._window_frames
+        self._held: deque[np.ndarray] = deque(maxlen=self._window_frames)  # what the last points of the grid saw
         self._num_points = 0
         self._origin = 0.0
         self._clip: list[np.ndarray] = []  # not handed on yet
@@ -99,7 +100,7 @@ class WindowStream:
         self._held.append(transformed(1))
         self._num_points += 1
         following = round(len(self._first_points) * self._sampling.stride_seconds / self._step_seconds)
-        if self._num_points == following + WINDOW_FRAMES:
+        if self._num_points == following + self._window_frames:
             self._publish_window()
 
     def finish(self, end_seconds: float) -> tuple[list[float], list[float], list[float]]:
@@ -107,7 +108,7 @@ class WindowStream:
 
         The times of CLIP's frames (T,), and the starts and ends of the windows (S,), seconds.
         """
-        last = self._first_points[-1] + WINDOW_FRAMES if self._first_points else 0
+        last = self._first_points[-1] + self._window_frames if self._first_points else 0
         if last < self._num_points:
             self._publish_window()
         elif self._clip:
@@ -118,7 +119,7 @@ class WindowStream:
 
     def _publish_window(self) -> None:
         self._first_points.append(self._num_points - len(self._held))
-        self._publish([self._held[i] for i in uniform(len(self._held), WINDOW_FRAMES)])
+        self._publish([self._held[i] for i in uniform(len(self._held), self._window_frames)])
 
     def _publish(self, window: list[np.ndarray]) -> None:
         """Hand on the CLIP frames that wait, and a window or none."""

@@ -14,7 +14,7 @@ from filelock import FileLock
 from haechi.cache.errors import CacheError, HaechiError
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache, shard_paths
-from haechi.extract.backbones.pair import Backbones, Running
+from haechi.extract.backbones.pair import Backbones, RunningBatch
 from haechi.extract.decoding.pool import DecodePool
 from haechi.extract.manifest import Entry
 from haechi.extract.pipeline import Extraction, InterruptedRunError
@@ -104,12 +104,12 @@ def test_any_end_of_a_run_keeps_what_is_finished(
     """A defect of ours in the seventh video: six stay, although their shard was not full."""
     honest, calls = Backbones.start, 0
 
-    def fail(self: Backbones, *frames: object) -> Running:
+    def fail(self: Backbones, *frames: object, **progress: object) -> RunningBatch:
         nonlocal calls
         calls += 1
         if calls == 6:
             raise ZeroDivisionError
-        return honest(self, *frames)  # type: ignore[arg-type]
+        return honest(self, *frames, **progress)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Backbones, "start", fail)
     with pytest.raises(ZeroDivisionError):

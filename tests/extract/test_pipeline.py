@@ -15,7 +15,7 @@ from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache, shard_paths
 from haechi.extract import resume
 from haechi.extract.backbones.openclip import OpenClip
-from haechi.extract.backbones.pair import Backbones, Running
+from haechi.extract.backbones.pair import Backbones, RunningBatch
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
@@ -142,9 +142,9 @@ def test_other_settings_are_refused_with_the_fields(
         run(manifest, frames=4, store="float32", slowfast_model="slowfast_r101", clip_weights="random:1")
     text = str(caught.value)
     for expected in (
-        "sampling.frames: 8 in the cache, 4 now",
-        "store: 'float16' in the cache, 'float32' now",
-        "slowfast.model: 'slowfast_r50' in the cache, 'slowfast_r101' now",
+        "sampling.frames: 8 in the cache, 4 here",
+        "store: 'float16' in the cache, 'float32' here",
+        "slowfast.model: 'slowfast_r50' in the cache, 'slowfast_r101' here",
         "clip.weights_sha256",
         "random:1",
     ):
@@ -167,10 +167,10 @@ def test_bad_features_are_failures_never_rows(
 ) -> None:
     honest = Backbones.start
 
-    def overflow(self: Backbones, *frames: object) -> Running:
-        running = honest(self, *frames)  # type: ignore[arg-type]
-        running.clip[3::8, 1] = 1e6
-        return running
+    def overflow(self: Backbones, *frames: object, **progress: object) -> RunningBatch:
+        batch = honest(self, *frames, **progress)  # type: ignore[arg-type]
+        batch.arrays["clip/features"][3::8, 1] = 1e6
+        return batch
 
     monkeypatch.setattr(Backbones, "start", overflow)
     done = run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
@@ -184,20 +184,20 @@ def test_device_memory_that_does_not_last_makes_batches_smaller(
     """Said once; nothing is lost, and the features are those of a run with such batches, to the last bit."""
     manifest = manifest_of(data, SOUND)
     expected = Cache.open(run(manifest, batch_frames=2).cache)
-    honest, sizes, notices = OpenClip.features, [], []
+    honest, sizes, notices = OpenClip.forward, [], []
 
-    def features(self: OpenClip, frames: torch.Tensor) -> torch.Tensor:
+    def forward(self: OpenClip, frames: torch.Tensor) -> dict[str, torch.Tensor]:
         sizes.append(len(frames))
         if len(frames) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(self, frames)
 
-    monkeypatch.setattr(OpenClip, "features", features)
+    monkeypatch.setattr(OpenClip, "forward", forward)
     got = Cache.open(run(manifest, "small", batch_frames=16, on_notice=notices.append).cache)
     assert (got.rows("clip", "features") == expected.rows("clip", "features")).all()
     assert sizes[1:4] == [16, 8, 4]  # the first is the model's own, to learn its width
     assert max(sizes[4:]) == 2
-    assert notices == ["the memory of cpu did not hold a batch: going on with --batch-frames 2"]
+    assert notices == ["the memory of cpu is too small: continuing with --batch-frames 2"]
 
 
 def test_a_folder_of_other_things_is_refused(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:

@@ -67,16 +67,20 @@ def test_rows_are_those_of_each_window_alone(
         starts, ends = (cache.rows("slowfast", f"{end}_seconds")[windows] for end in ("start", "end"))
         np.testing.assert_allclose(starts, found.window_start_seconds, rtol=1e-6)
         np.testing.assert_allclose(ends, found.window_end_seconds, rtol=1e-6)
-        nothing = torch.empty(0)
-        pieces = [backbones.start(torch.from_numpy(f[None]), nothing, [(1, 0)]) for f in kept.frames(0)]
-        pieces += [backbones.start(nothing, torch.from_numpy(p[1][None]), [(0, 1)]) for p in kept.pieces if len(p[1])]
-        alone = [piece.result()[0][0] for piece in pieces]
-        for ours, theirs in (
-            (cache.rows("clip", "features")[clip], [features.clip for features in alone]),
-            (cache.rows("slowfast", "features")[windows], [features.slowfast for features in alone]),
-            (cache.rows("slowfast", "logits")[windows], [features.slowfast_logits for features in alone]),
+        none = np.empty((0,), np.uint8)
+        inputs = [(frame[None], none) for frame in kept.frames(0)]
+        inputs += [(none, piece[1][None]) for piece in kept.pieces if len(piece[1])]
+        alone = []
+        for arrays in inputs:
+            frames = {s: torch.from_numpy(a) for s, a in zip(("clip", "slowfast"), arrays, strict=True)}
+            alone += backbones.start(frames, {s: [len(a)] for s, a in frames.items()}).result()[0]
+        for stream, name, rows in (
+            ("clip", "features", clip),
+            ("slowfast", "features", windows),
+            ("slowfast", "logits", windows),
         ):
-            np.testing.assert_allclose(ours, np.concatenate(theirs), atol=2e-3)
+            theirs = np.concatenate([features[f"{stream}/{name}"] for features in alone])
+            np.testing.assert_allclose(cache.rows(stream, name)[rows], theirs, atol=2e-3)
 
 
 def test_the_same_input_gives_the_same_cache(data: Path, run: Callable[..., Extraction]) -> None:
@@ -107,9 +111,9 @@ def test_samplings_never_mix(data: Path, run: Callable[..., Extraction], no_mode
     assert run(manifest, **WINDOWS).num_new == 1
     no_models()
     assert run(manifest, **WINDOWS).num_new == 0
-    with pytest.raises(SettingsConflictError, match=r"sampling\.name: 'windows' in the cache, 'uniform' now"):
+    with pytest.raises(SettingsConflictError, match=r"sampling\.name: 'windows' in the cache, 'uniform' here"):
         run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
-    with pytest.raises(SettingsConflictError, match=r"sampling\.stride_seconds: 0\.5 in the cache, 1\.0 now"):
+    with pytest.raises(SettingsConflictError, match=r"sampling\.stride_seconds: 0\.5 in the cache, 1\.0 here"):
         run(manifest, **{**WINDOWS, "stride_seconds": None})
 
 

@@ -1,4 +1,4 @@
-"""What a machine gets where the user says nothing, and what torch is told."""
+"""What `Compute` chooses where the settings leave it open, and what it changes in torch."""
 
 import joblib
 import pytest
@@ -31,9 +31,9 @@ def test_beside_a_gpu_the_decoders_get_the_cores(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_the_user_says_holds() -> None:
-    said = {"workers": 3, "batch_frames": 7, "batch_windows": 5, "precision": "bf16"}
-    compute = Compute.choose(ExtractSettings(device="cpu", **said))  # type: ignore[arg-type]
-    assert {name: getattr(compute, name) for name in said} == said
+    given = {"workers": 3, "batch_frames": 7, "batch_windows": 5, "precision": "bf16"}
+    compute = Compute.choose(ExtractSettings(device="cpu", **given))  # type: ignore[arg-type]
+    assert {name: getattr(compute, name) for name in given} == given
 
 
 def test_torch_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
