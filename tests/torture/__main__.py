@@ -31,8 +31,9 @@ KEEPING = ("mutate", "fuzz")
 # All that the runs import, once: they are forked from this process, which starts no thread.
 IMPORTS = (
     "haechi",
-    "open_clip",
+    "haechi.extract.backbones.openclip",
     "haechi.extract.backbones.pair",
+    "haechi.extract.backbones.slowfast",
     "haechi.extract.backbones.device",
     "haechi.extract.cli",
     "haechi.train.data.dataset",

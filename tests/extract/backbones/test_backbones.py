@@ -85,10 +85,10 @@ def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
 
 
 def test_a_local_file_takes_activation_and_preprocessing_of_its_tag(clip_file: Path) -> None:
-    bare = Weights.parse(str(clip_file), flag="--clip-weights")
+    untagged = Weights.parse(str(clip_file), flag="--clip-weights")
     tagged = Weights.parse(f"openai={clip_file}", flag="--clip-weights")
-    assert (bare.file, tagged.file) == (clip_file, clip_file)
-    assert resolve_model("ViT-B-32", bare) == "ViT-B-32"
+    assert (untagged.file, tagged.file) == (clip_file, clip_file)
+    assert resolve_model("ViT-B-32", untagged) == "ViT-B-32"
     assert resolve_model("ViT-B-32", tagged) == "ViT-B-32-quickgelu"
     with pytest.raises(WeightsError, match="cannot be loaded into ViT-B-32-quickgelu"):
         tiny_clip("ViT-B-32", f"openai={clip_file}")  # for another model: the file is loaded, nothing is fetched
@@ -117,7 +117,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", ["pickle", "text", "other model", "cut"])
-def test_files_that_are_no_weights_of_this_model(
+def test_files_without_weights_for_this_model(
     clip_model: str, clip_file: Path, tiny_slowfast: None, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     if content == "pickle":
@@ -155,7 +155,7 @@ def test_slowfast_features_and_logits_are_the_networks_own(tiny_slowfast: None, 
     assert backbone.identity["widths"] == {"features": networks.SLOWFAST_WIDTH, "logits": networks.NUM_LOGITS}
 
 
-def test_slowfast_weights_of_other_names(tiny_slowfast: None) -> None:
+def test_unknown_names_of_slowfast_weights(tiny_slowfast: None) -> None:
     with pytest.raises(WeightsError, match="neither a file nor weights of slowfast_r50; it has: kinetics400"):
         SlowFast(model="slowfast_r50", weights="kinetics", **CPU)
 
@@ -197,7 +197,7 @@ def test_batches_of_any_size_give_the_same_features(tiny_settings: ExtractSettin
                 np.testing.assert_allclose(rows, theirs[name], atol=1e-5)
 
 
-def test_a_device_too_small_for_one_frame_is_told(
+def test_a_device_too_small_for_one_window_is_an_error(
     tiny_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbones = Backbones(tiny_settings, Compute.choose(tiny_settings))
@@ -234,7 +234,7 @@ def test_batch_norms_of_the_real_network_are_folded() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_precision_and_device_are_no_part_of_the_fingerprint(tiny_settings: ExtractSettings) -> None:
+def test_the_fingerprint_does_not_depend_on_the_precision(tiny_settings: ExtractSettings) -> None:
     fingerprints = set()
     for precision in ("fp32", "bf16"):
         settings = ExtractSettings(**{**vars(tiny_settings), "precision": precision})
@@ -251,18 +251,18 @@ def test_bfloat16_is_near_float32(clip_model: str) -> None:
     assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
 
 
-def test_a_device_that_is_not_there() -> None:
+def test_devices_that_do_not_exist() -> None:
     for device in ("cuda:99", "tpu", "meta"):
         with pytest.raises(SettingsError, match="--device"):
             Compute.choose(ExtractSettings(device=device))
 
 
-def test_pickle_is_what_the_evil_file_holds() -> None:
+def test_the_evil_file_is_a_pickle_with_code() -> None:
     """The file above would run code if it were unpickled, so the test above can fail."""
     assert b"print" in pickle.dumps(Evil())
 
 
-def test_the_networks_last_pooling_bears_bfloat16() -> None:
+def test_the_last_pooling_of_the_network_takes_bfloat16() -> None:
     module = slowfast.MODELS["slowfast_r50"](pretrained=False)
     pool = module.blocks[-2].eval()
     pathways = [torch.rand(1, 4, frames, 7, 7).bfloat16() for frames in (8, 32)]

@@ -1,4 +1,4 @@
-"""Pieces come out of the queue with their own features, and notices go to the run that is going on."""
+"""The queue returns each video its own features, and notices go to the run that is in progress."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -89,10 +89,10 @@ def test_notices_go_to_the_queue_that_made_batches_smaller(
     assert third.texts == []
 
 
-def test_notices_go_to_the_run_that_is_going_on(
+def test_notices_go_to_the_run_that_is_in_progress(
     data: Path, tiny_settings: ExtractSettings, fitting: Callable[[int], None]
 ) -> None:
-    """Backbones that an earlier run loaded know nothing of its listener."""
+    """Also if the backbones were loaded by an earlier run."""
     entries = manifest_of(data, ["sound.mp4"]).entries
     first: list[str] = []
     second: list[str] = []

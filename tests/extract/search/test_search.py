@@ -25,7 +25,7 @@ from tests.cache.forge import forge
 from tests.extract import clips
 
 FIGHT, KITCHEN = "people fighting in a street", "an empty kitchen"
-HOSTILE = "[red]\u202ex[/] 한국.mp4"  # markup, and a change of writing direction
+HOSTILE = "[red]\u202ex[/] 한국.mp4"  # markup of rich, and a change of writing direction
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 @pytest.mark.parametrize("block_rows", [1, 2, 7, 11])
-def test_the_blocks_do_not_show(wide: Cache, block_rows: int) -> None:
+def test_the_result_does_not_depend_on_the_blocks(wide: Cache, block_rows: int) -> None:
     texts = np.random.default_rng(1).normal(size=(2, 512)).astype(np.float32)
     whole = search(wide, texts, top=100)
     assert [len(found) for found in whole] == [20, 20]
@@ -125,7 +125,7 @@ def test_no_more_rows_are_read_at_once_than_a_block_has(
     assert max(sizes) <= 15
 
 
-def test_moments_stand_apart(cache: Cache, texts: np.ndarray) -> None:
+def test_moments_are_apart_in_time(cache: Cache, texts: np.ndarray) -> None:
     for video in search(cache, texts, top=100)[0]:
         times = sorted(moment.time_seconds for moment in video.moments)
         assert (np.diff(times) >= MOMENTS_APART_SECONDS).all()
@@ -148,7 +148,7 @@ def test_equal_scores_and_videos_without_rows(made: tuple[str, Path], texts: np.
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_rows_that_point_nowhere_are_named(
+def test_videos_with_zero_or_infinite_rows_are_named(
     made: tuple[str, Path], texts: np.ndarray, tmp_path: Path, value: float
 ) -> None:
     rows = np.ones((4, clips.WIDTH))
@@ -202,7 +202,7 @@ def test_json_is_what_search_finds(folder: Path, cache: Cache, made: tuple[str, 
         }
 
 
-def test_long_texts_are_told_beside_the_result(folder: Path, made: tuple[str, Path]) -> None:
+def test_long_texts_are_listed_beside_the_result(folder: Path, made: tuple[str, Path]) -> None:
     done = call("search", folder, "[b]cat " * 30, "--clip-model", made[0], "--json")
     assert done.exit_code == 0
     assert "longer than the model reads, so its end was cut off: [b]cat" in done.stderr

@@ -42,7 +42,7 @@ def test_texts_are_encode_text_of_the_caches_own_weights(made: tuple[str, Path],
         assert found.too_long == []
 
 
-def test_weights_that_moved_are_asked_for(made: tuple[str, Path], tmp_path: Path) -> None:
+def test_weights_that_were_moved_are_asked_for(made: tuple[str, Path], tmp_path: Path) -> None:
     name, weights = made
     source = clips.provenance(clips.identity(name, weights), weights="gone/clip.pt")
     cache = Cache.open(clips.write_shards(tmp_path / "c", {"a.mp4": np.ones((1, clips.WIDTH))}, source))
@@ -53,7 +53,7 @@ def test_weights_that_moved_are_asked_for(made: tuple[str, Path], tmp_path: Path
     assert load_clip(cache, model=name, weights=str(weights)).identity == cache.settings["clip"]
 
 
-def test_a_model_of_ones_own_is_asked_for(made: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_model_in_a_local_folder_is_asked_for(made: tuple[str, Path], tmp_path: Path) -> None:
     with pytest.raises(
         SettingsConflictError, match=r"not a model of open_clip.*say where it is: --clip-model local-dir:PATH"
     ):
@@ -67,7 +67,7 @@ def test_untrained_weights_are_refused(made: tuple[str, Path], tmp_path: Path) -
         load_clip(cache_of(tmp_path, made[0], "random:0"), model=made[0])
 
 
-def test_other_weights_are_refused_by_name_of_the_field(made: tuple[str, Path], tmp_path: Path) -> None:
+def test_other_weights_are_refused_with_the_fields(made: tuple[str, Path], tmp_path: Path) -> None:
     name, weights = made
     cache = cache_of(tmp_path, name, weights)
     state = torch.load(weights, weights_only=True)
@@ -90,7 +90,7 @@ def test_another_model_is_refused_before_its_weights_are_fetched(
         load_clip(cache, model="ViT-B-32", weights="openai")
 
 
-def test_how_pictures_were_prepared_is_no_concern_of_texts(made: tuple[str, Path], tmp_path: Path) -> None:
+def test_texts_do_not_depend_on_the_preprocessing_of_images(made: tuple[str, Path], tmp_path: Path) -> None:
     name, weights = made
     clip = clips.identity(name, weights)
     source = clips.provenance({**clip, "preprocess": {"size": 7}}, weights=str(weights))
@@ -98,7 +98,7 @@ def test_how_pictures_were_prepared_is_no_concern_of_texts(made: tuple[str, Path
     assert load_clip(cache, model=name).identity == clip
 
 
-def test_long_texts_are_cut_and_told(made: tuple[str, Path], tmp_path: Path) -> None:
+def test_long_texts_are_cut_and_listed(made: tuple[str, Path], tmp_path: Path) -> None:
     clip = load_clip(cache_of(tmp_path, *made), model=made[0])
     whole, long = "cat " * 14, "cat " * 15  # 16 tokens: a start, an end, and 14 words
     found = embed_texts(clip, [whole, long, "cat"])
@@ -106,7 +106,7 @@ def test_long_texts_are_cut_and_told(made: tuple[str, Path], tmp_path: Path) -> 
     np.testing.assert_array_equal(found.rows[0], found.rows[1])
 
 
-def test_cuts_of_tokenizers_that_write_no_end_are_told_too(
+def test_texts_cut_by_a_tokenizer_without_end_token_are_listed_too(
     made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tokenizer(texts: list[str], context_length: int = 16) -> torch.Tensor:
@@ -126,7 +126,7 @@ def test_cuts_of_tokenizers_that_write_no_end_are_told_too(
         ({"vocab_size": 512}, "gives tokens that its text tower does not know"),
     ],
 )
-def test_tokenizers_that_cannot_be(
+def test_tokenizers_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], expected: str
 ) -> None:
     """A tokenizer of Hugging Face without its package, and a text tower with fewer tokens than its tokenizer."""
