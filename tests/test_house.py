@@ -38,7 +38,7 @@ STOREYS = {
         {"search"},
         {"assembly", "flow", "folder", "interrupt", "manifest", "resume", "samples", "shard_queue"},
         {"pipeline", "validation"},
-        {"console"},
+        {"api", "console"},
         {"cli"},
     ],
     "train": [

@@ -94,7 +94,7 @@ class DecodePool:
 
     def __init__(self, *, num_workers: int, sampling: Sampling, limits: Limits) -> None:
         self._sampling, self._limits = sampling, limits
-        self._num_workers = num_workers
+        self.num_workers = num_workers
         self._in_pieces = not isinstance(sampling, Uniform)
         self._num_places = PIECES_AHEAD if self._in_pieces else 1
         self._poll_seconds = PIECE_POLL_SECONDS if self._in_pieces else POLL_SECONDS
@@ -111,7 +111,7 @@ class DecodePool:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             pool = ProcessPool(
-                max_workers=self._num_workers,
+                max_workers=self.num_workers,
                 max_tasks=VIDEOS_PER_WORKER,
                 initializer=_ready,  # loads this module, and so the decoders, before the first video comes
                 initargs=(os.getpid(), self._limits.memory_bytes),
@@ -146,7 +146,7 @@ class DecodePool:
         `on_idle` is called now and then while nothing finishes. A pool whose run was left before its end is at its own.
         """
         with ExitStack() as stack:
-            slots = [Slot(outputs, self._num_places) for _ in range(2 * self._num_workers + 1)]
+            slots = [Slot(outputs, self._num_places) for _ in range(2 * self.num_workers + 1)]
             for slot in slots:
                 stack.callback(slot.close)
             is_whole = False

@@ -99,9 +99,7 @@ def data(videos: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, tiny_settings: ExtractSettings) -> Callable[..., Extraction]:
     def run(manifest: Manifest, out: str = "cache", **changes: object) -> Extraction:
-        extra = {
-            name: changes.pop(name) for name in ("retry", "on_video", "on_notice", "on_interrupt") if name in changes
-        }
+        extra = {name: changes.pop(name) for name in ("retry", "progress") if name in changes}
         settings = ExtractSettings(**{**vars(tiny_settings), **changes})
         return pipeline.extract(manifest, tmp_path / out, settings, producer="haechi test", **extra)  # type: ignore[arg-type]
 

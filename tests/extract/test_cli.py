@@ -54,7 +54,7 @@ def test_failed_videos_among_good_ones(labels: Path, tiny_flags: list[str], tmp_
     assert "8 in the manifest = 2 used + 6 failed" in done.output
     assert "UNTRAINED" in done.output
     assert "gone.mp4" in done.output
-    assert re.search(r"[\d.]+ s of work after start-up, bound by", done.output)
+    assert re.search(r"[\d.]+ s of work after start-up, limited by", done.output)
     for step in STEPS:
         assert re.search(rf"^{step} +[\d.]+ +\d+%", done.output, flags=re.MULTILINE), step
     for reason in set(REASONS.values()):
@@ -101,7 +101,7 @@ def test_validate_writes_a_row_a_video(labels: Path, tmp_path: Path) -> None:
         (["--store", "int8"], 2, "'int8' is not one of"),
         (["--shard", "3"], 2, "No such option"),
         (["--device", "tpu"], 1, "--device tpu"),
-        (["--retry", "boredom"], 2, "no such reason: boredom"),
+        (["--retry", "boredom"], 2, "no such reason: 'boredom'; the reasons are missing, unreadable, empty_file"),
         (["--positive", "fight"], 1, "--positive goes with a folder"),
         (["--slowfast-weights", "/nowhere/x.pyth"], 1, "no such file"),
         (["--timeout", "0"], 1, "timeout_seconds is 0"),

@@ -4,16 +4,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
-from haechi.cache.schema import STREAMS
+from haechi.cache.schema import STREAMS, Failure, Item
 from haechi.cache.writer import shard_path
 from haechi.cli import main
 from haechi.extract import pipeline
 from haechi.extract.manifest import read_manifest
 from haechi.extract.settings import ExtractSettings
+from haechi.extract.shard_queue import ShardQueue
 from tests.cache.forge import change, forge
 
 NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "portrait.mp4", "odd.mp4", "text.mp4", "one_frame.mp4", "mpeg4.avi"]
@@ -30,7 +32,9 @@ def _rows(cache: Cache) -> dict[str, list[object]]:
     return rows
 
 
-def test_only_what_was_dropped_is_done_again(videos: Path, tmp_path: Path, tiny_settings: ExtractSettings) -> None:
+def test_only_what_was_dropped_is_done_again(
+    videos: Path, tmp_path: Path, tiny_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, out = tmp_path / "data", tmp_path / "cache"
     data.mkdir()
     for name in NAMES:
@@ -57,9 +61,14 @@ def test_only_what_was_dropped_is_done_again(videos: Path, tmp_path: Path, tiny_
     assert set(_rows(Cache.open(out))) == set(NAMES) - dropped
 
     done_again: list[str] = []
-    pipeline.extract(
-        manifest, out, settings, producer="haechi test", on_video=lambda entry, reason: done_again.append(entry.id)
-    )
+    honest = ShardQueue.add
+
+    def add(self: ShardQueue, index: int, row: Item | Failure) -> None:
+        done_again.append(row.media.id if isinstance(row, Item) else row.id)
+        honest(self, index, row)
+
+    monkeypatch.setattr(ShardQueue, "add", add)
+    pipeline.extract(manifest, out, settings, producer="haechi test")
     assert set(done_again) == dropped
     assert verify(out).problems == []
     assert _rows(Cache.open(out)) == before
