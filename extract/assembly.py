@@ -1,11 +1,11 @@
-"""What the backbones made of each video's pieces, until all of it is there."""
+"""Collects the features of each video, which come in parts, until all of them have arrived."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haechi.extract.decoding.decode import Sampled
+from haechi.extract.decoding.decode import DecodedFile
 
 if TYPE_CHECKING:
     from haechi.extract.backbones.pair import MediaFeatures
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class _Parts:
-    """Of one video, tried the `attempt`-th time."""
+    """The features of one video so far, all from the same attempt at decoding it."""
 
     attempt: int
     features: "list[MediaFeatures]" = field(default_factory=list)
     num_clip: int = 0
     num_windows: int = 0
-    sampled: Sampled | None = None
-    """Known when the last piece was decoded."""
+    sampled: DecodedFile | None = None
+    """Known after the last frames were decoded."""
 
     @property
     def is_whole(self) -> bool:
@@ -31,34 +31,34 @@ class _Parts:
 
 
 class Assembly:
-    """Pieces come in each video's order; a video may fail between them, and be tried again."""
+    """Collects parts in the order of each video. A video may fail between two parts, and be tried again."""
 
     def __init__(self) -> None:
         self._parts: dict[int, _Parts] = {}
 
     def begin(self, index: int, attempt: int) -> None:
-        """A piece of a video, by its index, is on its way; what an earlier attempt brought is forgotten."""
+        """Expect parts of the video with this index; parts of an earlier attempt are dropped."""
         if index not in self._parts or self._parts[index].attempt != attempt:
             self._parts[index] = _Parts(attempt=attempt)
 
     def forget(self, index: int) -> None:
-        """The video failed."""
+        """Drop the video, which failed."""
         self._parts.pop(index, None)
 
     def add(self, index: int, attempt: int, features: "MediaFeatures") -> None:
-        """Take a piece's features, unless its video has failed since."""
+        """Take the features of a part, unless its video has failed meanwhile."""
         parts = self._parts.get(index)
         if parts is not None and parts.attempt == attempt:
             parts.features.append(features)
             parts.num_clip += len(features.clip)
             parts.num_windows += len(features.slowfast)
 
-    def end(self, index: int, sampled: Sampled) -> None:
-        """The video's last piece was decoded."""
+    def end(self, index: int, sampled: DecodedFile) -> None:
+        """Record that the whole video was decoded."""
         self._parts[index].sampled = sampled
 
-    def whole(self, index: int) -> "tuple[Sampled, MediaFeatures] | None":
-        """The video, if all of it is there: it is handed out once."""
+    def whole(self, index: int) -> "tuple[DecodedFile, MediaFeatures] | None":
+        """The video, if all its features have arrived; it is returned once and then dropped."""
         from haechi.extract.backbones.pair import MediaFeatures
 
         parts = self._parts.get(index)

@@ -165,7 +165,7 @@ def extract(
     if as_json:
         fields = [
             *("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_new"),
-            *("device", "precision", "workers", "seconds", "work_seconds", "steps"),
+            *("device", "precision", "decoders", "workers", "seconds", "work_seconds", "steps"),
         ]
         click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
     else:

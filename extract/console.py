@@ -90,6 +90,8 @@ def show_extraction(console: Console, done: Extraction) -> None:
             table.add_row(what, str(count))
     if done.device:
         table.add_row("device", escape(f"{done.device}, {done.precision}"))
+        missing = "" if "decord" in done.decoders else " (decord is not installed)"
+        table.add_row("decoders", ", ".join(done.decoders) + missing)
     rate = f", {done.num_new / done.seconds:.2f} videos/s with start-up" if done.num_new else ""
     table.add_row("time", f"{done.seconds:.1f} s{rate}")
     table.add_row("fingerprint", done.fingerprint[:12])

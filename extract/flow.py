@@ -12,9 +12,9 @@ from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import Failure, Item, Media, to_store
 from haechi.cache.text import visible
 from haechi.extract.assembly import Assembly
-from haechi.extract.decoding.decode import Sampled
+from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
 from haechi.extract.decoding.reasons import STAGES, Reason
 from haechi.extract.manifest import Entry
 from haechi.extract.sampling import WINDOWS
@@ -113,7 +113,7 @@ class Flow:
                 yield index, _failure(entries[index], result)
 
         for index, result in self._decoded(entries, watch, stopping, on_idle):
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 assembly.begin(index, result.attempt)
                 yield from computed(queue.add((index, result.attempt), result.frames))
                 continue
@@ -142,7 +142,7 @@ class Flow:
 
     def _decoded(
         self, entries: Sequence[Entry], watch: Stopwatch, stopping: Callable[[], bool], on_idle: Callable[[], None]
-    ) -> Iterator[tuple[int, Piece | Sampled | Rejected]]:
+    ) -> Iterator[tuple[int, DecodedFrames | DecodedFile | Rejected]]:
         """What the pool yields; `watch` adds up the seconds in which the backbones waited for it."""
         paths = [entry.path for entry in entries]
         results = self._pool.run(paths, self.backbones.outputs, stopping=stopping, on_idle=on_idle)
@@ -159,7 +159,7 @@ def _vanished(entry: Entry, rejected: Rejected, readable: Collection[str]) -> bo
     return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in readable
 
 
-def _row(entry: Entry, sampled: Sampled, features: "MediaFeatures", store: str) -> Item | Failure:
+def _row(entry: Entry, sampled: DecodedFile, features: "MediaFeatures", store: str) -> Item | Failure:
     """An item; a failure if its features must not be stored."""
     try:
         clip = to_store(features.clip, store=store, what="CLIP features")

@@ -15,6 +15,7 @@ from haechi.cache.schema import Provenance
 from haechi.cache.text import one_or_more
 from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
+from haechi.extract.decoding.decode import decoders
 from haechi.extract.decoding.reasons import parse_reasons
 from haechi.extract.flow import Flow, open_flow
 from haechi.extract.interrupt import Interrupt, InterruptedRunError
@@ -51,6 +52,8 @@ class Extraction:
     """Such as `cpu` or `cuda (NVIDIA H100)`; empty if no model was loaded."""
     precision: str
     """`fp32`, `bf16` or `fp16`; empty if no model was loaded."""
+    decoders: list[str]
+    """The decoders that are installed: `["decord", "PyAV"]` or `["PyAV"]`."""
     workers: int
     """Decoding processes that were started."""
     seconds: float
@@ -137,6 +140,7 @@ def extract(
         num_not_listed=remaining.num_not_listed,
         device=flow.compute.name if flow else "",
         precision=flow.compute.precision if flow else "",
+        decoders=decoders(),
         workers=flow.num_workers if flow else 0,
         seconds=time.monotonic() - started,
         work_seconds=work_seconds,

@@ -1,10 +1,10 @@
-"""Where the time of a run goes."""
+"""How long each step of a run takes."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# In the order of the flow. The first three run in the decoding processes: their seconds are summed over all of them.
+# The steps in their order. The first three run in the decoding processes: their seconds are summed over all processes.
 READ, DECODE, RESIZE, WAIT, CLIP, SLOWFAST, WRITE = "read", "decode", "resize", "wait", "clip", "slowfast", "write"
 STEPS = {
     READ: "check, header, hash",
@@ -13,7 +13,7 @@ STEPS = {
     WAIT: "backbones idle: no frames yet",
     CLIP: "CLIP",
     SLOWFAST: "SlowFast",
-    WRITE: "shards to disk, beside the rest",
+    WRITE: "shards to disk, in parallel with the rest",
 }
 IN_DECODERS = (READ, DECODE, RESIZE)
 

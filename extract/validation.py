@@ -11,9 +11,9 @@ from haechi.cache.errors import HaechiError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import LABEL_NAMES
 from haechi.cache.text import harmless
-from haechi.extract.decoding.decode import Sampled
+from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
 from haechi.extract.decoding.reasons import STAGES
 from haechi.extract.interrupt import Interrupt
 from haechi.extract.manifest import Entry, Manifest
@@ -22,7 +22,7 @@ from haechi.extract.settings import ExtractSettings
 COLUMNS = ("id", "label", "ok", "stage", "reason", "message")
 KNOWN = ("duration_seconds", "fps", "num_frames", "width", "height", "sha256")
 
-Check = tuple[Entry, Sampled | Rejected]
+Check = tuple[Entry, DecodedFile | Rejected]
 """An entry of the manifest, with what is known of its file, or why it cannot be used."""
 
 
@@ -32,7 +32,7 @@ def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progre
     After Ctrl-C no new video is started, and the entries that were not checked are missing in the result.
     """
     entries = manifest.entries
-    results: dict[int, Sampled | Rejected] = {}
+    results: dict[int, DecodedFile | Rejected] = {}
     progress.start(len(entries), "validate")
     pool = DecodePool(
         num_workers=max(1, min(settings.workers or joblib.cpu_count(), len(entries))),
@@ -42,7 +42,7 @@ def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progre
     with Interrupt(progress) as interrupt, pool:  # left last, the interrupt still listens while processes stop
         interrupt.listen()
         for index, result in pool.run([entry.path for entry in entries], outputs=[], stopping=interrupt.poll):
-            if not isinstance(result, Piece):
+            if not isinstance(result, DecodedFrames):
                 results[index] = result
                 progress.advance(failed=isinstance(result, Rejected))
     return [(entries[index], results[index]) for index in sorted(results)]

@@ -17,7 +17,7 @@ class Kept:
         self.pieces: list[list[np.ndarray]] = []
         """Of each piece an array an output, cut to its frames."""
 
-    def room(self) -> list[np.ndarray]:
+    def free_arrays(self) -> list[np.ndarray]:
         self._arrays = [np.zeros(output.shape, output.transform.dtype) for output in self.outputs]
         return self._arrays
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from haechi.extract.decoding import pool
-from haechi.extract.decoding.decode import Sampled, sample
+from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.pool import Rejected, _sample_into_slot
 
 PIECES_BEFORE_DEATH = 5
@@ -17,13 +17,13 @@ PIECES_BEFORE_DEATH = 5
 SIGNALS = {"segfault": signal.SIGSEGV, "stop": signal.SIGSTOP, "abort": signal.SIGABRT}
 
 
-def sample_into_slot(path: Path, *arguments: object) -> Sampled | Rejected:
+def sample_into_slot(path: Path, *arguments: object) -> DecodedFile | Rejected:
     """The worker's own task, its decoder poisoned."""
     pool.sample = poisoned  # type: ignore[assignment]
     return _sample_into_slot(path, *arguments)  # type: ignore[arg-type]
 
 
-def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) -> Sampled:
+def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) -> DecodedFile:
     for name, number in SIGNALS.items():
         if name in path.name:
             os.kill(os.getpid(), number)

@@ -208,7 +208,7 @@ def test_an_mp4_that_lacks_frames_of_its_index_is_damaged(videos: Path, tmp_path
     sample(whole, sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     content = whole.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 3 // 4])
-    with pytest.raises(UnusableError, match=r"its index lists 40 frames, \d\d are there: cut off") as caught:
+    with pytest.raises(UnusableError, match=r"its index lists 40 frames, only \d\d are in the file: cut off") as caught:
         sample(tmp_path / "cut.mp4", sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     assert caught.value.reason == Reason.DAMAGED
 

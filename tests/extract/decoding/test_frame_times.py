@@ -9,7 +9,7 @@ QUARTER = 0.25  # of a second: what every frame here lasts by its own word
 
 def starts(times: list[float | None], *, may_jump: bool = False, duration: float = QUARTER) -> list[float]:
     clock = Clock(may_jump=may_jump)
-    return [clock.start_of(time, duration) for time in times]
+    return [clock.next_start(time, duration) for time in times]
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from haechi.extract.decoding import pool
-from haechi.extract.decoding.decode import Sampled, sample
+from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.frame_times import Clock
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Output
 from haechi.extract.decoding.transforms import FrameTransform
-from haechi.extract.decoding.windows import WINDOW_FRAMES, Clocked, WindowStream, clocked
+from haechi.extract.decoding.windows import WINDOW_FRAMES, TimedFrame, WindowStream, timed_frames
 from haechi.extract.samples import write_video
 from haechi.extract.sampling import Uniform, Windows
 from haechi.extract.settings import ExtractSettings
@@ -121,23 +121,23 @@ def test_a_slide_show_is_seen_at_every_moment() -> None:
 def test_more_than_is_allowed_is_refused() -> None:
     """Two frames may claim years between them."""
     with pytest.raises(
-        UnusableError, match=r"more than 1000 frames to be looked at, the limit \(--max-frames\)"
+        UnusableError, match=r"more than 1000 frames would be sampled, which is the limit \(--max-frames\)"
     ) as caught:
         streamed([0, 1e7], 2e7, sampling(), max_samples=1000)
     assert caught.value.reason == Reason.TOO_LARGE
 
 
 def test_each_frame_lasts_until_the_next() -> None:
-    found = list(clocked([("a", 1.0, 0.25), ("b", 1.5, 0.25), ("c", 3.0, 0.25)], Clock(may_jump=False)))
+    found = list(timed_frames([("a", 1.0, 0.25), ("b", 1.5, 0.25), ("c", 3.0, 0.25)], Clock(may_jump=False)))
     assert found == [
-        Clocked(frame="a", start_seconds=1.0, end_seconds=1.5),
-        Clocked(frame="b", start_seconds=1.5, end_seconds=3.0),
-        Clocked(frame="c", start_seconds=3.0, end_seconds=3.25),
+        TimedFrame(frame="a", start_seconds=1.0, end_seconds=1.5),
+        TimedFrame(frame="b", start_seconds=1.5, end_seconds=3.0),
+        TimedFrame(frame="c", start_seconds=3.0, end_seconds=3.25),
     ]
 
 
 def test_no_frames_no_times() -> None:
-    assert list(clocked([], Clock(may_jump=False))) == []
+    assert list(timed_frames([], Clock(may_jump=False))) == []
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "vp9.webm", "mpeg4.avi", "open_gop.mp4"])
@@ -204,7 +204,7 @@ def test_recordings_joined_byte_by_byte_last_as_long_as_they_do(tmp_path: Path, 
 def test_a_small_file_that_claims_days_is_refused_before_it_is_looked_at(tmp_path: Path) -> None:
     path = write_video(tmp_path / "gap.mkv", [bar_code(i) for i in range(3)], times_seconds=[0.0, 0.04, 200_000.0])
     kept = Kept(*outputs(sampling()))
-    with pytest.raises(UnusableError, match="3 frames in 200,000 s: more than 600 s a frame") as caught:
+    with pytest.raises(UnusableError, match="3 frames in 200,000 s: more than 600 s per frame") as caught:
         sample(path, sampling=sampling(), limits=LIMITS, sink=kept)
     assert caught.value.reason == Reason.TOO_LARGE
     assert kept.pieces == []
@@ -257,10 +257,10 @@ def test_pieces_come_in_order_whatever_the_pace(minute: Path) -> None:
     numbers: list[int] = []
     with start_pool(how, timeout_seconds=2) as decoders:  # 4 with the minute that the video lasts
         for _, result in decoders.run([minute], outputs(how)):
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 numbers += [number_of(frame) for frame in result.frames[0]]
                 time.sleep(0.1)
-    assert isinstance(result, Sampled)
+    assert isinstance(result, DecodedFile)
     assert numbers == [i % 256 for i in range(600)]
     assert len(result.window_start_seconds) == 60
     assert result.seconds["decode"] < 4  # of more than 6
@@ -269,16 +269,16 @@ def test_pieces_come_in_order_whatever_the_pace(minute: Path) -> None:
 def test_videos_side_by_side_keep_their_pieces(videos: Path, minute: Path) -> None:
     how = sampling(1.0, 1.0, 10.0)
     found: dict[int, list[np.ndarray]] = {}
-    ended: dict[int, Sampled | Rejected] = {}
+    ended: dict[int, DecodedFile | Rejected] = {}
     paths = [minute, videos / "sound.mp4", videos / "cut.mkv", minute, videos / "sound.mp4"]
     with start_pool(how, num_workers=2) as decoders:
         for index, result in decoders.run(paths, outputs(how)):
             assert index not in ended
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 found.setdefault(index, []).append(result.frames[0].copy())
             else:
                 ended[index] = result
-    assert {i: isinstance(result, Sampled) for i, result in ended.items()} == {0: 1, 1: 1, 2: 0, 3: 1, 4: 1}
+    assert {i: isinstance(result, DecodedFile) for i, result in ended.items()} == {0: 1, 1: 1, 2: 0, 3: 1, 4: 1}
     for one, other in ((0, 3), (1, 4)):
         np.testing.assert_array_equal(np.concatenate(found[one]), np.concatenate(found[other]))
 
@@ -292,8 +292,8 @@ def test_a_long_video_fits_where_its_frames_do_not(tmp_path: Path) -> None:
     num_windows = 0
     with start_pool(how, worker_memory_gb=0.75) as decoders:
         for _, result in decoders.run([path], wanted):
-            num_windows += isinstance(result, Piece) and len(result.frames[1]) > 0
-    assert isinstance(result, Sampled), result
+            num_windows += isinstance(result, DecodedFrames) and len(result.frames[1]) > 0
+    assert isinstance(result, DecodedFile), result
     assert num_windows == len(result.window_start_seconds) == 1197
 
 
@@ -308,9 +308,9 @@ def test_what_a_killed_worker_handed_on_is_marked(
     numbers: dict[int, list[int]] = {}
     with start_pool(how) as decoders:
         for _, result in decoders.run([path], outputs(how)):
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 numbers.setdefault(result.attempt, []).extend(number_of(frame) for frame in result.frames[0])
-    assert isinstance(result, Sampled)
+    assert isinstance(result, DecodedFile)
     first, second = numbers.values()
     assert 0 < len(first) < 600
     assert second == [i % 256 for i in range(600)]
