@@ -49,7 +49,7 @@ def validation_options(command: Any) -> Any:
     for decorator in (
         option(
             "--sampling",
-            "uniform: --frames frames over the whole video. windows: the whole video in windows, whatever its length.",
+            "uniform: a fixed number of frames over the whole video. windows: all of it, whatever its length.",
             type=click.Choice(SAMPLINGS),
         ),
         option(
@@ -94,9 +94,9 @@ def decoding_options(command: Any) -> Any:
             field="timeout_seconds",
             type=float,
         ),
-        option("--worker-memory-gb", "Memory limit of each decoding process, 1e9 bytes.", type=float),
-        option("--max-pixels", "Largest width x height that is accepted.", type=click.IntRange(min=1)),
-        option("--max-frames", "Largest number of frames that is accepted.", type=click.IntRange(min=1)),
+        option("--worker-memory-gb", "Memory limit of each decoding process, GB (1e9 bytes).", type=float),
+        option("--max-pixels", "Refuse files whose width x height is larger, in pixels.", type=click.IntRange(min=1)),
+        option("--max-frames", "Refuse videos with more frames.", type=click.IntRange(min=1)),
     ):
         command = decorator(command)
     return command
@@ -118,7 +118,11 @@ def decoding_options(command: Any) -> Any:
 @decoding_options
 @validation_options
 @click.option(
-    "--retry", metavar="REASONS", default="", help="Try failures with these reasons again, such as timeout,crashed."
+    "--retry",
+    metavar="REASONS",
+    default="",
+    show_default=False,
+    help="Try failures with these reasons again, such as timeout,crashed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(

@@ -1,4 +1,4 @@
-"""Takes a decoder's frames in one's own process."""
+"""Takes a decoder's frames in the process of the test."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from haechi.extract.decoding.shared_frames import Output
 
 
 class Kept:
-    """A sink that keeps all that is handed on."""
+    """A sink that keeps everything that is published."""
 
     waited_seconds = 0.0
 
     def __init__(self, *outputs: Output) -> None:
         self.outputs = outputs
         self.pieces: list[list[np.ndarray]] = []
-        """Of each piece an array an output, cut to its frames."""
+        """For each call of `publish`: one array for each output, with the published frames."""
 
     def free_arrays(self) -> list[np.ndarray]:
         self._arrays = [np.zeros(output.shape, output.transform.dtype) for output in self.outputs]

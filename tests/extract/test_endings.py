@@ -1,4 +1,4 @@
-"""However a run ends, what is finished is kept, and the next one goes on."""
+"""Finished rows are kept however a run ends, and the next run continues."""
 
 import contextlib
 import csv
@@ -93,7 +93,7 @@ def test_ctrl_c_keeps_what_was_validated(data: Path, tmp_path: Path, monkeypatch
 def test_a_disk_that_vanishes_ends_the_run(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A folder of the network that is unmounted: not a thousand missing videos."""
+    """An unmounted network folder does not become a thousand missing videos."""
     names = [f"{i:02d}.mp4" for i in range(20)]
     for name in names:
         shutil.copy2(data / "one_frame.mp4", data / name)
@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_no_half_shard(
     def full(self: h5py.Group, *args: object, **kwargs: object) -> object:
         nonlocal calls
         calls += 1
-        if calls >= 40:  # in the second shard, and ever after
+        if calls >= 40:  # from the second shard on
             raise OSError(28, "No space left on device")
         return real(self, *args, **kwargs)
 
@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_no_half_shard(
 def test_any_end_of_a_run_keeps_what_is_finished(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A defect of ours in the seventh video: six stay, although their shard was not full."""
+    """After an error in our own code, finished rows are written even if their shard is not full."""
     honest, calls = Backbones.start, 0
 
     def fail(self: Backbones, *frames: object) -> Running:
@@ -164,7 +164,7 @@ def test_any_end_of_a_run_keeps_what_is_finished(
 def test_a_failure_is_known_by_the_file_that_failed(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A video that was still being copied when it was tried is tried again once it is whole."""
+    """A video that was still being copied when it was decoded is tried again after it is complete."""
     shutil.copy2(data / "damaged.mp4", data / "copied.mp4")
     honest = DecodePool.run
 

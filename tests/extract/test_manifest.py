@@ -183,7 +183,7 @@ def test_links_to_files_inside_are_files(folders: Path) -> None:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Beside the folder: a folder of a video, of a link back to the folder and of one to itself."""
+    """Outside the folder: a folder with a video, a link back to the folder and a link to itself."""
     outside = tmp_path / "folders outside"  # begins with the folder's own name
     (outside / "deep").mkdir(parents=True)
     (outside / "deep" / "x.mp4").write_bytes(b"x")

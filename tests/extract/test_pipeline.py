@@ -1,4 +1,4 @@
-"""The flow with real files, real workers, real HDF5 and tiny backbones."""
+"""Extraction with real files, real workers, real HDF5 and tiny backbones."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def test_used_and_failed_make_the_manifest(data: Path, run: Callable[..., Extrac
     assert (done.num_rows, done.num_used, done.num_failed, done.num_new) == (10, 6, 4, 10)
     assert all(seconds > 0 for seconds in done.steps.values())
     assert 0 < done.work_seconds < done.seconds
-    # what the main process does one after another takes no longer than the whole
+    # steps of the main process, which do not overlap
     assert sum(done.steps[step] for step in ("wait", "clip", "slowfast")) < done.work_seconds
     assert done.failures == {"damaged": 1, "empty_file": 1, "missing": 1, "not_media": 1}
     assert done.untrained == ["clip", "slowfast"]
@@ -59,7 +59,7 @@ def test_used_and_failed_make_the_manifest(data: Path, run: Callable[..., Extrac
 def test_features_are_those_of_the_video_itself(
     data: Path, run: Callable[..., Extraction], tiny_settings: ExtractSettings
 ) -> None:
-    """Rows stand under the right ids: extracting a video alone gives what it got among others."""
+    """Rows have the right ids: a video that is extracted alone has the same features as among others."""
     together = Cache.open(run(manifest_of(data, SOUND), "together", batch_windows=4).cache)
     for i, name in enumerate(SOUND):
         alone = Cache.open(run(manifest_of(data, [name]), f"alone-{i}").cache)
@@ -144,7 +144,7 @@ def test_chosen_failures_are_tried_again(data: Path, run: Callable[..., Extracti
 
 
 def test_a_lone_reason_is_one_reason(data: Path, run: Callable[..., Extraction]) -> None:
-    """Not its letters, nor the empty reason of videos that could be used."""
+    """Not its letters, and not the empty reason of used videos."""
     manifest = manifest_of(data, ["sound.mp4", "gone.mp4"])
     assert run(manifest).failures == {"missing": 1}
     assert run(manifest, retry="timeout").num_new == 0
@@ -187,7 +187,7 @@ def test_a_touched_file_is_hashed_once(
 
 
 def test_a_superseded_row_keeps_the_time_of_its_file(data: Path, run: Callable[..., Extraction]) -> None:
-    """If the later shard is lost, the older row must not pass for the new file."""
+    """If the later shard is lost, the older row must not be taken for the new file."""
     manifest = manifest_of(data, ["sound.mp4"])
     run(manifest)
     shutil.copy2(data / "portrait.mp4", data / "sound.mp4")
@@ -226,7 +226,7 @@ def test_other_settings_are_refused_with_the_fields(
 def test_other_weights_are_refused_once_loaded(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same name with other bytes behind it: known only after loading."""
+    """The same name of weights for other bytes, which is known only after loading."""
     run(manifest_of(data, ["sound.mp4"]))
     monkeypatch.setattr("haechi.extract.backbones.openclip.sha256_of_state", lambda module: "f" * 64)
     with pytest.raises(resume.SettingsConflictError, match=r"clip\.weights_sha256"):
@@ -252,7 +252,7 @@ def test_bad_features_are_failures_never_rows(
 def test_device_memory_that_does_not_last_makes_batches_smaller(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Said once; nothing is lost, and the features are those of a run with such batches, to the last bit."""
+    """There is one notice, and the features are bit for bit those of a run with such batches."""
     manifest = manifest_of(data, SOUND)
     expected = Cache.open(run(manifest, batch_frames=2).cache)
     honest, sizes, notices = OpenClip.features, [], Notices()
@@ -266,7 +266,7 @@ def test_device_memory_that_does_not_last_makes_batches_smaller(
     monkeypatch.setattr(OpenClip, "features", features)
     got = Cache.open(run(manifest, "small", batch_frames=16, progress=notices).cache)
     assert (got.rows("clip", "features") == expected.rows("clip", "features")).all()
-    assert sizes[1:4] == [16, 8, 4]  # the first is the model's own, to learn its width
+    assert sizes[1:4] == [16, 8, 4]  # the first batch is the model's own, to find its width
     assert max(sizes[4:]) == 2
     assert notices.texts == ["the memory of cpu did not hold a batch: going on with --batch-frames 2"]
 
@@ -279,7 +279,7 @@ def test_a_folder_of_other_things_is_refused(data: Path, run: Callable[..., Extr
 
 
 def test_images_stand_beside_videos(data: Path, run: Callable[..., Extraction]) -> None:
-    """One CLIP row, no SlowFast row; batches of either kind change nothing of the other."""
+    """An image has one CLIP row and no SlowFast row. Images and videos do not change each other's features."""
     names = ["sound.mp4", "a.png", "vfr.mp4", "b.jpg", "c.webp", "cut.jpg", "odd.mp4"]
     for i, name in enumerate(names):
         if name.endswith((".png", ".jpg", ".webp")):

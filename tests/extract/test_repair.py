@@ -1,4 +1,4 @@
-"""Damage, repair, the same extraction again: only what was dropped is done, and the cache is as it was."""
+"""After damage and repair, extraction does only what was dropped, and the cache is as before."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "portrait.mp4", "odd.mp4", "text.m
 
 
 def _rows(cache: Cache) -> dict[str, list[object]]:
-    """All that a cache holds of each id, whatever shard it is in."""
+    """Id -> everything that the cache holds of it, in whichever shard."""
     rows: dict[str, list[object]] = {failure.id: [failure] for failure in cache.failures}
     for i, id in enumerate(cache.media["id"].tolist()):
         rows[id] = [column[i] for column in cache.media.values()]
@@ -41,7 +41,7 @@ def test_only_what_was_dropped_is_done_again(
         shutil.copy2(videos / name, data / name)
     (data / "labels.csv").write_text("\n".join(["path,label", *(f"{name},{i % 2}" for i, name in enumerate(NAMES))]))
     manifest = read_manifest(data / "labels.csv")
-    # Each batch holds one video, so that a feature's last bit does not hang on its neighbours.
+    # Each batch holds one video, so that the last bit of a feature does not depend on other videos.
     settings = ExtractSettings(
         **{**vars(tiny_settings), "shard_size": 2, "batch_frames": tiny_settings.frames, "batch_windows": 1}
     )

@@ -1,4 +1,4 @@
-"""Rows in any order become shards in the manifest's order, beside the work that makes them."""
+"""Rows that come in any order are written as shards in the manifest's order, while work goes on."""
 
 import threading
 from collections.abc import Callable

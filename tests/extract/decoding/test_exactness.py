@@ -1,6 +1,6 @@
-"""Every sampled frame is the one asked for, in all the ways in which encoders lay out a stream.
+"""Every sampled frame is the requested one, whatever way the stream was encoded.
 
-Each frame carries its own number as a bar code; a decoder that seeks wrongly is found out.
+Each frame shows its own number as a bar code, which reveals a decoder that seeks to a wrong frame.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.sinks import Kept
 
 LIMITS = Limits.of(ExtractSettings())
 NUM_FRAMES, NUM_SAMPLES, FPS = 200, 32, 25
-SIDE, NUM_BITS = 256, 8  # the side that TRANSFORM leaves as it is
+SIDE, NUM_BITS = 256, 8  # TRANSFORM does not resize frames of this side
 TRANSFORM = FrameTransform(size=SIDE, interpolation="bilinear")
 
 
@@ -36,7 +36,7 @@ def number_of(frame: np.ndarray) -> int:
     return sum(int(level > 128) << bit for bit, level in enumerate(levels))
 
 
-# name -> codec, encoder options, whether decord can be trusted with it
+# name -> codec, encoder options, whether decord is exact for it
 STREAMS: dict[str, tuple[str, dict[str, str], bool]] = {
     "default.mp4": ("libx264", {}, True),
     "short-gop.mp4": ("libx264", {"g": "12"}, True),

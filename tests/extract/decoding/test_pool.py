@@ -1,4 +1,4 @@
-"""Worker processes that die or hang: the run goes on, no neighbour is lost or blamed."""
+"""Worker processes that crash or hang: the run continues, and no other video is lost or rejected."""
 
 import multiprocessing
 import os
@@ -82,7 +82,7 @@ def test_frames_come_through_a_file_where_there_is_no_anonymous_memory(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for ours, theirs in zip(frames_of_all(), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert set(files) == {5}  # a slot each: two for each worker, and one
+    assert set(files) == {5}  # slots: two for each worker, and one more
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,7 +141,7 @@ def test_when_asked_to_stop_it_begins_nothing_and_waits_a_little(
 
 
 def test_a_worker_never_writes_into_a_file_of_the_run(videos: Path, tmp_path: Path) -> None:
-    """Where a run is left, its slots' descriptors go to what is opened next, such as a shard."""
+    """After a run ends early, the next opened file, such as a shard, gets the descriptor of a closed slot."""
     with start_pool() as decoders:
         results = decoders.run([videos / "sound.mp4"] * 12, [OUTPUT])
         next(results)
@@ -151,12 +151,12 @@ def test_a_worker_never_writes_into_a_file_of_the_run(videos: Path, tmp_path: Pa
             file.truncate(1 << 20)
         time.sleep(2)
         for file in files:
-            assert os.fstat(file.fileno()).st_blocks == 0  # none was ever written to
+            assert os.fstat(file.fileno()).st_blocks == 0  # nothing was written to it
             file.close()
 
 
 def test_a_stopped_pool_ends_even_where_nothing_waited_any_more(videos: Path) -> None:
-    """All videos are with the pool when the stop comes, and those that no worker has begun are taken back from it."""
+    """The pool has all videos already when it is asked to stop; those that no worker started are cancelled."""
     seen: list[int] = []
     with start_pool(num_workers=1) as decoders:
         for index, result in decoders.run([videos / "sound.mp4"] * 3, [OUTPUT], stopping=lambda: bool(seen)):
@@ -167,7 +167,7 @@ def test_a_stopped_pool_ends_even_where_nothing_waited_any_more(videos: Path) ->
 
 
 def test_decoding_processes_die_with_the_one_that_started_them(tmp_path: Path) -> None:
-    """Even if it has no time to tell them: nothing decodes on for nobody."""
+    """Even if it is killed and cannot stop them."""
     program = f"""
 from pathlib import Path
 from haechi.extract.decoding import pool
@@ -193,12 +193,12 @@ if __name__ == "__main__":
 def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.1)
 
 
 def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
-    """As an out-of-memory killer does, between two videos."""
+    """As by an out-of-memory killer, between two videos."""
     results: dict[int, DecodedFile | Rejected] = {}
     with start_pool(num_workers=2) as decoders:
         for index, result in decoders.run([videos / "sound.mp4"] * 12, [OUTPUT]):
@@ -207,7 +207,7 @@ def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
                 continue
             results[index] = result
             if index in (2, 7):
-                time.sleep(1)  # the workers finish what they have and wait
+                time.sleep(1)  # the workers finish their videos and wait
                 for child in multiprocessing.active_children():
                     os.kill(child.pid or 0, signal.SIGKILL)
                 time.sleep(0.5)
@@ -231,7 +231,7 @@ def test_nothing_to_do() -> None:
 def test_only_so_many_videos_are_finished_ahead_of_one_that_hangs(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their features wait in memory for it."""
+    """Their features wait in memory until it is finished."""
     monkeypatch.setattr(pool, "MAX_AHEAD", 5)
     paths = [videos / "sound.mp4"] * 2 + [tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 12
     with start_pool(timeout_seconds=6) as decoders:

@@ -1,4 +1,4 @@
-"""`windows` sampling: every moment is seen once, by the clock, whatever the container, in memory that does not grow."""
+"""`windows` sampling: by time, whatever the container, without gaps, and in memory that does not grow."""
 
 import math
 import time
@@ -50,7 +50,7 @@ def sampling(window_seconds: float = 2.0, stride_seconds: float | None = None, c
 def streamed(
     times: list[float], duration: float, how: Windows, *, max_samples: int = 1 << 20
 ) -> tuple[Kept, list[float], list[float], list[float]]:
-    """What becomes of frames that begin at `times`, each a picture of its own number."""
+    """The result for frames that start at `times`; all pixels of a frame have its number as value."""
     kept = Kept(*outputs(how))
     stream = WindowStream(how, kept, Stopwatch(), max_samples=max_samples)
     ends = [*times[1:], times[0] + duration]
@@ -61,10 +61,10 @@ def streamed(
 
 def test_every_window_and_clip_frame_is_the_one_shown_at_its_moment() -> None:
     how = sampling(2.0, 1.5, 2.0)
-    times = [5 + i / FPS for i in range(int(7 * FPS))]  # 7 seconds that begin at 5
+    times = [5 + i / FPS for i in range(int(7 * FPS))]  # 7 seconds, starting at 5
     kept, clip_seconds, starts, ends = streamed(times, 7, how)
     assert clip_seconds == [5 + i / 2 for i in range(14)]
-    assert starts == [5.0, 6.5, 8.0, 9.5, 10.0]  # the last one ends with the video
+    assert starts == [5.0, 6.5, 8.0, 9.5, 10.0]  # the last window ends with the video
     assert ends == [7.0, 8.5, 10.0, 11.5, 12.0]
     shown = [int(frame[0, 0, 0]) for frame in kept.frames(0)]
     assert shown == [math.floor((at - 5) * FPS + 0.05) for at in clip_seconds]
@@ -78,7 +78,7 @@ def test_every_window_and_clip_frame_is_the_one_shown_at_its_moment() -> None:
     [
         (0.5, [(0.0, 0.5)]),
         (2.0, [(0.0, 2.0)]),
-        (2.001, [(0.0, 2.0)]),  # a millisecond of rounding is no window
+        (2.001, [(0.0, 2.0)]),  # a rounding error of a millisecond makes no window
         (2.04, [(0.0, 2.0), (0.0625, 2.04)]),
         (3.0, [(0.0, 2.0), (1.0, 3.0)]),
         (4.0, [(0.0, 2.0), (2.0, 4.0)]),
@@ -103,7 +103,7 @@ def test_a_video_shorter_than_a_window_is_one(num_frames: int, seen: set[int]) -
 
 
 def test_no_frame_is_lost_where_many_clip_frames_come_with_a_window() -> None:
-    """More than a piece holds: they are handed on without a window."""
+    """If there are more than fit with one window, they are handed on without a window."""
     how = sampling(60.0, 60.0, 10.0)
     kept, clip_seconds, starts, _ = streamed([i / 10 for i in range(1000)], 100, how)
     assert len(clip_seconds) == len(kept.frames(0)) == 1000
@@ -119,7 +119,7 @@ def test_a_slide_show_is_seen_at_every_moment() -> None:
 
 
 def test_more_than_is_allowed_is_refused() -> None:
-    """Two frames may claim years between them."""
+    """Two frames may claim to be years apart."""
     with pytest.raises(
         UnusableError, match=r"more than 1000 frames would be sampled, which is the limit \(--max-frames\)"
     ) as caught:
@@ -142,7 +142,7 @@ def test_no_frames_no_times() -> None:
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "vp9.webm", "mpeg4.avi", "open_gop.mp4"])
 def test_the_frames_of_real_files(tmp_path: Path, name: str) -> None:
-    """Pictures that carry their number: 8 seconds of 25 a second, in windows of 3."""
+    """Frames show their number: 8 seconds at 25 frames/s, in windows of 3 seconds."""
     codec = {"vp9.webm": "libvpx-vp9", "mpeg4.avi": "mpeg4"}.get(name, "libx264")
     options = {"x264-params": "open-gop=1:keyint=20:bframes=3"} if name == "open_gop.mp4" else {}
     options |= {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx-vp9" else {}
@@ -164,7 +164,7 @@ def test_the_frames_of_real_files(tmp_path: Path, name: str) -> None:
 
 
 def test_variable_frame_rate_goes_by_the_clock(tmp_path: Path) -> None:
-    """Pictures that carry their number, 30 a second and then 5: each moment shows the frame that is on at that time."""
+    """Frames show their number, 30 frames/s and then 5: each sample is the frame that is shown at that time."""
     frames = [bar_code(i) for i in range(len(VFR_TIMES))]
     path = write_video(tmp_path / "vfr.mp4", frames, times_seconds=VFR_TIMES)
     how = sampling(1.0, 1.0, 4.0)
@@ -182,7 +182,7 @@ def test_variable_frame_rate_goes_by_the_clock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("starts", [[1000, 10], [10, 1000], [1000, 10, 1005]])
 def test_recordings_joined_byte_by_byte_last_as_long_as_they_do(tmp_path: Path, starts: list[int]) -> None:
-    """MPEG-TS as dashcams and recorders leave it, each part with a clock of its own."""
+    """MPEG-TS as dashcams and recorders write it: each part has its own clock."""
     joined = tmp_path / "joined.ts"
     for number, start in enumerate(starts):
         frames = [bar_code(40 * number + i // FPS) for i in range(5 * FPS)]
@@ -246,16 +246,16 @@ def start_pool(how: Windows, *, num_workers: int = 1, timeout_seconds: float = 6
 
 @pytest.fixture(scope="module")
 def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of a minute, 10 frames a second, each with its number modulo 256."""
+    """A video of a minute at 10 frames/s; each frame shows its number modulo 256."""
     folder = tmp_path_factory.mktemp("minute")
     return write_video(folder / "minute.mp4", [bar_code(i % 256) for i in range(600)], fps=10)
 
 
 def test_pieces_come_in_order_whatever_the_pace(minute: Path) -> None:
-    """A worker waits for whoever takes them, and that is not counted as its time."""
+    """The time in which a worker waits for the main process does not count against its time limit."""
     how = sampling(1.0, 1.0, 10.0)
     numbers: list[int] = []
-    with start_pool(how, timeout_seconds=2) as decoders:  # 4 with the minute that the video lasts
+    with start_pool(how, timeout_seconds=2) as decoders:  # 4 s in total, since the video lasts one minute
         for _, result in decoders.run([minute], outputs(how)):
             if isinstance(result, DecodedFrames):
                 numbers += [number_of(frame) for frame in result.frames[0]]
@@ -263,7 +263,7 @@ def test_pieces_come_in_order_whatever_the_pace(minute: Path) -> None:
     assert isinstance(result, DecodedFile)
     assert numbers == [i % 256 for i in range(600)]
     assert len(result.window_start_seconds) == 60
-    assert result.seconds["decode"] < 4  # of more than 6
+    assert result.seconds["decode"] < 4  # the whole took more than 6 s
 
 
 def test_videos_side_by_side_keep_their_pieces(videos: Path, minute: Path) -> None:
@@ -284,7 +284,7 @@ def test_videos_side_by_side_keep_their_pieces(videos: Path, minute: Path) -> No
 
 
 def test_a_long_video_fits_where_its_frames_do_not(tmp_path: Path) -> None:
-    """Its windows would take 15 GB; the worker has less than one, of which half is its program."""
+    """Its windows would need 15 GB; the worker has less than 1 GB, and half of that is the program."""
     path = write_video(tmp_path / "long.mp4", [bar_code(i % 256) for i in range(600)], fps=1)
     how = sampling(2.0, 0.5, 2.0)
     large = FrameTransform(size=256, interpolation="bilinear", in_float=True)
@@ -300,7 +300,7 @@ def test_a_long_video_fits_where_its_frames_do_not(tmp_path: Path) -> None:
 def test_what_a_killed_worker_handed_on_is_marked(
     minute: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its video is tried once more, from the beginning, under another number."""
+    """Its video is tried again from the beginning, with another attempt number."""
     monkeypatch.setattr(pool, "_sample_into_slot", poison.sample_into_slot)
     path = tmp_path / "terminated_midway.mp4"
     path.write_bytes(minute.read_bytes())
