@@ -152,5 +152,5 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
         if wanted.file is not None:
             ours[stream]["weights_sha256"] = sha256_of(wanted.file)
         elif request != remembered and (wanted.seed is not None or not Weights.names_a_file(remembered)):
-            ours[stream]["weights_sha256"] = f"those of {request}"
+            ours[stream]["weights_sha256"] = f"that of {request}"
     refuse_other_settings(ours, cache)

@@ -14,7 +14,7 @@ class Kept:
 
     def __init__(self, *outputs: Output) -> None:
         self.outputs = outputs
-        self.pieces: list[list[np.ndarray]] = []
+        self.published: list[list[np.ndarray]] = []
         """For each call of `publish`: one array for each output, with the published frames."""
 
     def free_arrays(self) -> list[np.ndarray]:
@@ -22,8 +22,8 @@ class Kept:
         return self._arrays
 
     def publish(self, counts: Sequence[int]) -> None:
-        self.pieces.append([array[:count] for array, count in zip(self._arrays, counts, strict=True)])
+        self.published.append([array[:count] for array, count in zip(self._arrays, counts, strict=True)])
 
     def frames(self, output: int = 0) -> np.ndarray:
         """All frames of an output, one after another: (frames, side, side, 3)."""
-        return np.concatenate([piece[output] for piece in self.pieces])
+        return np.concatenate([arrays[output] for arrays in self.published])

@@ -24,7 +24,7 @@ from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.sampling import Sampling, Uniform, uniform
 from haechi.extract.timing import DECODE, READ, RESIZE, Stopwatch
 
-# There are builds of decord for x86-64 only.
+# There are builds of decord for x86-64 only; elsewhere it is not installed, and PyAV decodes everything.
 HAS_DECORD = importlib.util.find_spec("decord") is not None
 
 if HAS_DECORD:

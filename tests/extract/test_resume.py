@@ -39,5 +39,5 @@ def test_names_of_weights(tmp_path: Path, remembered: str, request_: str, accept
     if accepted:
         refuse_other_request(settings, cache)
     else:
-        with pytest.raises(SettingsConflictError, match=rf"clip\.weights_sha256: .* 'those of {request_}' now"):
+        with pytest.raises(SettingsConflictError, match=rf"clip\.weights_sha256: .* 'that of {request_}' now"):
             refuse_other_request(settings, cache)

@@ -69,7 +69,9 @@ def test_rows_are_those_of_each_window_alone(
         np.testing.assert_allclose(ends, found.window_end_seconds, rtol=1e-6)
         nothing = torch.empty(0)
         pieces = [backbones.start(torch.from_numpy(f[None]), nothing, [(1, 0)]) for f in kept.frames(0)]
-        pieces += [backbones.start(nothing, torch.from_numpy(p[1][None]), [(0, 1)]) for p in kept.pieces if len(p[1])]
+        pieces += [
+            backbones.start(nothing, torch.from_numpy(p[1][None]), [(0, 1)]) for p in kept.published if len(p[1])
+        ]
         alone = [piece.result()[0][0] for piece in pieces]
         for ours, theirs in (
             (cache.rows("clip", "features")[clip], [features.clip for features in alone]),

@@ -39,7 +39,7 @@ def outputs(sampling: Windows) -> tuple[Output, Output]:
 
 
 def windows_of(kept: Kept) -> list[np.ndarray]:
-    return [piece[1] for piece in kept.pieces if len(piece[1])]
+    return [window for _, window in kept.published if len(window)]
 
 
 def sampling(window_seconds: float = 2.0, stride_seconds: float | None = None, clip_fps: float = 2.0) -> Windows:
@@ -109,7 +109,7 @@ def test_no_frame_is_lost_where_many_clip_frames_come_with_a_window() -> None:
     assert len(clip_seconds) == len(kept.frames(0)) == 1000
     assert kept.frames(0)[:, 0, 0, 0].tolist() == [i % 256 for i in range(1000)]
     assert starts == [0.0, 41.25]  # on the grid of 60 / 32 s
-    assert max(len(piece[0]) for piece in kept.pieces) == how.max_clip_frames == 64
+    assert max(len(clip) for clip, _ in kept.published) == how.max_clip_frames == 64
 
 
 def test_a_slide_show_is_seen_at_every_moment() -> None:
@@ -207,7 +207,7 @@ def test_a_small_file_that_claims_days_is_refused_before_it_is_looked_at(tmp_pat
     with pytest.raises(UnusableError, match="3 frames in 200,000 s: more than 600 s per frame") as caught:
         sample(path, sampling=sampling(), limits=LIMITS, sink=kept)
     assert caught.value.reason == Reason.TOO_LARGE
-    assert kept.pieces == []
+    assert kept.published == []
 
 
 def test_rotation_is_applied(videos: Path) -> None:
@@ -251,7 +251,7 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(folder / "minute.mp4", [bar_code(i % 256) for i in range(600)], fps=10)
 
 
-def test_pieces_come_in_order_whatever_the_pace(minute: Path) -> None:
+def test_frames_come_in_order_whatever_the_pace(minute: Path) -> None:
     """The time in which a worker waits for the main process does not count against its time limit."""
     how = sampling(1.0, 1.0, 10.0)
     numbers: list[int] = []
@@ -266,7 +266,7 @@ def test_pieces_come_in_order_whatever_the_pace(minute: Path) -> None:
     assert result.seconds["decode"] < 4  # the whole took more than 6 s
 
 
-def test_videos_side_by_side_keep_their_pieces(videos: Path, minute: Path) -> None:
+def test_videos_side_by_side_keep_their_frames(videos: Path, minute: Path) -> None:
     how = sampling(1.0, 1.0, 10.0)
     found: dict[int, list[np.ndarray]] = {}
     ended: dict[int, DecodedFile | Rejected] = {}
