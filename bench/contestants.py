@@ -89,12 +89,12 @@ def _decoded(
     pool: "DecodePool", manifest: Manifest, outputs: "list[Output]"
 ) -> "list[tuple[tuple[int, int], list[np.ndarray]]]":
     """Every video's frames in memory."""
-    from haechi.extract.decoding.pool import Piece, Rejected
+    from haechi.extract.decoding.pool import DecodedFrames, Rejected
 
     pieces = []
     for index, result in pool.run([entry.path for entry in manifest.entries], outputs):
         assert not isinstance(result, Rejected), result
-        if isinstance(result, Piece):
+        if isinstance(result, DecodedFrames):
             pieces.append(((index, result.attempt), [array.copy() for array in result.frames]))
     return pieces
 

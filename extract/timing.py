@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""How long each step of a run takes."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from haechi.cache.schema import FRAME_STREAM, WINDOW_STREAM
 
-# In the order of the flow. The first three run in the decoding processes: their seconds are summed over all of them.
+# The steps in their order. The first three run in the decoding processes: their seconds are summed over all processes.
 READ, DECODE, RESIZE, WAIT, WRITE = "read", "decode", "resize", "wait", "write"
 STEPS = {
     READ: "check, header, hash",
@@ -15,7 +15,7 @@ STEPS = {
     WAIT: "backbones idle: no frames yet",
     FRAME_STREAM: "image backbone",
     WINDOW_STREAM: "motion backbone",
-    WRITE: "shards to disk, beside the rest",
+    WRITE: "shards to disk, in parallel with the rest",
 }
 IN_DECODERS = (READ, DECODE, RESIZE)
 

@@ -12,7 +12,7 @@ from haechi.extract.backbones.batch_queue import BatchQueue
 from haechi.extract.backbones.device import Compute
 from haechi.extract.backbones.openclip import OpenClip
 from haechi.extract.backbones.pair import Backbones
-from haechi.extract.flow import opened
+from haechi.extract.flow import open_flow
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.timing import Stopwatch
 from tests.extract.backbones.direct import video_features
@@ -94,13 +94,12 @@ def test_notices_go_to_the_run_that_is_in_progress(
 ) -> None:
     """Also if the backbones were loaded by an earlier run."""
     entries = manifest_of(data, ["sound.mp4"]).entries
-    first: list[str] = []
-    second: list[str] = []
+    first, second = Notices(), Notices()
     backbones = None
-    for notices, most in ((first, 4), (second, 2)):
+    for progress, most in ((first, 4), (second, 2)):
         fitting(most)
-        with opened(tiny_settings, 1, on_notice=notices.append, backbones=backbones) as flow:
-            assert len(list(flow.rows(entries, Stopwatch()))) == 1
+        with open_flow(tiny_settings, 1, backbones=backbones) as flow:
+            assert len(list(flow.rows(entries, Stopwatch(), progress=progress))) == 1
             backbones = flow.backbones
-    assert first == ["the memory of cpu is too small: continuing with --batch-frames 4"]
-    assert second == ["the memory of cpu is too small: continuing with --batch-frames 2"]
+    assert first.texts == ["the memory of cpu is too small: continuing with --batch-frames 4"]
+    assert second.texts == ["the memory of cpu is too small: continuing with --batch-frames 2"]

@@ -98,7 +98,7 @@ def test_a_motion_backbone_is_one_class_and_one_line(
     toy = Brightness(model="brightness", weights="", device=torch.device("cpu"), dtype=torch.float32)
     offset = cache.offset("slowfast")
     for i, name in enumerate(NAMES):
-        windows = np.stack([piece[1] for piece in decoded(data / name, settings).pieces if len(piece[1])])
+        windows = np.stack([arrays[1] for arrays in decoded(data / name, settings).published if len(arrays[1])])
         expected = toy.forward(torch.from_numpy(windows))
         rows = slice(*offset[i : i + 2].tolist())
         assert len(windows) == rows.stop - rows.start
