@@ -52,6 +52,7 @@ def decode(manifest: Manifest, settings: ExtractSettings) -> float:
 def model(manifest: Manifest, settings: ExtractSettings) -> float:
     """Only the backbones, warm, on the same batches, decoded before."""
     from bench.measure import seconds_of
+    from haechi.extract.backbones.batch_queue import BatchQueue
     from haechi.extract.backbones.device import Compute
     from haechi.extract.backbones.pair import Backbones
 
@@ -61,7 +62,7 @@ def model(manifest: Manifest, settings: ExtractSettings) -> float:
         pieces = _decoded(pool, manifest, backbones.outputs)
 
     def run() -> None:
-        queue = backbones.new_queue()
+        queue = BatchQueue(backbones)
         for key, frames in pieces:
             queue.add(key, frames)
         queue.drain()
@@ -88,12 +89,12 @@ def _decoded(
     pool: "DecodePool", manifest: Manifest, outputs: "list[Output]"
 ) -> "list[tuple[tuple[int, int], list[np.ndarray]]]":
     """Every video's frames in memory."""
-    from haechi.extract.decoding.pool import Piece, Rejected
+    from haechi.extract.decoding.pool import DecodedFrames, Rejected
 
     pieces = []
     for index, result in pool.run([entry.path for entry in manifest.entries], outputs):
         assert not isinstance(result, Rejected), result
-        if isinstance(result, Piece):
+        if isinstance(result, DecodedFrames):
             pieces.append(((index, result.attempt), [array.copy() for array in result.frames]))
     return pieces
 

@@ -1,4 +1,4 @@
-"""Networks of a few thousand weights, for costs and tests of everything around the backbones."""
+"""Small networks with a few thousand weights, to test and time everything around the backbones."""
 
 import json
 from pathlib import Path
@@ -27,14 +27,14 @@ CLIP_CONFIG = {
 
 
 def write_clip_config(folder: Path) -> str:
-    """Write open_clip's configuration of a CLIP in miniature; the model name that selects it."""
+    """Write open_clip's configuration of a small CLIP. Returns the model name that selects it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(CLIP_CONFIG))
     return f"local-dir:{folder}"
 
 
 class Pathways(nn.Module):
-    """One convolution over the means of both pathways."""
+    """The first block: a convolution over the means of both pathways."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,15 +42,15 @@ class Pathways(nn.Module):
         self.norm = nn.BatchNorm3d(SLOWFAST_WIDTH)
 
     def forward(self, pathways: list[torch.Tensor]) -> torch.Tensor:
-        """Slow and fast pathway (B, 3, T, H, W) to (B, 6, 1, 2, 2)."""
+        """From the slow and the fast pathway, (B, 3, T, H, W) each, to (B, 6, 1, 2, 2)."""
         means = [nn.functional.adaptive_avg_pool3d(p.float(), (1, 2, 2)) for p in pathways]  # (B, 3, 1, 2, 2)
         both = torch.cat(means, dim=1).to(pathways[0].dtype)
         result: torch.Tensor = self.norm(self.conv(both))
         return result
 
 
-class Classifier(nn.Module):
-    """The last block."""
+class Projection(nn.Module):
+    """The last block: a linear classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,20 +63,20 @@ class Classifier(nn.Module):
 
 
 class SmallSlowFast(nn.Module):
-    """The shape of pytorchvideo's network: blocks, of which the last is the classifier."""
+    """Built like pytorchvideo's network: blocks, the last one being the classifier."""
 
     def __init__(self, *, pretrained: bool = False) -> None:
         assert not pretrained
         super().__init__()
-        self.blocks = nn.ModuleList([Pathways(), Classifier()])
+        self.blocks = nn.ModuleList([Pathways(), Projection()])
 
     def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
-        """Slow and fast pathway to logits (B, 10)."""
+        """From the slow and the fast pathway to logits (B, 10)."""
         logits: torch.Tensor = self.blocks[1](self.blocks[0](x))
         return logits
 
 
 def shrink_slowfast() -> None:
-    """From now on slowfast_r50 is `SmallSlowFast`, on frames of side 32."""
+    """Replace slowfast_r50 by `SmallSlowFast`, on frames of side 32, until this process ends."""
     slowfast.MODELS["slowfast_r50"] = SmallSlowFast
     slowfast.SlowFast.transform = FrameTransform(size=SIDE, interpolation="bilinear", in_float=True)

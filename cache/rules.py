@@ -11,6 +11,7 @@ class Settings:
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
@@ -105,7 +106,7 @@ class Number:
 class OneOf:
     """One of the given words."""
 
-    words: tuple[str, ...]
+    words: Collection[str]
 
     @property
     def expected(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from haechi.cache.errors import CacheError, DamageError, FeatureError
+from haechi.cache.text import bullet_list
 
 FORMAT = "haechi-cache"
 FORMAT_VERSION = 1
@@ -207,6 +208,15 @@ def differing_fields(ours: dict[str, Any], theirs: dict[str, Any], *, prefix: st
         elif a != b:
             found.append((prefix + key, a, b))
     return found
+
+
+def conflict_list(held: dict[str, Any], ours: dict[str, Any], *, holder: str = "the cache", prefix: str = "") -> str:
+    """One line for each field in which two settings differ, such as `  - clip.trained: True in the cache, False here`.
+
+    `holder` names what has the settings `held`; `prefix` goes before every field's name. Empty if nothing differs.
+    """
+    differing = differing_fields(held, ours, prefix=prefix)
+    return bullet_list([f"{name}: {old!r} in {holder}, {new!r} here" for name, old, new in differing])
 
 
 @dataclass(frozen=True, kw_only=True)

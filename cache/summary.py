@@ -218,6 +218,8 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
         facts.add_row("sampling", _sampling_text(sampling))
     device, precision = _each(summary["shards"], "device"), _each(summary["shards"], "precision")
     facts.add_row("computed on", f"{device}, {precision}")
+    if decoders := _decoders(summary["shards"]):
+        facts.add_row("decoded with", decoders)
     facts.add_row("fingerprint", _text(summary["fingerprint"]))
     producer = _each(summary["shards"], "producer")
     facts.add_row("format", f"{schema.FORMAT} version {summary['format_version']}, written by {producer}")
@@ -293,6 +295,17 @@ def _verdict(summary: dict[str, Any]) -> str:
 def _each(shards: list[dict[str, Any]], name: str) -> str:
     """The different values of a field of the shards, in order, separated by commas."""
     return ", ".join(_text(value) for value in dict.fromkeys(shard[name] for shard in shards))
+
+
+def _decoders(shards: list[dict[str, Any]]) -> str:
+    """The decoders that made the shards, with their versions; empty if no shard names PyAV."""
+    found = []
+    for versions in (shard["versions"] for shard in shards if "av" in shard["versions"]):
+        pyav = f"PyAV {versions['av']}"
+        found.append(
+            f"decord {versions['decord']}, {pyav}" if "decord" in versions else f"{pyav} (decord was not installed)"
+        )
+    return _text("; ".join(dict.fromkeys(found)))
 
 
 def _text(text: str) -> str:

@@ -1,6 +1,8 @@
 """Makes texts of unknown origin safe to print, and lists of them short."""
 
 import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
 
 MAX_NAMED = 20
 
@@ -46,3 +48,10 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def harmless(text: str) -> str:
     """A text of unknown origin as a cell of a CSV file; `'` is put before a text that a spreadsheet would run."""
     return "'" + text if text.startswith(FORMULA_STARTS) else text
+
+
+def one_or_more(items: str | Path | Iterable[str | Path]) -> list[str]:
+    """`items` as a list of texts. A single text or path is one item, not a sequence of letters."""
+    if isinstance(items, str | Path):
+        return [str(items)]
+    return [str(item) for item in items]

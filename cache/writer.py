@@ -5,7 +5,7 @@ HDF5 builds each shard in memory: if it wrote to a disk that fills up, the proce
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,15 @@ def write_shard(path: Path, items: Sequence[Item], failures: Sequence[Failure], 
     _publish(path, image)
 
 
-def rewrite_labels(path: Path, truth: Callable[[str], tuple[int, str, str]]) -> None:
-    """Give every row of a shard the (label, split, group) that `truth` returns for its id; features stay as they are.
+def rewrite_media(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Replace columns of a shard's `/media`, such as `label` or `mtime_ns`; everything else stays byte for byte.
 
-    An `OSError` leaves the shard as it was.
+    `columns`: name -> one value for each used video, in the shard's order. An `OSError` leaves the shard as it was.
     """
     image = io.BytesIO(path.read_bytes())
     with h5py.File(image, "r+", libver=LIBRARY_VERSION) as file:
-        ids = [value.decode() for value in file["media/id"][:]]
-        labels, splits, groups = zip(*map(truth, ids), strict=True) if ids else ((), (), ())
-        for name, values in {"label": labels, "split": splits, "group": groups}.items():
+        for name, values in columns.items():
+            assert len(values) == len(file["media/id"]), f"{path}: {len(values)} values for /media/{name}"
             del file[f"media/{name}"]
             _write_column(file["media"], name, values, schema.MEDIA_TYPES[name])
     _publish(path, image)

@@ -1,4 +1,4 @@
-"""`haechi extract` and `haechi validate`: flags in, tables out."""
+"""The command lines of `haechi extract` and `haechi validate`."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from haechi.cache.schema import STORE_TYPES
-from haechi.extract.sampling import SAMPLINGS, WINDOWS
-from haechi.extract.settings import CLIP_FPS, PRECISIONS, SLOWFAST_MODELS, WINDOW_SECONDS, ExtractSettings
+from haechi.extract.backbones.catalog import MOTION_MODELS
+from haechi.extract.sampling import SAMPLINGS
+from haechi.extract.settings import CLIP_FPS, PRECISIONS, WINDOW_SECONDS, ExtractSettings
 
 DEFAULTS = ExtractSettings()
 
@@ -26,13 +27,17 @@ def manifest_options(command: Any) -> Any:
         click.option(
             "--follow-symlinks",
             is_flag=True,
-            help="In a folder: take what symbolic links lead to, out of the folder too. [default: only files inside]",
+            help="In a folder, also read symbolic links that lead out of it. [default: only files inside]",
         ),
-        click.option("--positive", metavar="NAME", help="In a folder of class folders: the harmful one."),
+        click.option(
+            "--positive",
+            metavar="NAME",
+            help="The harmful class folder, if it is not called harmful; all others are safe.",
+        ),
         click.option(
             "--root",
             type=click.Path(path_type=Path, exists=True, file_okay=False),
-            help="Where relative paths of a manifest start. [default: the manifest's folder]",
+            help="Folder that relative paths of a manifest start from. [default: the manifest's folder]",
         ),
         click.argument("data", type=click.Path(path_type=Path)),
     ):
@@ -41,17 +46,27 @@ def manifest_options(command: Any) -> Any:
 
 
 def validation_options(command: Any) -> Any:
-    """The flags of sampling, and of what becomes of files that cannot be used."""
+    """The flags of sampling, and --strict."""
     for decorator in (
         option(
             "--sampling",
-            "uniform: --frames over the whole video. windows: all of it, for videos of any length.",
+            "uniform: a fixed number of frames over the whole video. windows: all of it, whatever its length.",
             type=click.Choice(SAMPLINGS),
         ),
-        option("--frames", "uniform: frames sampled from each video, evenly spaced.", type=click.IntRange(min=1)),
-        option("--window-seconds", f"windows: what SlowFast sees at once. [default: {WINDOW_SECONDS:g}]", type=float),
-        option("--stride-seconds", "windows: from one to the next. [default: a window's length]", type=float),
-        option("--clip-fps", f"windows: frames a second that CLIP sees. [default: {CLIP_FPS:g}]", type=float),
+        option(
+            "--frames", "uniform: number of frames sampled from each video, evenly spaced.", type=click.IntRange(min=1)
+        ),
+        option(
+            "--window-seconds",
+            f"windows: length of a SlowFast window, seconds. [default: {WINDOW_SECONDS:g}]",
+            type=float,
+        ),
+        option(
+            "--stride-seconds",
+            "windows: seconds from the start of one window to the start of the next. [default: a window's length]",
+            type=float,
+        ),
+        option("--clip-fps", f"windows: CLIP frames per second. [default: {CLIP_FPS:g}]", type=float),
         click.option("--strict", is_flag=True, help="Exit with 1 if any video cannot be used."),
     ):
         command = decorator(command)
@@ -59,30 +74,30 @@ def validation_options(command: Any) -> Any:
 
 
 def compute_options(command: Any) -> Any:
-    """The flags that say where the backbones run, and how."""
+    """The flags of the backbones: device, precision, batch sizes."""
     for decorator in (
-        option("--batch-windows", "Windows a SlowFast batch; 0 chooses by the device.", type=click.IntRange(min=0)),
-        option("--batch-frames", "Frames a CLIP batch; 0 chooses by the device.", type=click.IntRange(min=0)),
-        option("--precision", "Arithmetic of the backbones; fp32 is the reference.", type=click.Choice(PRECISIONS)),
-        option("--device", "auto, cpu, cuda or cuda:N."),
+        option("--batch-windows", "Windows in a SlowFast batch; 0: chosen for the device.", type=click.IntRange(min=0)),
+        option("--batch-frames", "Frames in a CLIP batch; 0: chosen for the device.", type=click.IntRange(min=0)),
+        option("--precision", "Precision of the backbones; fp32 is the reference.", type=click.Choice(PRECISIONS)),
+        option("--device", "Where the backbones run: auto, cpu, cuda or cuda:N."),
     ):
         command = decorator(command)
     return command
 
 
 def decoding_options(command: Any) -> Any:
-    """The flags of decoding: processes and limits."""
+    """The flags of decoding: number of processes, and limits."""
     for decorator in (
-        option("--workers", "Decoding processes; 0 chooses by the machine.", type=click.IntRange(min=0)),
+        option("--workers", "Number of decoding processes; 0: chosen for the machine.", type=click.IntRange(min=0)),
         option(
             "--timeout",
-            "Seconds a video may take to decode, and as many again for each minute of it.",
+            "Time limit for decoding a video: this many seconds, plus the same for each minute of video.",
             field="timeout_seconds",
             type=float,
         ),
-        option("--worker-memory-gb", "Memory of each decoding process.", type=float),
-        option("--max-pixels", "Largest width x height accepted.", type=click.IntRange(min=1)),
-        option("--max-frames", "Most frames of a video accepted.", type=click.IntRange(min=1)),
+        option("--worker-memory-gb", "Memory limit of each decoding process, GB (1e9 bytes).", type=float),
+        option("--max-pixels", "Refuse files whose width x height is larger, in pixels.", type=click.IntRange(min=1)),
+        option("--max-frames", "Refuse videos with more frames.", type=click.IntRange(min=1)),
     ):
         command = decorator(command)
     return command
@@ -90,19 +105,25 @@ def decoding_options(command: Any) -> Any:
 
 @click.command()
 @manifest_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The cache: a folder of shards.")
-@option("--clip-model", "A model name of open_clip, or local-dir:PATH.")
-@option("--clip-weights", "A tag of open_clip, TAG=PATH of a local file, or random:SEED (untrained).")
-@option("--slowfast-model", "pytorchvideo's SlowFast.", type=click.Choice(SLOWFAST_MODELS))
-@option("--slowfast-weights", "kinetics400, a local file, or random:SEED (untrained).")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the cache; created if it does not exist."
+)
+@option("--clip-model", "CLIP model: a model name of open_clip, or local-dir:PATH.")
+@option("--clip-weights", "CLIP weights: a tag of open_clip, TAG=PATH of a local file, or random:SEED (untrained).")
+@option("--slowfast-model", "Motion model, such as pytorchvideo's SlowFast.", type=click.Choice(list(MOTION_MODELS)))
+@option("--slowfast-weights", "SlowFast weights: kinetics400, a local file, or random:SEED (untrained).")
 @option("--store", "Storage type of the features.", type=click.Choice(STORE_TYPES))
-@option("--shard-size", "Rows of the manifest a shard, at most.", type=click.IntRange(min=1))
-@option("--shard-minutes", "Write a shard that is not full after so long.", type=float)
+@option("--shard-size", "Largest number of manifest rows in a shard.", type=click.IntRange(min=1))
+@option("--shard-minutes", "Write a shard after this many minutes even if it is not full.", type=float)
 @compute_options
 @decoding_options
 @validation_options
 @click.option(
-    "--retry", metavar="REASONS", default="", help="Try failures of these reasons again, such as timeout,crashed."
+    "--retry",
+    metavar="REASONS",
+    default="",
+    show_default=False,
+    help="Try failures with these reasons again, such as timeout,crashed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(
@@ -119,51 +140,45 @@ def extract(
 ) -> None:
     """Stage 1: videos to a feature cache.
 
-    DATA is a manifest (CSV or JSON Lines with the column path, and label, split, group, id where known) or a folder
-    with the class folders harmful/ and safe/. Running it again does only what is missing.
+    DATA is a manifest (CSV or JSON Lines with the column path, and optionally label, split, group, id) or a folder with
+    the class folders harmful/ and safe/. Running the command again extracts only what is missing or has changed.
     """
     import json
 
     from rich.console import Console
 
-    import haechi
-    from haechi.cache.console import show_notices
-    from haechi.cache.errors import HaechiError
-    from haechi.extract import pipeline
-    from haechi.extract.console import progress_bar, show_extraction, show_interrupt
-    from haechi.extract.decoding.reasons import Reason
-    from haechi.extract.manifest import read_manifest
+    from haechi.cache.errors import HaechiError, SettingsError
+    from haechi.extract.api import extract_features
+    from haechi.extract.console import show_extraction, shown_progress
+    from haechi.extract.decoding.reasons import parse_reasons
 
-    settings = ExtractSettings(**flags)
-    retried = {reason for reason in retry.split(",") if reason}
-    if unknown := sorted(retried - set(Reason)):
-        raise click.BadParameter(f"no such reason: {', '.join(unknown)}; there are: {', '.join(Reason)}")
-    console = Console(stderr=True, highlight=False, emoji=False)
-    manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
-    show_notices(console, manifest.notices)
-    with progress_bar(console) as bar:
-        done = pipeline.extract(
-            manifest,
+    try:
+        reasons = parse_reasons(reason for reason in retry.split(",") if reason)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from error
+    with shown_progress(Console(stderr=True, highlight=False, emoji=False)) as progress:
+        done = extract_features(
+            data,
             out,
-            settings,
-            producer=f"haechi {haechi.__version__}",
-            retry=retried,
-            on_start=lambda num_rows, where: bar.start(num_rows, f"extract on {where}"),
-            on_video=lambda entry, reason: bar.advance(failed=reason is not None),
-            on_notice=lambda text: show_notices(console, [text]),
-            on_interrupt=lambda: show_interrupt(console),
-            on_windows=bar.add_windows if settings.sampling == WINDOWS else lambda num_windows: None,
+            root=root,
+            positive=positive,
+            follow_symlinks=follow_symlinks,
+            retry=reasons,
+            progress=progress,
+            **flags,
         )
     if as_json:
         fields = [
             *("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_new"),
-            *("device", "precision", "workers", "seconds", "work_seconds", "steps"),
+            *("device", "precision", "decoders", "workers", "seconds", "work_seconds", "steps"),
         ]
         click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
     else:
         show_extraction(Console(highlight=False, emoji=False), done)
     if done.num_used == 0:
-        raise HaechiError(f"{data}: none of its {done.num_rows} videos could be used; the reasons stand in {out}")
+        raise HaechiError(
+            f"{data}: none of its {done.num_rows} videos could be used; the cache {out} holds the reasons"
+        )
     if strict and done.num_failed:
         raise HaechiError(f"{data}: {done.num_failed} of {done.num_rows} videos could not be used (--strict)")
 
@@ -176,7 +191,7 @@ def extract(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("validation.csv"),
-    help="The CSV to write: id, label, ok, stage, reason, message, and what is known of each video.",
+    help="The CSV to write: id, label, ok, stage, reason, message, and length, size and hash of each video.",
 )
 def validate(
     *,
@@ -190,32 +205,41 @@ def validate(
 ) -> None:
     """Check every video of a dataset; write the result as CSV.
 
-    Does what `extract` does before the models: opens each file and decodes each frame that would be sampled. In the CSV
-    an id that a spreadsheet would take for a formula begins with an apostrophe.
+    Opens each file and decodes each frame that `extract` would sample, and runs no model. In the CSV, an id that a
+    spreadsheet would run as a formula gets an apostrophe in front.
     """
     from rich.console import Console
 
-    from haechi.cache.console import show_notices
     from haechi.cache.errors import HaechiError
     from haechi.extract import validation
-    from haechi.extract.console import progress_bar, show_check
+    from haechi.extract.console import show_check, shown_progress
     from haechi.extract.decoding.pool import Rejected
+    from haechi.extract.interrupt import InterruptedRunError
     from haechi.extract.manifest import read_manifest
 
     settings = ExtractSettings(**flags)
-    console = Console(stderr=True, highlight=False, emoji=False)
     validation.refuse_other_file(out)
     manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
-    show_notices(console, manifest.notices)
-    with progress_bar(console) as bar:
-        bar.start(len(manifest.entries), "validate")
-        results = validation.check_all(manifest, settings, on_video=lambda failed: bar.advance(failed=failed))
-    validation.write_csv(out, manifest, results)
-    failures = Counter(result.reason.value for result in results if isinstance(result, Rejected))
+    with shown_progress(Console(stderr=True, highlight=False, emoji=False)) as progress:
+        for notice in manifest.notices:
+            progress.notice(notice)
+        checks = validation.check_all(manifest, settings, progress=progress)
+    validation.write_csv(out, checks)
+    failures = Counter(result.reason.value for _, result in checks if isinstance(result, Rejected))
+    num_rows, num_checked, num_failed = len(manifest.entries), len(checks), failures.total()
     show_check(
-        Console(highlight=False, emoji=False), out, num_rows=len(results), failures=dict(sorted(failures.items()))
+        Console(highlight=False, emoji=False),
+        out,
+        num_rows=num_rows,
+        num_used=num_checked - num_failed,
+        failures=dict(sorted(failures.items())),
     )
-    if len(results) == failures.total():
-        raise HaechiError(f"{data}: none of its {len(results)} videos can be used; the reasons stand in {out}")
+    if num_checked < num_rows:
+        raise InterruptedRunError(
+            f"interrupted: {num_checked} of {num_rows} videos were checked, and {out} holds only these; run the same "
+            "command again to check all of them"
+        )
+    if num_failed == num_rows:
+        raise HaechiError(f"{data}: none of its {num_rows} videos can be used; {out} holds the reasons")
     if strict and failures:
-        raise HaechiError(f"{data}: {failures.total()} of {len(results)} videos cannot be used (--strict)")
+        raise HaechiError(f"{data}: {num_failed} of {num_rows} videos cannot be used (--strict)")

@@ -1,54 +1,64 @@
-"""What stage 1 prints: a bar while it works, a table when it is done."""
+"""What stage 1 prints: a progress bar while it works, a table when it is done."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as Remaining
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from haechi.cache.console import show_notices
+from haechi.cache.progress import Progress
 from haechi.extract.pipeline import Extraction
 from haechi.extract.timing import IN_DECODERS, STEPS, WAIT
 
-# Share of the time that the backbones wait for frames, above which decoding is what bounds a run.
+# If the backbones wait for frames for a larger share of the time than this, decoding limits the speed of the run.
 MUCH_WAITING = 0.1
 
 
-class Bar:
-    """A progress bar with videos a second, windows of long ones, time left, and failures so far."""
+class _Bar(Progress):
+    """A progress bar with the rate, the number of windows of long videos, the time left, and the failures so far."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, bar: rich_progress.Progress, console: Console) -> None:
+        self._bar, self._console = bar, console
         self._task: TaskID | None = None
         self._num_failed = self._num_windows = 0
 
     def start(self, total: int, what: str) -> None:
-        """Show the bar; without this call nothing is shown."""
-        self._task = self._progress.add_task(what, total=total, rate="", failed="", windows="")
+        self._task = self._bar.add_task(what, total=total, rate="", failed="", windows="")
+        self._num_failed = self._num_windows = 0
 
-    def add_windows(self, num_windows: int) -> None:
-        """So many more windows of long videos are done: tells that it moves."""
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
         assert self._task is not None
-        self._num_windows += num_windows
-        self._progress.update(self._task, windows=f"{self._num_windows:,} windows")
-
-    def advance(self, *, failed: bool) -> None:
-        assert self._task is not None
-        self._num_failed += failed
-        self._progress.advance(self._task)
-        speed = self._progress.tasks[self._task].finished_speed or self._progress.tasks[self._task].speed
-        self._progress.update(
+        self._num_failed += count * failed
+        self._bar.advance(self._task, count)
+        speed = self._bar.tasks[self._task].finished_speed or self._bar.tasks[self._task].speed
+        self._bar.update(
             self._task,
             rate=f"{speed:.2f} videos/s" if speed else "",
             failed=f"[red]{self._num_failed} failed" if self._num_failed else "",
         )
 
+    def windows(self, count: int) -> None:
+        assert self._task is not None
+        self._num_windows += count
+        self._bar.update(self._task, windows=f"{self._num_windows:,} windows")
+
+    def notice(self, text: str) -> None:
+        show_notices(self._console, [text])
+
+    def stopping(self) -> None:
+        self._console.show_cursor()  # the bar hid it, and a second Ctrl-C leaves no time to show it again
+        self._console.print(
+            "[yellow]stopping[/]: finishing the videos that were started; Ctrl-C again quits at once and loses them"
+        )
+
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Bar]:
-    """A bar on `console`; silent where that is no terminal."""
+def shown_progress(console: Console) -> Iterator[Progress]:
+    """Show progress on `console` until this context manager is left; the bar only if that is a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -58,26 +68,30 @@ def progress_bar(console: Console) -> Iterator[Bar]:
         TextColumn("{task.fields[failed]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
-        Remaining(),
+        TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield Bar(progress)
+    with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        yield _Bar(bar, console)
 
 
 def show_extraction(console: Console, done: Extraction) -> None:
     """The summary of a run."""
     table = _table("extract")
     _accounting(table, num_rows=done.num_rows, num_used=done.num_used, failures=done.failures)
-    table.add_row("done in this run", f"{done.num_new}" if done.num_new else "0, all was in the cache; no model loaded")
+    table.add_row(
+        "done in this run", f"{done.num_new}" if done.num_new else "0, everything is in the cache; no model loaded"
+    )
     for count, what in (
-        (done.num_changed, "files changed since, extracted anew"),
-        (done.num_relabelled, "labels, splits or groups brought up to date"),
+        (done.num_changed, "files that changed, extracted again"),
+        (done.num_relabelled, "videos with new label, split or group"),
         (done.num_not_listed, "in the cache, not in the manifest (kept)"),
     ):
         if count:
             table.add_row(what, str(count))
     if done.device:
         table.add_row("device", escape(f"{done.device}, {done.precision}"))
+        missing = "" if "decord" in done.decoders else " (decord is not installed)"
+        table.add_row("decoders", ", ".join(done.decoders) + missing)
     rate = f", {done.num_new / done.seconds:.2f} videos/s with start-up" if done.num_new else ""
     table.add_row("time", f"{done.seconds:.1f} s{rate}")
     table.add_row("fingerprint", done.fingerprint[:12])
@@ -86,23 +100,17 @@ def show_extraction(console: Console, done: Extraction) -> None:
     if done.num_new:
         console.print(_steps_table(done), "")
     if done.untrained:
-        names = " and ".join({"clip": "CLIP", "slowfast": "SlowFast"}[name] for name in done.untrained)
-        console.print(f"[bold red]UNTRAINED[/]: the weights of {names} are random; the features mean nothing yet.")
-
-
-def show_interrupt(console: Console) -> None:
-    """What Ctrl-C does, once it is heard."""
-    console.show_cursor()  # the progress bar hid it, and a second Ctrl-C leaves no time
-    console.print("[yellow]stopping[/]: finishing what is begun; Ctrl-C again leaves at once, and loses that")
+        names = " and ".join(done.untrained)
+        console.print(f"[bold red]UNTRAINED[/]: the weights of {names} are random; their features have no meaning.")
 
 
 def _steps_table(done: Extraction) -> Table:
-    """What each step took, and what bounds the run."""
+    """The seconds of each step, and what limits the speed of the run."""
     waited = done.steps[WAIT] / done.work_seconds
-    bound = "decoding" if waited > MUCH_WAITING else "the backbones"
+    limit = "decoding" if waited > MUCH_WAITING else "the backbones"
     processes = f"{done.workers} decoding process{'es' if done.workers > 1 else ''}"
     table = Table(
-        title=f"{done.work_seconds:.1f} s of work after start-up, bound by {bound}",
+        title=f"{done.work_seconds:.1f} s of work after start-up, limited by {limit}",
         title_justify="left",
         title_style="",
         box=None,
@@ -118,10 +126,10 @@ def _steps_table(done: Extraction) -> Table:
     return table
 
 
-def show_check(console: Console, out: object, *, num_rows: int, failures: dict[str, int]) -> None:
-    """The summary of `haechi validate`."""
+def show_check(console: Console, out: object, *, num_rows: int, num_used: int, failures: dict[str, int]) -> None:
+    """The summary of `haechi validate`; `num_rows` of the manifest, of which some may not be checked."""
     table = _table("validate")
-    _accounting(table, num_rows=num_rows, num_used=num_rows - sum(failures.values()), failures=failures)
+    _accounting(table, num_rows=num_rows, num_used=num_used, failures=failures)
     table.add_row("written", escape(str(out)))
     console.print(table)
 
@@ -135,6 +143,8 @@ def _table(title: str) -> Table:
 
 def _accounting(table: Table, *, num_rows: int, num_used: int, failures: dict[str, int]) -> None:
     num_failed = sum(failures.values())
-    table.add_row("rows", f"{num_rows} in the manifest = {num_used} used + {num_failed} failed")
+    num_unchecked = num_rows - num_used - num_failed
+    unchecked = f" + {num_unchecked} not checked" if num_unchecked else ""
+    table.add_row("rows", f"{num_rows} in the manifest = {num_used} used + {num_failed} failed{unchecked}")
     for reason, count in failures.items():
         table.add_row(f"  [red]{reason}[/]", str(count))

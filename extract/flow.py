@@ -1,4 +1,4 @@
-"""Media to rows: decoders, backbones, and a row a file that says what it is or why it cannot be used."""
+"""Media files to rows: decoders, backbones, and one row for each file, with its features or the reason it failed."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,90 +8,98 @@ import numpy as np
 
 from haechi.cache import schema
 from haechi.cache.errors import FeatureError, HaechiError
-from haechi.cache.schema import Failure, Item, Media, to_store
+from haechi.cache.progress import SILENT, Progress
+from haechi.cache.schema import FRAME_STREAM, WINDOW_STREAM, Failure, Item, Media, to_store
 from haechi.cache.text import visible
 from haechi.extract.assembly import Assembly
-from haechi.extract.decoding.decode import Sampled
+from haechi.extract.backbones.batch_queue import BatchQueue
+from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
-from haechi.extract.decoding.reasons import STAGE_OF, Reason
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
+from haechi.extract.decoding.reasons import STAGES, Reason
 from haechi.extract.manifest import Entry
+from haechi.extract.sampling import WINDOWS
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.timing import WAIT, Stopwatch
 
 if TYPE_CHECKING:
     from haechi.extract.backbones.device import Compute
-    from haechi.extract.backbones.pair import Backbones, MediaFeatures
+    from haechi.extract.backbones.pair import Backbones
 
-# Videos in a row that were there and are gone: more likely their disk than they.
+# If this many videos in a row disappear during a run, their disk is probably gone.
 MAX_VANISHED = 10
 
 
 @contextmanager
-def opened(
+def open_flow(
     settings: ExtractSettings,
-    num_videos: int,
+    num_media: int,
     *,
     backbones: "Backbones | None" = None,
-    on_notice: Callable[[str], None] = lambda text: None,
 ) -> Iterator["Flow"]:
-    """Start the decoding processes and load the models, unless they are given, loaded before with the same settings.
+    """Start the decoding processes for `num_media` files and load the models.
 
-    `on_notice` hears what a user should know.
-
-    Raises `SettingsError` for a device that is not there, `WeightsError` for weights that are not to be had.
+    `backbones` that were loaded before with the same settings are used again. Raises `SettingsError` for a device that
+    does not exist, `WeightsError` for weights that cannot be loaded.
     """
-    from haechi.extract.backbones.device import Compute  # torch and the models: only where there is work for them
+    from haechi.extract.backbones.device import Compute  # loads torch: only if there is work to do
 
     compute = Compute.choose(settings)
-    pool = DecodePool(
-        num_workers=min(compute.workers, num_videos), sampling=settings.sampler, limits=Limits.of(settings)
-    )
+    num_workers = max(1, min(compute.workers, num_media))
+    pool = DecodePool(num_workers=num_workers, sampling=settings.sampler, limits=Limits.of(settings))
     with pool:  # its processes start while the models are loaded
         from haechi.extract.backbones.pair import Backbones
 
-        backbones = backbones or Backbones(settings, compute, on_notice=on_notice)
+        backbones = backbones or Backbones(settings, compute)
         with compute.applied():
-            yield Flow(pool, backbones, compute, store=settings.store)
+            yield Flow(pool, backbones, compute, settings)
 
 
 class Flow:
     """Decoders and backbones, ready to work."""
 
-    def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", *, store: str) -> None:
-        self._pool, self._store = pool, store
+    def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", settings: ExtractSettings) -> None:
+        self._pool, self._store = pool, settings.store
+        self._reports_windows = settings.sampling == WINDOWS
         self.backbones, self.compute = backbones, compute
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides a feature's value: what the fingerprint hashes."""
+        """All that decides a feature's value: the fingerprint is its hash."""
         return self.backbones.settings
+
+    @property
+    def num_workers(self) -> int:
+        """Decoding processes."""
+        return self._pool.num_workers
 
     def rows(
         self,
         entries: Sequence[Entry],
         watch: Stopwatch,
         *,
+        progress: Progress = SILENT,
         readable: Collection[str] = frozenset(),
         stopping: Callable[[], bool] = lambda: False,
         on_idle: Callable[[], None] = lambda: None,
-        on_windows: Callable[[int], None] = lambda num_windows: None,
     ) -> Iterator[tuple[int, Item | Failure]]:
-        """Yield (index into `entries`, row) of every entry once, in no order; `watch` adds up what each step takes.
+        """Yield (index into `entries`, row) once for each entry, in the order in which they finish.
 
-        Ends early, what is begun being finished, once `stopping` says so. `on_idle` is called now and then while
-        nothing finishes, `on_windows` of windows that the backbones have done: a long video is one row for long. Raises
-        `HaechiError` where files of the ids in `readable` vanish one after another.
+        `watch` adds up the seconds of each step. `progress.notice` is called if batches do not fit into the device's
+        memory, `progress.windows` with `windows` sampling only. When `stopping` returns True no new video is started
+        and the iterator ends early. `on_idle` is called from time to time while no video finishes. Raises
+        `HaechiError` if `MAX_VANISHED` files in a row whose ids are in `readable` can no longer be read.
         """
-        queue, assembly = self.backbones.new_queue(), Assembly()
-        vanished: list[tuple[int, Rejected]] = []  # no failures before it is clear that their disk is there
+        queue, assembly = BatchQueue(self.backbones, progress=progress), Assembly()
+        vanished: list[tuple[int, Rejected]] = []  # they become failures when a later file shows that the disk is there
 
         def computed(
-            finished: "Iterable[tuple[tuple[int, int], MediaFeatures]]",
+            finished: Iterable[tuple[tuple[int, int], dict[str, np.ndarray]]],
         ) -> Iterator[tuple[int, Item | Failure]]:
             for (index, attempt), features in finished:
                 assembly.add(index, attempt, features)
-                on_windows(len(features.slowfast))
+                if self._reports_windows:
+                    progress.windows(len(features[f"{WINDOW_STREAM}/features"]))
                 yield from whole(index)
 
         def whole(index: int) -> Iterator[tuple[int, Item | Failure]]:
@@ -105,7 +113,7 @@ class Flow:
                 yield index, _failure(entries[index], result)
 
         for index, result in self._decoded(entries, watch, stopping, on_idle):
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 assembly.begin(index, result.attempt)
                 yield from computed(queue.add((index, result.attempt), result.frames))
                 continue
@@ -115,10 +123,10 @@ class Flow:
                     vanished.append((index, result))
                     if len(vanished) == MAX_VANISHED:
                         raise HaechiError(
-                            f"{entries[index].path}: cannot be reached any more, nor can the {len(vanished) - 1} "
-                            "before it, which were there when this run began "
-                            f"({result.message}); did their disk or network folder go? What is finished is kept: run "
-                            "the same command again when they are back"
+                            f"{entries[index].path}: cannot be read any more ({result.message}), nor can the "
+                            f"{len(vanished) - 1} files before it, which were there when this run began; is their disk "
+                            "or network folder still connected? Finished videos are kept: run the same command again "
+                            "when the files are back"
                         )
                     continue
             yield from failed(vanished)
@@ -134,8 +142,8 @@ class Flow:
 
     def _decoded(
         self, entries: Sequence[Entry], watch: Stopwatch, stopping: Callable[[], bool], on_idle: Callable[[], None]
-    ) -> Iterator[tuple[int, Piece | Sampled | Rejected]]:
-        """What the pool yields; `watch` adds up how long it kept the backbones waiting."""
+    ) -> Iterator[tuple[int, DecodedFrames | DecodedFile | Rejected]]:
+        """What the pool yields; `watch` adds up the seconds in which the backbones waited for it."""
         paths = [entry.path for entry in entries]
         results = self._pool.run(paths, self.backbones.outputs, stopping=stopping, on_idle=on_idle)
         while True:
@@ -147,16 +155,14 @@ class Flow:
 
 
 def _vanished(entry: Entry, rejected: Rejected, readable: Collection[str]) -> bool:
-    """Whether a file was there when the run began and cannot be reached now."""
+    """Whether a file could be read when the run began and cannot be read now."""
     return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in readable
 
 
-def _row(entry: Entry, sampled: Sampled, features: "MediaFeatures", store: str) -> Item | Failure:
-    """An item, or a failure where the features are not fit to be stored."""
+def _row(entry: Entry, sampled: DecodedFile, features: dict[str, np.ndarray], store: str) -> Item | Failure:
+    """An item; a failure if its features must not be stored."""
     try:
-        clip = to_store(features.clip, store=store, what="CLIP features")
-        slowfast = to_store(features.slowfast, store=store, what="SlowFast features")
-        logits = to_store(features.slowfast_logits, store=store, what="SlowFast logits")
+        stored = {name: to_store(values, store=store, what=f"/{name}") for name, values in features.items()}
     except FeatureError as error:
         return _failure(entry, Rejected(reason=Reason.BAD_FEATURES, message=str(error), state=sampled.state))
     media = Media(
@@ -177,12 +183,10 @@ def _row(entry: Entry, sampled: Sampled, features: "MediaFeatures", store: str) 
     return Item(
         media=media,
         arrays={
-            "clip/features": clip,
-            "clip/time_seconds": sampled.clip_seconds.astype(np.float32),
-            "slowfast/features": slowfast,
-            "slowfast/logits": logits,
-            "slowfast/start_seconds": sampled.window_start_seconds.astype(np.float32),
-            "slowfast/end_seconds": sampled.window_end_seconds.astype(np.float32),
+            **stored,
+            f"{FRAME_STREAM}/time_seconds": sampled.clip_seconds.astype(np.float32),
+            f"{WINDOW_STREAM}/start_seconds": sampled.window_start_seconds.astype(np.float32),
+            f"{WINDOW_STREAM}/end_seconds": sampled.window_end_seconds.astype(np.float32),
         },
     )
 
@@ -191,7 +195,7 @@ def _failure(entry: Entry, rejected: Rejected) -> Failure:
     text = visible(rejected.message)
     return Failure(
         id=entry.id,
-        stage=STAGE_OF[rejected.reason],
+        stage=STAGES[rejected.reason],
         reason=rejected.reason.value,
         message=text.encode()[: schema.MAX_MESSAGE_BYTES].decode(errors="ignore"),
         size_bytes=rejected.state.size_bytes,

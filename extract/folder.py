@@ -1,4 +1,4 @@
-"""Finds the videos and images in a folder, and says what it passes over."""
+"""Finds the videos and images in a folder, and reports what it skips."""
 
 import os
 import stat
@@ -17,117 +17,117 @@ MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 
 @dataclass(kw_only=True)
-class Found:
-    """What stands in a folder and its subfolders, those whose names begin with a dot left out."""
+class FolderScan:
+    """What a folder and its subfolders contain; hidden files and folders are skipped."""
 
     media: list[tuple[str, Path]] = field(default_factory=list)
-    """(id, path) of every file with the ending of a video or an image, sorted: ids are paths relative to the folder."""
+    """(id, path) of every file with the suffix of a video or an image, sorted. Ids are paths relative to the folder."""
     problems: list[str] = field(default_factory=list)
     """Folders that cannot be read, and names that cannot be ids."""
     num_other_files: int = 0
+    """Files that were skipped: hidden, or with another suffix."""
     links: list[str] = field(default_factory=list)
-    """Symbolic links that were passed over, and why."""
+    """Symbolic links that were skipped, and why."""
     broken: list[str] = field(default_factory=list)
-    """Symbolic links that lead nowhere. With such an ending they stand in `media` too, and will be missing."""
+    """Symbolic links whose target is missing. Those with a media suffix are in `media` too, and become failures."""
 
     @property
     def notices(self) -> list[str]:
-        """What a user should know of it."""
+        """What a user should know about the skipped files."""
         notices = []
         if self.num_other_files:
-            notices.append(f"files passed over because their ending is no video's or image's: {self.num_other_files}")
+            notices.append(f"files skipped, hidden or without the suffix of a video or image: {self.num_other_files}")
         if self.links:
-            notices.append(f"symbolic links passed over: {len(self.links)}\n{bullet_list(sorted(self.links))}")
+            notices.append(f"symbolic links skipped: {len(self.links)}\n{bullet_list(sorted(self.links))}")
         if self.broken:
             notices.append(f"broken symbolic links: {len(self.broken)}\n{bullet_list(sorted(self.broken))}")
         return notices
 
 
 @dataclass(kw_only=True)
-class _Search:
+class _Scan:
     root: Path
-    """Without symbolic links."""
+    """With all symbolic links resolved."""
     follow_symlinks: bool
-    found: Found = field(default_factory=Found)
+    result: FolderScan = field(default_factory=FolderScan)
     visited: set[tuple[int, int]] = field(default_factory=set)
     """(device, inode) of every folder."""
     links: deque[tuple[Path, str]] = field(default_factory=deque)
-    """(path, id) of the symbolic links to folders that are still to be looked at."""
+    """(path, id) of the symbolic links to folders that are not visited yet."""
 
 
-def find_media(root: Path, *, follow_symlinks: bool) -> Found:
+def find_media(root: Path, *, follow_symlinks: bool) -> FolderScan:
     """Search a folder, which may itself be a symbolic link.
 
-    A symbolic link to a file inside the folder is a file, one that leads out of it is passed over. Links to folders are
-    passed over: what they lead to inside stands in its own place. With `follow_symlinks` all are followed. Either way
-    a folder is visited once, in its own place if it has one inside, so that links in circles end.
+    A symbolic link to a file inside the folder counts as a file. Links that lead out of the folder are skipped, and so
+    are links to folders, because folders inside are searched anyway. With `follow_symlinks` all links are followed.
+    Each folder is visited once, under its real path if that is inside, so that circular links end.
     """
-    search = _Search(root=Path(os.path.realpath(root)), follow_symlinks=follow_symlinks)
-    _visit(search, root, "")
-    while search.links:
-        path, id = search.links.popleft()
+    scan = _Scan(root=Path(os.path.realpath(root)), follow_symlinks=follow_symlinks)
+    _visit(scan, root, "")
+    while scan.links:
+        path, id = scan.links.popleft()
         state = path.stat()
-        if (state.st_dev, state.st_ino) in search.visited:
-            search.found.links.append(f"{shown(id)}: its folder is searched in another place")
+        if (state.st_dev, state.st_ino) in scan.visited:
+            scan.result.links.append(f"{shown(id)}: its folder is searched under another path")
         elif follow_symlinks:
-            _visit(search, path, f"{id}/")
+            _visit(scan, path, f"{id}/")
         else:
-            search.found.links.append(f"{shown(id)}: leads to a hidden folder (--follow-symlinks)")
-    search.found.media.sort()
-    return search.found
+            scan.result.links.append(f"{shown(id)}: leads to a hidden folder (--follow-symlinks)")
+    scan.result.media.sort()
+    return scan.result
 
 
-def _visit(search: _Search, folder: Path, prefix: str) -> None:
-    """Search a folder and all real folders in it; `prefix` is what the ids of its files begin with."""
-    found, waiting = search.found, [(folder, prefix)]
+def _visit(scan: _Scan, folder: Path, prefix: str) -> None:
+    """Search a folder and all real folders in it. The ids of its files start with `prefix`."""
+    result, waiting = scan.result, [(folder, prefix)]
     while waiting:
         folder, prefix = waiting.pop()
         try:
             state = folder.stat()
-            if (state.st_dev, state.st_ino) in search.visited:
+            if (state.st_dev, state.st_ino) in scan.visited:
                 continue
-            search.visited.add((state.st_dev, state.st_ino))
-            with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+            scan.visited.add((state.st_dev, state.st_ino))
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            found.problems.append(f"{shown(str(folder))}: cannot be read ({error.strerror})")
+            result.problems.append(f"{shown(str(folder))}: cannot be read ({error.strerror})")
             continue
         for entry in entries:
             id = prefix + entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
             if entry.name.startswith("."):
-                found.num_other_files += not is_folder
+                result.num_other_files += not is_folder
             elif is_folder:
                 waiting.append((Path(entry.path), f"{id}/"))
-            elif not entry.is_symlink() or _leads_to_file(search, Path(entry.path), id):
-                _add(found, Path(entry.path), id)
+            elif not entry.is_symlink() or _leads_to_file(scan, Path(entry.path), id):
+                _add(result, Path(entry.path), id)
 
 
-def _leads_to_file(search: _Search, path: Path, id: str) -> bool:
-    """Whether a symbolic link is to be taken as a file; otherwise it is noted."""
+def _leads_to_file(scan: _Scan, path: Path, id: str) -> bool:
+    """Whether a symbolic link counts as a file; if not, it is recorded in the scan."""
     target = os.path.realpath(path)
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
-        search.found.broken.append(f"{shown(id)}: leads to {shown(target)} ({error.strerror})")
+        scan.result.broken.append(f"{shown(id)}: leads to {shown(target)} ({error.strerror})")
         return _is_media(id)
-    if not search.follow_symlinks and not Path(target).is_relative_to(search.root):
+    if not scan.follow_symlinks and not Path(target).is_relative_to(scan.root):
         if is_folder or _is_media(id):
-            told = f"leads out of the folder, to {shown(target)} (--follow-symlinks)"
-            search.found.links.append(f"{shown(id)}: {told}")
+            scan.result.links.append(f"{shown(id)}: leads out of the folder, to {shown(target)} (--follow-symlinks)")
             return False
     elif is_folder:
-        search.links.append((path, id))
+        scan.links.append((path, id))
     return not is_folder
 
 
-def _add(found: Found, path: Path, id: str) -> None:
+def _add(result: FolderScan, path: Path, id: str) -> None:
     if not _is_media(id):
-        found.num_other_files += 1
+        result.num_other_files += 1
     elif flaw := schema.id_problem(id):
-        found.problems.append(f"{shown(id)}: its name {flaw}")
+        result.problems.append(f"{shown(id)}: its name {flaw}")
     else:
-        found.media.append((id, path))
+        result.media.append((id, path))
 
 
 def _is_media(name: str) -> bool:

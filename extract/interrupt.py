@@ -1,18 +1,31 @@
-"""Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends at once."""
+"""Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 
+from haechi.cache.errors import HaechiError
+from haechi.cache.progress import Progress
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupt:
-    """Hears both from `listen` until this context manager is left; outside the main thread it hears nothing."""
+class InterruptedRunError(HaechiError):
+    """Ctrl-C: what was finished is kept."""
 
-    def __init__(self) -> None:
-        self.is_asked = False
-        self._before: dict[signal.Signals, object] = {}
+
+class Interrupt:
+    """Handles both signals from `listen` until this context manager is left. Outside the main thread it does nothing.
+
+    `progress.stopping` is called when `poll` sees the first signal.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._is_asked = False
+        self.is_stopping = False
+        """Whether `poll` has returned True."""
+        self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interrupt":
         return self
@@ -20,14 +33,21 @@ class Interrupt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._ask) for number in SIGNALS}
+
+    def poll(self) -> bool:
+        """Whether the run was asked to stop."""
+        if self._is_asked and not self.is_stopping:
+            self.is_stopping = True
+            self._progress.stopping()
+        return self.is_stopping
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.is_asked = True
+        self._is_asked = True
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)  # the kernel needs no Python for it, busy as that may be
+            signal.signal(each, signal.SIG_DFL)  # the kernel handles the second one, even while Python is busy

@@ -1,4 +1,4 @@
-"""What to extract: a CSV or JSON Lines file, or a folder of class folders, to a list of entries."""
+"""Reads what to extract, from a CSV or JSON Lines file or from a folder of class folders, as a list of entries."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,21 +19,22 @@ class Entry:
 
     id: str
     path: Path
-    """Absolute, so that no decoder takes it for a protocol."""
+    """Absolute, so that no decoder takes it for a network address."""
     label: int
     """1 harmful, 0 safe, -1 unlabelled."""
     split: str
     group: str
     line: int
-    """Line in the manifest, from 1; 0 in a folder."""
+    """Line in the manifest, counted from 1; 0 for a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The entries in their order, with what a user should know of them before work starts."""
+    """The entries, in the order of the file or of their paths in the folder."""
 
     entries: tuple[Entry, ...]
     notices: tuple[str, ...]
+    """What a user should know before work starts."""
 
 
 def read_manifest(
@@ -41,12 +42,12 @@ def read_manifest(
 ) -> Manifest:
     """Read a manifest file, or scan a folder whose subfolders are the classes.
 
-    `root` is where relative paths of a file start (its own folder otherwise). `positive` names the class folder that
-    is harmful; all others are safe then. Without it they must be called `harmful` and `safe`. What symbolic links are
-    in a folder, `haechi.extract.folder.find_media` says; the paths in a file are its author's word, links or not.
+    `root`: folder that relative paths of a file start from; None: the file's own folder. `positive`: name of the
+    harmful class folder; all others are safe then. Without it the class folders must be called `harmful` and `safe`.
+    `haechi.extract.folder.find_media` says which symbolic links in a folder are followed; paths in a file always are.
 
-    Missing files are no error: each becomes a failure row, and a notice tells of them. Everything else that is wrong
-    raises one `ManifestError`: duplicate ids, unknown labels or splits, unreadable rows, an empty manifest.
+    Missing files are no error: each becomes a failure row, and a notice lists them. One `ManifestError` lists all
+    other problems: duplicate ids, unknown labels or splits, unreadable rows, an empty manifest.
     """
     if not data.exists():
         raise ManifestError(f"{data}: no such manifest or folder")
@@ -80,30 +81,30 @@ def _read_file(data: Path, root: Path) -> Manifest:
 def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> Manifest:
     found = find_media(data, follow_symlinks=follow_symlinks)
     problems = list(found.problems)
-    class_of = {id: id.split("/")[0] if "/" in id else "" for id, _ in found.media}
-    classes = sorted(set(class_of.values()) - {""})
-    label_of = CLASS_FOLDERS if positive is None else {name: int(name == positive) for name in classes}
+    class_names = {id: id.split("/")[0] if "/" in id else "" for id, _ in found.media}
+    classes = sorted(set(class_names.values()) - {""})
+    labels = CLASS_FOLDERS if positive is None else {name: int(name == positive) for name in classes}
     if positive is not None and positive not in classes:
         problems.append(f"no class folder {shown(positive)} with media; there are: {named(classes)}")
-    if unknown := [name for name in classes if name not in label_of]:
+    if unknown := [name for name in classes if name not in labels]:
         problems.append(
             f"class folders {named(unknown)} are not called harmful or safe; "
-            "say --positive NAME for the harmful one (all others are safe then)"
+            "name the harmful one with --positive NAME (all others are safe then)"
         )
         manifests = sorted(p.name for p in data.iterdir() if p.suffix.lower() in manifest_file.SUFFIXES)
-        problems += [f"or give the manifest that lies in it: {shown(name)}" for name in manifests]
+        problems += [f"or use the manifest in this folder: {shown(name)}" for name in manifests]
     if problems:
         raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *found.notices]))
     if not found.media:
         kinds = ", ".join(sorted(MEDIA_SUFFIXES))
         raise ManifestError(
-            "\n".join([f"{data}: no videos or images in this folder (known endings: {kinds})", *found.notices])
+            "\n".join([f"{data}: no videos or images in this folder (known suffixes: {kinds})", *found.notices])
         )
     entries = [
         Entry(
             id=id,
             path=Path(os.path.abspath(path)),  # noqa: PTH100 (resolve() would follow links)
-            label=label_of.get(class_of[id], schema.UNLABELLED),
+            label=labels.get(class_names[id], schema.UNLABELLED),
             split="",
             group="",
             line=0,
@@ -116,4 +117,4 @@ def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> 
 def _missing_notice(entries: Sequence[Entry]) -> Iterator[str]:
     missing = [f"line {entry.line}: {shown(entry.id)}" for entry in entries if not os.path.exists(entry.path)]  # noqa: PTH110 (Path.exists raises for names too long)
     if missing:
-        yield f"missing files: {len(missing)} (failures, unless the cache has them already)\n{bullet_list(missing)}"
+        yield f"missing files: {len(missing)} (failures, unless the cache holds them already)\n{bullet_list(missing)}"

@@ -1,31 +1,30 @@
-"""Stage 1: what a manifest asks for beyond what the cache holds, into shards."""
+"""Stage 1: extracts what the manifest asks for and the cache does not hold yet, and writes it as shards."""
 
 import contextlib
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from haechi.cache.errors import HaechiError
 from haechi.cache.lock import locked
+from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Provenance
-from haechi.cache.writer import remove_leftovers, rewrite_labels
+from haechi.cache.text import one_or_more
+from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
-from haechi.extract.flow import Flow, opened
-from haechi.extract.interrupt import Interrupt
-from haechi.extract.manifest import Entry, Manifest
+from haechi.extract.decoding.decode import decoders
+from haechi.extract.decoding.reasons import parse_reasons
+from haechi.extract.flow import Flow, open_flow
+from haechi.extract.interrupt import Interrupt, InterruptedRunError
+from haechi.extract.manifest import Manifest
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.shard_queue import Shards, WriteError, next_number
+from haechi.extract.shard_queue import ShardQueue, WriteError, next_number
 from haechi.extract.timing import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
-
-
-class InterruptedRunError(HaechiError):
-    """Ctrl-C: what was finished is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +34,34 @@ class Extraction:
     cache: Path
     fingerprint: str
     untrained: list[str]
+    """Backbones with random weights, such as `["clip", "slowfast"]`."""
     num_rows: int
+    """Rows of the manifest."""
     num_used: int
     failures: dict[str, int]
-    """Reason -> how many of the manifest's rows."""
+    """Reason -> number of rows of the manifest that failed with it."""
     num_new: int
-    """Rows worked on in this run; the others were in the cache."""
+    """Rows that this run extracted; the others were in the cache already."""
     num_changed: int
+    """How many of the new rows are files that changed since an earlier extraction."""
     num_relabelled: int
+    """Videos in the cache whose label, split or group was updated."""
     num_not_listed: int
+    """Videos in the cache that are not in the manifest; they are kept."""
     device: str
+    """Such as `cpu` or `cuda (NVIDIA H100)`; empty if no model was loaded."""
     precision: str
-    """Of this run; both empty where no model was loaded."""
+    """`fp32`, `bf16` or `fp16`; empty if no model was loaded."""
+    decoders: list[str]
+    """The decoders that are installed: `["decord", "PyAV"]` or `["PyAV"]`."""
     workers: int
-    """Decoding processes."""
+    """Decoding processes that were started."""
     seconds: float
-    """Of the whole run."""
+    """Duration of the whole run."""
     work_seconds: float
     """From the first video handed to a decoder until the last shard is on disk."""
     steps: dict[str, float]
-    """Seconds by step (`haechi.extract.timing`), of videos that could be used. Steps run beside each other."""
+    """Seconds by step (`haechi.extract.timing`) of the videos that could be used. Steps run in parallel."""
 
     @property
     def num_failed(self) -> int:
@@ -70,58 +77,55 @@ def extract(
     settings: ExtractSettings,
     *,
     producer: str,
-    retry: Collection[str] = (),
-    on_start: Callable[[int, str], None] = lambda num_rows, where: None,
-    on_video: Callable[[Entry, str | None], None] = lambda entry, reason: None,
-    on_notice: Callable[[str], None] = lambda text: None,
-    on_interrupt: Callable[[], None] = lambda: None,
-    on_windows: Callable[[int], None] = lambda num_windows: None,
+    retry: str | Iterable[str] = (),
+    progress: Progress = SILENT,
 ) -> Extraction:
-    """Bring the cache `out` up to the manifest; do only what is missing.
+    """Extract all entries of the manifest that the cache `out` does not hold yet, and update labels, splits and groups.
 
-    `on_start` hears how many rows are to do and on what; `on_video` hears of each finished row, with its reason where
-    it failed; `on_notice` hears what a user should know; `on_interrupt` hears that Ctrl-C was heard, and that what is
-    begun is being finished; `on_windows` hears of windows as they are done. Raises `HaechiError` for settings that do
-    not fit the cache, for weights that are not to be had, for a cache that another run is writing, for videos that all
-    vanish, and (`InterruptedRunError`) for Ctrl-C.
+    `producer` is recorded in each shard. Failures whose reason is in `retry` are tried again.
+
+    Raises `SettingsError` for unknown reasons and devices, `SettingsConflictError` for settings that differ from those
+    of the cache, `WeightsError` for weights that cannot be loaded, `InterruptedRunError` for Ctrl-C, and `HaechiError`
+    if `out` is no cache, if another run is writing to it, or if the files of many entries in a row disappear.
     """
     started = time.monotonic()
+    reasons = parse_reasons(one_or_more(retry))
+    resume.refuse_strangers(out)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         remove_leftovers(out)
         existing = resume.open_existing(out)
         if existing is not None:
             resume.refuse_other_request(settings, existing)
-        todo = resume.plan(manifest, existing, retry=retry)
-        compute, watch, work_seconds = None, Stopwatch(), 0.0
+        remaining = resume.remaining(manifest, existing, retry=reasons)
+        flow, watch, work_seconds = None, Stopwatch(), 0.0
         with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(Interrupt())  # left last: while processes are stopped, it still listens
-            if todo.to_do:
-                flow = stack.enter_context(opened(settings, len(todo.to_do), on_notice=on_notice))
-                compute = flow.compute
+            interrupt = stack.enter_context(Interrupt(progress))  # left last: it still listens while processes stop
+            if remaining.entries:
+                flow = stack.enter_context(open_flow(settings, len(remaining.entries)))
                 if existing is not None:
                     resume.refuse_other_settings(flow.settings, existing)
-            num_relabelled = _relabel(manifest, existing) if existing else 0
-            if compute is not None:
-                on_start(len(todo.to_do), f"{compute.name}, {compute.precision}")
+            num_relabelled = _update_media(manifest, existing, remaining.touched) if existing else 0
+            if flow is not None:
+                compute = flow.compute
+                progress.start(len(remaining.entries), f"extract on {compute.name}, {compute.precision}")
                 provenance = Provenance(
                     settings=flow.settings,
-                    weights={"clip": settings.clip_weights, "slowfast": settings.slowfast_weights},
+                    weights=settings.weights,
                     device=compute.name,
                     precision=compute.precision,
                     producer=producer,
-                    versions={name: importlib.metadata.version(name) for name in PACKAGES},
+                    versions=_versions(),
                 )
                 ready = time.monotonic()
-                number = next_number(existing)
-                shards = Shards(out, number, len(todo.to_do), settings, provenance, on_video)
+                number, num_rows = next_number(existing), len(remaining.entries)
                 interrupt.listen()
-                with shards:
-                    _run(flow, todo, shards, watch, interrupt, on_interrupt, on_windows)
+                with ShardQueue(out, number, num_rows, settings, provenance, progress) as queue:
+                    _run(flow, remaining, queue, watch, interrupt, progress)
                 work_seconds = time.monotonic() - ready
         cache = Cache.open(out)
-    reasons = {failure.id: failure.reason for failure in cache.failures}
-    failures = Counter(reasons[entry.id] for entry in manifest.entries if entry.id in reasons)
+    failed = {failure.id: failure.reason for failure in cache.failures}
+    failures = Counter(failed[entry.id] for entry in manifest.entries if entry.id in failed)
     used = set(cache.media["id"].tolist())
     return Extraction(
         cache=out,
@@ -130,13 +134,14 @@ def extract(
         num_rows=len(manifest.entries),
         num_used=sum(entry.id in used for entry in manifest.entries),
         failures=dict(sorted(failures.items())),
-        num_new=len(todo.to_do),
-        num_changed=todo.num_changed,
+        num_new=len(remaining.entries),
+        num_changed=remaining.num_changed,
         num_relabelled=num_relabelled,
-        num_not_listed=todo.num_not_listed,
-        device=compute.name if compute else "",
-        precision=compute.precision if compute else "",
-        workers=compute.workers if compute else 0,
+        num_not_listed=remaining.num_not_listed,
+        device=flow.compute.name if flow else "",
+        precision=flow.compute.precision if flow else "",
+        decoders=decoders(),
+        workers=flow.num_workers if flow else 0,
         seconds=time.monotonic() - started,
         work_seconds=work_seconds,
         steps=watch.seconds,
@@ -145,57 +150,68 @@ def extract(
 
 def _run(
     flow: Flow,
-    todo: resume.Plan,
-    shards: Shards,
+    remaining: resume.Remaining,
+    queue: ShardQueue,
     watch: Stopwatch,
     interrupt: Interrupt,
-    on_interrupt: Callable[[], None],
-    on_windows: Callable[[int], None],
+    progress: Progress,
 ) -> None:
-    """Hand every row to `shards`."""
-    stopping = False
-
-    def stop() -> bool:
-        nonlocal stopping
-        if interrupt.is_asked and not stopping:
-            stopping = True
-            on_interrupt()
-        return stopping
-
+    """Extract every remaining entry into `queue`. Raises `InterruptedRunError` after Ctrl-C."""
     try:
         rows = flow.rows(
-            todo.to_do,
+            remaining.entries,
             watch,
-            readable=todo.readable,
-            stopping=stop,
-            on_idle=shards.write_if_due,
-            on_windows=on_windows,
+            progress=progress,
+            readable=remaining.readable,
+            stopping=interrupt.poll,
+            on_idle=queue.write_if_due,
         )
         for index, row in rows:
-            shards.add(index, todo.to_do[index], row)
-        shards.finish()
+            queue.add(index, row)
+        queue.finish()
     except BaseException:
-        with contextlib.suppress(WriteError):  # what ended the run is told of already
-            shards.finish()
+        with contextlib.suppress(WriteError):  # the first error is the one to raise
+            queue.finish()
         raise
-    if stopping:
+    if interrupt.is_stopping:
         raise InterruptedRunError(
-            f"interrupted: {shards.num_written} of {len(todo.to_do)} rows of this run are safe in the cache; "
-            "run the same command again to go on"
+            f"interrupted: {queue.num_written} of {len(remaining.entries)} rows of this run are safe in the cache; "
+            "run the same command again to continue"
         )
-    watch.add(shards.seconds)
+    watch.add(queue.seconds)
 
 
-def _relabel(manifest: Manifest, cache: Cache) -> int:
-    """Bring labels, splits and groups in the cache to the manifest's; how many videos changed."""
+def _update_media(manifest: Manifest, cache: Cache, touched: Mapping[str, int]) -> int:
+    """Write the manifest's labels, splits and groups, and the modification times `touched` (id -> ns), into the cache.
+
+    Features stay as they are, and shards in which nothing changes are not written. The number of relabelled videos.
+    """
     wanted = {entry.id: (entry.label, entry.split, entry.group) for entry in manifest.entries}
-    columns = ("id", "label", "split", "group")
-    changed_ids: set[str] = set()
-    for shard in cache.shards:
-        rows = zip(*(column.tolist() for column in shard.read(*(f"media/{name}" for name in columns))), strict=True)
-        held = {id: truth for id, *truth in rows}
-        truth = {id: wanted.get(id, tuple(old)) for id, old in held.items()}
-        if changed := {id for id in held if tuple(held[id]) != truth[id]}:
-            rewrite_labels(shard.path, truth.__getitem__)
-        changed_ids |= changed
-    return len(changed_ids)
+    names = ("id", "label", "split", "group", "mtime_ns")
+    relabelled: set[str] = set()
+    for i, shard in enumerate(cache.shards):
+        columns = dict(zip(names, (c.tolist() for c in shard.read(*(f"media/{name}" for name in names))), strict=True))
+        ids = columns["id"]
+        old_labels = list(zip(columns["label"], columns["split"], columns["group"], strict=True))
+        labels = [wanted.get(id, old) for id, old in zip(ids, old_labels, strict=True)]
+        changed = {id for id, old, new in zip(ids, old_labels, labels, strict=True) if old != new}
+        # A row that a later shard supersedes describes an older file: its time must stay different from the new file's.
+        is_live = [cache.locations[id] == (i, "media", row) for row, id in enumerate(ids)]
+        times = [
+            touched.get(id, old) if live else old
+            for id, old, live in zip(ids, columns["mtime_ns"], is_live, strict=True)
+        ]
+        if changed or times != columns["mtime_ns"]:
+            label, split, group = zip(*labels, strict=True)
+            rewrite_media(shard.path, {"label": label, "split": split, "group": group, "mtime_ns": times})
+        relabelled |= changed
+    return len(relabelled)
+
+
+def _versions() -> dict[str, str]:
+    """The versions of those `PACKAGES` that are installed."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -1,8 +1,7 @@
-"""What an earlier run left, against what is asked for now: which entries are still to do, and whether they may join."""
+"""Compares what the cache holds with what is asked for: which entries remain, and whether the settings agree."""
 
 import copy
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,10 +11,11 @@ from haechi.cache import schema
 from haechi.cache.errors import HaechiError, SettingsConflictError
 from haechi.cache.integrity.repair import DAMAGED_SUFFIX
 from haechi.cache.reader import Cache, shard_paths
-from haechi.cache.schema import differing_fields, fingerprint_of
-from haechi.cache.text import bullet_list
-from haechi.extract.backbones.weights import QUICKGELU, Weights, model_identity
-from haechi.extract.decoding.files import FileState, sha256_of
+from haechi.cache.schema import conflict_list, fingerprint_of
+from haechi.cache.text import named
+from haechi.extract.backbones.weights import QUICKGELU, WEIGHTS_FLAGS, Weights, model_identity
+from haechi.extract.decoding.files import MISSING, FileState, sha256_of
+from haechi.extract.decoding.reasons import Reason
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
 
@@ -32,68 +32,76 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What the manifest asks for beyond what the cache holds."""
+class Remaining:
+    """What the manifest asks for and the cache does not hold."""
 
-    to_do: list[Entry]
+    entries: list[Entry]
     num_changed: int
-    """Of those to do: files whose bytes changed since they were extracted."""
+    """How many of the entries are files whose bytes changed since they were extracted."""
+    touched: dict[str, int]
+    """Id -> modification time now (ns), of files in the cache whose bytes are the same and whose time is another."""
     num_not_listed: int
-    """Ids in the cache that the manifest does not name; they stay."""
+    """Ids in the cache that are not in the manifest; they stay in the cache."""
     readable: frozenset[str]
-    """Ids of those to do whose files were there, and open to us."""
+    """Ids of those entries whose files exist and can be read."""
+
+
+def refuse_strangers(out: Path) -> None:
+    """Raise `HaechiError` if `out` is a file, or a folder that holds other things than a cache."""
+    if not out.exists() or shard_paths(out):
+        return
+    ours = (".*", schema.SHARD_PATTERN + DAMAGED_SUFFIX + "*")  # `haechi verify --repair` keeps damaged shards
+    if strangers := sorted(p.name for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in ours)):
+        raise HaechiError(
+            f"{out}: not empty and holds no shards, but {named(strangers[:5])}; name a new folder with --out"
+        )
 
 
 def open_existing(out: Path) -> Cache | None:
-    """The cache in `out`, None where there is none yet. Raises `HaechiError` for a folder of other things."""
-    if not out.exists():
-        return None
-    if shard_paths(out):
-        return Cache.open(out)
-    ours = (".*", schema.SHARD_PATTERN + DAMAGED_SUFFIX + "*")  # what `haechi verify --repair` put aside
-    if strangers := sorted(p.name for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in ours)):
-        raise HaechiError(
-            f"{out}: not empty and holds no shards, but {', '.join(strangers[:5])}; name a new folder with --out"
-        )
-    return None
+    """The cache in the folder `out`; None if there are no shards yet. Raises `CacheError` if a shard is damaged."""
+    return Cache.open(out) if shard_paths(out) else None
 
 
-def plan(manifest: Manifest, cache: Cache | None, *, retry: Collection[str] = ()) -> Plan:
+def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reason] = frozenset()) -> Remaining:
     """Subtract finished work from the manifest.
 
-    An entry is done where the cache holds it, used or failed, and its file did not change since. A file of the same
-    size but another modification time is hashed to tell. Failures whose reason is in `retry` are tried again.
+    An entry is finished if the cache holds it, as a used video or as a failure, and its file did not change since. If
+    only the modification time of a file is different, the file is hashed to find out. Failures whose reason is in
+    `retry` are tried again.
     """
     known = _known(cache) if cache else {}
-    to_do, num_changed = [], 0
+    entries, num_changed, touched = [], 0, {}
     for entry in manifest.entries:
         old = known.get(entry.id)
         if old is None or old.reason in retry:
-            to_do.append(entry)
-        elif _changed(entry.path, old):
+            entries.append(entry)
+            continue
+        now = FileState.of(entry.path)  # before it is hashed: a change in between is seen by the next run
+        if _is_changed(entry.path, old, now):
             num_changed += 1
-            to_do.append(entry)
+            entries.append(entry)
+        elif old.sha256 and now not in (old.state, MISSING):
+            touched[entry.id] = now.mtime_ns
     listed = {entry.id for entry in manifest.entries}
-    return Plan(
-        to_do=to_do,
+    return Remaining(
+        entries=entries,
         num_changed=num_changed,
+        touched=touched,
         num_not_listed=len(known.keys() - listed),
-        readable=frozenset(e.id for e in to_do if os.path.isfile(e.path) and os.access(e.path, os.R_OK)),  # noqa: PTH113 (Path.is_file raises for names too long)
+        readable=frozenset(e.id for e in entries if os.path.isfile(e.path) and os.access(e.path, os.R_OK)),  # noqa: PTH113 (Path.is_file raises for names too long)
     )
 
 
-def _changed(path: Path, old: Known) -> bool:
-    now = FileState.of(path)
+def _is_changed(path: Path, old: Known, now: FileState) -> bool:
     if now == old.state:
         return False
-    missing = FileState(size_bytes=0, mtime_ns=0)
-    if now == missing and not old.reason:
-        return False  # a used video whose file is gone: its features stay good
+    if now == MISSING and not old.reason:
+        return False  # the file of a used video is gone: its features stay valid
     if now.size_bytes == old.state.size_bytes and old.sha256:
         try:
             return sha256_of(path) != old.sha256
         except OSError:
-            return True  # the attempt will tell why
+            return True  # extraction will record why it cannot be read
     return True
 
 
@@ -112,35 +120,31 @@ def _known(cache: Cache) -> dict[str, Known]:
 
 def refuse_other_settings(ours: dict[str, Any], cache: Cache) -> None:
     """Raise `SettingsConflictError` that names every field in which a cache's settings differ from ours."""
-    if differing := differing_fields(cache.settings, ours):
-        lines = [f"{name}: {old!r} in the cache, {new!r} now" for name, old, new in differing]
+    if conflicts := conflict_list(cache.settings, ours):
         raise SettingsConflictError(
-            f"{cache.path}: made with other settings, and features of two settings never mix "
-            f"(fingerprint {cache.fingerprint[:12]} in the cache, {fingerprint_of(ours)[:12]} now):\n"
-            f"{bullet_list(lines)}\n"
+            f"{cache.path}: made with other settings; features of different settings cannot be mixed "
+            f"(fingerprint {cache.fingerprint[:12]} in the cache, {fingerprint_of(ours)[:12]} here):\n"
+            f"{conflicts}\n"
             "  Extract into a new folder, or use the settings of the cache."
         )
 
 
 def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
-    """`refuse_other_settings` as far as it can be told without loading a model.
+    """As `refuse_other_settings`, with what is known before a model is loaded.
 
-    Weights of the name that the cache remembers are taken for the same until they are loaded and hashed.
+    Weights with the same name as those of the cache count as equal until they are loaded and hashed.
     """
     held = cache.settings
     ours = copy.deepcopy(held)
     ours["store"] = settings.store
     ours["sampling"] = settings.sampler.settings
-    clip_model = model_identity(settings.clip_model)
-    if clip_model != held["clip"]["model"].removesuffix(QUICKGELU):
-        ours["clip"]["model"] = clip_model
-    ours["slowfast"]["model"] = settings.slowfast_model
-    provenance = cache.shards[0].provenance
-    for stream, flag, request, remembered in (
-        ("clip", "--clip-weights", settings.clip_weights, provenance.weights["clip"]),
-        ("slowfast", "--slowfast-weights", settings.slowfast_weights, provenance.weights["slowfast"]),
-    ):
-        wanted = Weights.parse(request, flag=flag)
+    for stream, model in settings.models.items():
+        name = model_identity(model)
+        if name != held[stream]["model"].removesuffix(QUICKGELU):
+            ours[stream]["model"] = name
+    for stream, request in settings.weights.items():
+        remembered = cache.shards[0].provenance.weights[stream]
+        wanted = Weights.parse(request, flag=WEIGHTS_FLAGS[stream])
         if wanted.file is not None:
             ours[stream]["weights_sha256"] = sha256_of(wanted.file)
         elif request != remembered and (wanted.seed is not None or not Weights.names_a_file(remembered)):

@@ -1,4 +1,4 @@
-"""Makes a small labelled set of real H.264 files, for `make demo` and tests: `python -m haechi.extract.samples DIR`."""
+"""Makes a small labelled set of videos and images for `make demo` and tests: `python -m haechi.extract.samples DIR`."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -24,15 +24,15 @@ def write_video(
     options: dict[str, str] | None = None,
     with_audio: bool = False,
 ) -> Path:
-    """Encode frames (H, W, 3) uint8 RGB with PyAV; the container follows the suffix.
+    """Encode frames (H, W, 3) uint8 RGB with PyAV; the suffix of `path` decides the container. Returns `path`.
 
-    `times_seconds` sets when each frame is shown (variable frame rate); evenly by `fps` otherwise.
+    `times_seconds`: when each frame is shown (variable frame rate); None: evenly spaced by `fps`.
     """
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
-        time_base = TIME_BASE if times_seconds is not None else Fraction(1, fps)  # MPEG-2 knows a few rates only
+        time_base = TIME_BASE if times_seconds is not None else Fraction(1, fps)  # MPEG-2 has only a few rates
         stream.time_base = stream.codec_context.time_base = time_base
         audio: Any = container.add_stream("aac", rate=44100, layout="mono") if with_audio else None
         for i, pixels in enumerate(frames):
@@ -58,7 +58,10 @@ def write_tone(container: Any, audio: Any, *, duration_seconds: float) -> None:
 
 
 def scene(*, seed: int, restless: bool, num_frames: int = 50, height: int = 240, width: int = 320) -> list[np.ndarray]:
-    """Frames (H, W, 3) of discs in front of a wall of its own: jumping about in flickering light, or drifting."""
+    """Frames (H, W, 3) uint8 RGB of discs in front of a wall: jumping in flickering light (`restless`), or drifting.
+
+    `seed` decides colours and movement.
+    """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     wall = rng.uniform(30, 220, (4, 5, 3))[y * 4 // height, x * 5 // width]  # (H, W, 3) large tiles

@@ -1,18 +1,18 @@
-"""Which frames: pure arithmetic.
+"""Which frames of a video are used: pure arithmetic.
 
 `uniform` spreads T frames evenly over a video of n frames, first and last included:
 
-    n = 9, T = 5      frame   0  1  2  3  4  5  6  7  8
-                      taken   0     1     2     3     4
-    n = 3, T = 5      frame   0     1     2
-                      taken   0  1  2  3  4      (policy `repeat`: 0 0 1 1 2)
+    n = 9, T = 5      frame    0  1  2  3  4  5  6  7  8
+                      sample   0     1     2     3     4
+    n = 3, T = 5      frame    0     1     2
+                      sample   0  1  2  3  4      (policy `repeat`: frames 0 0 1 1 2)
 
-`windows` covers a video of any length, in time: every window shows SlowFast its own frames, CLIP sees some a second.
+`windows` covers a video of any length: SlowFast sees windows of fixed length, CLIP a fixed number of frames per second.
 
     seconds           0         1         2         3         4        5    window 2 s, stride 1.5 s, 2 CLIP frames/s
     windows           ├── 0 ──────────────┤
                                      ├── 1 ──────────────┤
-                                                ├── 2 ──────────────┤    the last one ends with the video
+                                                ├── 2 ──────────────┤    the last window ends with the video
     CLIP              0    1    2    3    4    5    6    7    8    9
 """
 
@@ -23,13 +23,13 @@ from typing import Any
 UNIFORM, WINDOWS = "uniform", "windows"
 SAMPLINGS = (UNIFORM, WINDOWS)
 
-SHORT_POLICY = "repeat"  # a video with fewer frames than asked for shows some of them several times, in order
+SHORT_POLICY = "repeat"  # if a video has fewer frames than samples, some frames are used several times, in order
 
-MAX_CLIP_FRAMES = 64  # of `windows`, that are handed on at once
+MAX_CLIP_FRAMES = 64  # CLIP frames that `windows` hands on at once
 
 
 def uniform(num_frames: int, num_samples: int) -> list[int]:
-    """Indices of `num_samples` frames evenly spaced over `num_frames`, first and last included, never falling.
+    """Indices of `num_samples` frames evenly spaced over `num_frames`, first and last included, in ascending order.
 
     The position i * (n - 1) / (T - 1) is rounded down, as `np.linspace(0, n - 1, T, dtype=int)` does. A single sample
     is the middle frame.
@@ -43,34 +43,34 @@ def uniform(num_frames: int, num_samples: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """So many frames over the whole video, whatever its length: one window, the report's way."""
+    """A fixed number of frames over the whole video, whatever its length, in one window. The default."""
 
     frames: int
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its part of the cache's settings."""
+        """The `sampling` part of the cache's settings."""
         return {"name": UNIFORM, "frames": self.frames, "short": SHORT_POLICY}
 
     @property
     def max_clip_frames(self) -> int:
-        """CLIP frames that come with a window, at most."""
+        """Largest number of CLIP frames that are handed on with a window."""
         return self.frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """Windows over the whole video, and CLIP frames by the clock."""
+    """Windows of fixed length over the whole video, and CLIP frames at fixed times."""
 
     window_seconds: float
     stride_seconds: float
-    """From the start of a window to that of the next; as long as a window, or less."""
+    """From the start of a window to the start of the next; at most the length of a window."""
     clip_fps: float
-    """CLIP frames a second."""
+    """CLIP frames per second."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its part of the cache's settings."""
+        """The `sampling` part of the cache's settings."""
         return {
             "name": WINDOWS,
             "window_seconds": self.window_seconds,
@@ -80,7 +80,7 @@ class Windows:
 
     @property
     def max_clip_frames(self) -> int:
-        """CLIP frames that come with a window, at most: those of its length, and one at either end; or without one."""
+        """Largest number of CLIP frames that are handed on at once: those of a window, and one at either end."""
         return min(math.floor(self.window_seconds * self.clip_fps) + 2, MAX_CLIP_FRAMES)
 
 

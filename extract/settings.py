@@ -1,16 +1,16 @@
-"""Every choice of stage 1, checked once. The command line takes its defaults from here."""
+"""All settings of stage 1. The command line takes its defaults from here."""
 
 from dataclasses import dataclass
 
 from haechi.cache.errors import SettingsError
 from haechi.cache.rules import Number, OneOf, Optional, Whole, broken_rules, setting
-from haechi.cache.schema import STORE_TYPES
+from haechi.cache.schema import FRAME_STREAM, STORE_TYPES, WINDOW_STREAM
+from haechi.extract.backbones.catalog import MOTION_MODELS
 from haechi.extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SLOWFAST_MODELS = ("slowfast_r50", "slowfast_r101")
 
-# Of `windows`.
+# Defaults and limit of `windows` sampling.
 WINDOW_SECONDS = 2.0
 CLIP_FPS = 2.0
 MAX_OVERLAP = 16
@@ -23,48 +23,48 @@ class ExtractSettings:
     """What to compute and how. Raises `SettingsError` that lists every value out of range."""
 
     sampling: str = setting(UNIFORM, OneOf(SAMPLINGS))
-    """`uniform`: so many frames over the whole video. `windows`: all of it, for videos of any length."""
+    """`uniform`: `frames` frames over the whole video. `windows`: the whole video in windows, whatever its length."""
     frames: int = setting(32, Whole(1, 4096))
-    """Frames sampled from each video by `uniform`: what CLIP sees. 32 is the report's number."""
+    """`uniform`: number of frames that CLIP sees of each video. 32 is the number in the report."""
     window_seconds: float | None = setting(None, Optional(Number(least=0.1, most=3600), f"{WINDOW_SECONDS:g}"))
-    """What SlowFast sees at once with `windows`; None: 2. It was trained on 64 frames at 30 a second (pytorchvideo's
-    tutorial), 2.1 s."""
+    """`windows`: length of a SlowFast window; None: 2. SlowFast was trained on 64 frames at 30 frames/s, which is 2.1 s
+    (pytorchvideo's tutorial)."""
     stride_seconds: float | None = setting(None, Optional(Number(least=0.01, most=3600), "a window's length"))
-    """From the start of a window to that of the next; None: a window's length."""
+    """`windows`: from the start of a window to the start of the next; None: a window's length."""
     clip_fps: float | None = setting(None, Optional(Number(least=0.001, most=60), f"{CLIP_FPS:g}"))
-    """Frames a second that CLIP sees with `windows`; None: 2."""
+    """`windows`: CLIP frames per second; None: 2."""
     clip_model: str = "ViT-B-32"
     """A model name of open_clip, or `local-dir:PATH` of a folder with an open_clip_config.json."""
     clip_weights: str = "openai"
-    """A pretrained tag of open_clip, a local file (`TAG=PATH`, or a bare path), or `random:SEED`."""
-    slowfast_model: str = setting("slowfast_r50", OneOf(SLOWFAST_MODELS))
+    """A pretrained tag of open_clip, a local file (`TAG=PATH`, or only the path), or `random:SEED`."""
+    slowfast_model: str = setting("slowfast_r50", OneOf(MOTION_MODELS))
     slowfast_weights: str = "kinetics400"
     """`kinetics400`, a local file, or `random:SEED`."""
     store: str = setting("float16", OneOf(STORE_TYPES))
     """Storage type of the features in the cache."""
     shard_size: int = setting(256, Whole(1, 1 << 20))
-    """Manifest rows a shard, at most."""
+    """Largest number of manifest rows in a shard."""
     shard_minutes: float = setting(10.0, Number(least=0.01, most=1e6))
-    """A shard that is not full is written after so long: a run that is killed loses so much, and the videos in work."""
+    """A shard that is not full is written after this time. A run that is killed loses at most the rows of this time."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: str = setting("auto", OneOf(PRECISIONS))
-    """Arithmetic of the backbones; `fp32` is the reference."""
+    """Precision of the backbones; `fp32` is the reference."""
     workers: int = setting(0, Whole(0, 256))
-    """Decoding processes; 0 chooses by the machine."""
+    """Number of decoding processes; 0: chosen for the machine."""
     batch_frames: int = setting(0, Whole(0, 1 << 20))
-    """Frames a CLIP batch; 0 chooses by the device."""
+    """Frames in a CLIP batch; 0: chosen for the device."""
     batch_windows: int = setting(0, Whole(0, 1 << 20))
-    """Windows a SlowFast batch; 0 chooses by the device."""
+    """Windows in a SlowFast batch; 0: chosen for the device."""
     timeout_seconds: float = setting(120.0, Number(above=0))
-    """How long a video may take to check, decode and resize before its worker is killed: so long, and as much again for
-    each minute of it."""
+    """Time limit for checking, decoding and resizing a video: this many seconds, plus the same for each minute of
+    video. After that its worker is killed."""
     worker_memory_gb: float = setting(4.0, Number(least=0.5, most=1e6))
-    """Memory of a decoding process, 1e9 bytes. H.264 of 7680 x 4320 was seen to need 1.6."""
+    """Memory limit of a decoding process, 1e9 bytes. H.264 of 7680 x 4320 pixels was measured to need 1.6."""
     max_pixels: int = setting(7680 * 4320, Whole(1, 1 << 40))
-    """Largest width x height accepted, read from the header before any frame is decoded: 8K."""
+    """Largest width x height that is accepted (8K), checked in the header before any frame is decoded."""
     max_frames: int = setting(24 * 3600 * 60, Whole(1, 1 << 40))
-    """Most frames accepted, likewise: a day at 60 a second."""
+    """Largest number of frames that is accepted (a day at 60 frames/s), checked in the header too."""
 
     def __post_init__(self) -> None:
         broken = broken_rules(self)
@@ -72,8 +72,18 @@ class ExtractSettings:
             raise SettingsError(problems)
 
     @property
+    def models(self) -> dict[str, str]:
+        """Stream of the cache -> the model that writes it."""
+        return {FRAME_STREAM: self.clip_model, WINDOW_STREAM: self.slowfast_model}
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Stream of the cache -> the weights of its model, as asked for."""
+        return {FRAME_STREAM: self.clip_weights, WINDOW_STREAM: self.slowfast_weights}
+
+    @property
     def sampler(self) -> Sampling:
-        """The sampling with all that belongs to it."""
+        """The chosen sampling with its parameters."""
         if self.sampling == UNIFORM:
             return Uniform(frames=self.frames)
         window = WINDOW_SECONDS if self.window_seconds is None else self.window_seconds
@@ -84,7 +94,7 @@ class ExtractSettings:
         )
 
     def _conflicts(self) -> list[str]:
-        """How the fields of the sampling do not go together."""
+        """The fields of the sampling that contradict each other."""
         for_windows = {name: getattr(self, name) for name in ("window_seconds", "stride_seconds", "clip_fps")}
         chosen = self.sampler
         if not isinstance(chosen, Windows):
@@ -95,7 +105,7 @@ class ExtractSettings:
             ]
         problems = []
         if self.frames != ExtractSettings.frames:
-            problems.append(f"frames is {self.frames}, but is for --sampling {UNIFORM}; say --clip-fps")
+            problems.append(f"frames is {self.frames}, but is for --sampling {UNIFORM}; use --clip-fps")
         if not chosen.window_seconds / MAX_OVERLAP <= chosen.stride_seconds <= chosen.window_seconds:
             problems.append(
                 f"stride_seconds is {chosen.stride_seconds:g}, expected {chosen.window_seconds / MAX_OVERLAP:g} to "

@@ -1,29 +1,28 @@
-"""Finished rows to shards, written beside the work that makes them."""
+"""Collects finished rows and writes them as shards, in parallel with the work that makes them."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 from haechi.cache.errors import HaechiError
+from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Failure, Item, Provenance
 from haechi.cache.writer import shard_path, write_shard
-from haechi.extract.manifest import Entry
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.timing import WRITE, Stopwatch
 
 
 class WriteError(HaechiError):
-    """A disk that is full, failing, gone or not ours."""
+    """A shard cannot be written: the disk is full, failing, disconnected or read-only."""
 
 
-class Shards:
-    """Collects finished rows; writes a shard when enough are in, or when they have waited long. A context manager.
+class ShardQueue:
+    """Collects finished rows; writes a shard when enough are ready, or after `shard_minutes`. A context manager.
 
-    Rows come in the manifest's order. Only what an unfinished row keeps waiting for longer than `shard_minutes`
-    overtakes it. One shard is written at a time, in a thread.
+    Rows are written in the manifest's order. Only rows that wait longer than `shard_minutes` for an earlier unfinished
+    row are written before it. One shard is written at a time, in a thread.
     """
 
     def __init__(
@@ -33,14 +32,15 @@ class Shards:
         num_rows: int,
         settings: ExtractSettings,
         provenance: Provenance,
-        on_video: Callable[[Entry, str | None], None],
+        progress: Progress = SILENT,
     ) -> None:
-        self._out, self._provenance, self._on_video = out, provenance, on_video
+        """`first_number`: of the first shard to write; `num_rows`: how many rows will be added in total."""
+        self._out, self._provenance, self._progress = out, provenance, progress
         self._number, self._num_rows = first_number, num_rows
         self._shard_size, self._shard_seconds = settings.shard_size, settings.shard_minutes * 60
-        self._ahead: dict[int, Item | Failure] = {}  # finished before an earlier one
+        self._ahead: dict[int, Item | Failure] = {}  # finished, while an earlier row is not
         self._next = 0  # the first row that is not finished
-        self._overtook: set[int] = set()  # rows after it that are in shards already
+        self._overtook: set[int] = set()  # rows after it that were written already
         self._ready: list[Item | Failure] = []
         self._written_seconds = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
@@ -49,7 +49,7 @@ class Shards:
         self.num_written = 0
         """Rows of this run that are in the cache."""
 
-    def __enter__(self) -> "Shards":
+    def __enter__(self) -> "ShardQueue":
         return self
 
     def __exit__(
@@ -59,13 +59,13 @@ class Shards:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of writing."""
+        """Seconds that writing took, under the name of that step."""
         return {WRITE: self._watch.seconds[WRITE]}
 
-    def add(self, index: int, entry: Entry, row: Item | Failure) -> None:
-        """Take a finished row. Raises `WriteError` where an earlier shard could not be written."""
+    def add(self, index: int, row: Item | Failure) -> None:
+        """Take the finished row of an entry. Raises `WriteError` if an earlier shard could not be written."""
         self._ahead[index] = row
-        self._on_video(entry, row.reason if isinstance(row, Failure) else None)
+        self._progress.advance(failed=isinstance(row, Failure))
         while self._next in self._ahead or self._next in self._overtook:
             if self._next in self._ahead:
                 self._ready.append(self._ahead.pop(self._next))
@@ -76,14 +76,14 @@ class Shards:
         self.write_if_due()
 
     def write_if_due(self) -> None:
-        """Write what has waited for `shard_minutes`. Raises as `add` does."""
+        """Write all finished rows if the last shard is older than `shard_minutes`. Raises as `add` does."""
         if time.monotonic() - self._written_seconds > self._shard_seconds:
             self._write_all()
 
     def finish(self) -> None:
-        """Write all that is finished; return when it is on disk.
+        """Write all finished rows and return when they are on disk.
 
-        Raises `WriteError` where a shard could not be written; no later one is.
+        Raises `WriteError` if a shard could not be written; no later shard is written then.
         """
         self._write_all()
         self._wait()
@@ -116,18 +116,18 @@ class Shards:
             except OSError as error:
                 raise WriteError(
                     f"{path}: cannot be written ({error.strerror or error}); {self.num_written} of {self._num_rows} "
-                    "rows of this run are safe in the cache; run the same command again once that is mended"
+                    "rows of this run are safe in the cache; run the same command again when the disk can be written"
                 ) from error
         self.num_written += len(rows)
 
 
 def next_number(cache: Cache | None) -> int:
-    """The number of the shard that comes after all that `cache` holds. Raises `HaechiError` where no name does."""
+    """The number of the next shard. Raises `HaechiError` if no `shard-00000.h5` name sorts after the last one."""
     if cache is None:
         return 0
     last = cache.shards[-1].path
     number = last.stem.removeprefix("shard-")
     following = int(number) + 1 if number.isdecimal() else 0
     if not shard_path(cache.path, following).name > last.name:
-        raise HaechiError(f"{last}: no name of the form shard-00000.h5 comes after it; extract into a new folder")
+        raise HaechiError(f"{last}: no name like shard-00000.h5 sorts after it; extract into a new folder")
     return following

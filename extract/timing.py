@@ -1,19 +1,21 @@
-"""Where the time of a run goes."""
+"""How long each step of a run takes."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# In the order of the flow. The first three run in the decoding processes: their seconds are summed over all of them.
-READ, DECODE, RESIZE, WAIT, CLIP, SLOWFAST, WRITE = "read", "decode", "resize", "wait", "clip", "slowfast", "write"
+from haechi.cache.schema import FRAME_STREAM, WINDOW_STREAM
+
+# The steps in their order. The first three run in the decoding processes: their seconds are summed over all processes.
+READ, DECODE, RESIZE, WAIT, WRITE = "read", "decode", "resize", "wait", "write"
 STEPS = {
     READ: "check, header, hash",
     DECODE: "file to frames",
     RESIZE: "frames to model input",
     WAIT: "backbones idle: no frames yet",
-    CLIP: "CLIP",
-    SLOWFAST: "SlowFast",
-    WRITE: "shards to disk, beside the rest",
+    FRAME_STREAM: "image backbone",
+    WINDOW_STREAM: "motion backbone",
+    WRITE: "shards to disk, in parallel with the rest",
 }
 IN_DECODERS = (READ, DECODE, RESIZE)
 

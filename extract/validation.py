@@ -1,48 +1,55 @@
 """`haechi validate`: the checks of an extraction without its models."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import joblib
 
+from haechi.cache.atomic import replaced
 from haechi.cache.errors import HaechiError
+from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import LABEL_NAMES
 from haechi.cache.text import harmless
-from haechi.extract.decoding.decode import Sampled
+from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
-from haechi.extract.decoding.reasons import STAGE_OF
-from haechi.extract.manifest import Manifest
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
+from haechi.extract.decoding.reasons import STAGES
+from haechi.extract.interrupt import Interrupt
+from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
 
 COLUMNS = ("id", "label", "ok", "stage", "reason", "message")
 KNOWN = ("duration_seconds", "fps", "num_frames", "width", "height", "sha256")
 
+Check = tuple[Entry, DecodedFile | Rejected]
+"""An entry of the manifest, with what is known of its file, or why it cannot be used."""
 
-def check_all(
-    manifest: Manifest, settings: ExtractSettings, *, on_video: Callable[[bool], None]
-) -> list[Sampled | Rejected]:
-    """Decode every sampled frame of every video and keep none; a result an entry, in the manifest's order.
 
-    `on_video` hears of each as it is done, and whether it failed.
+def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progress = SILENT) -> list[Check]:
+    """Decode every sampled frame of every video and keep none. The checks, in the manifest's order.
+
+    After Ctrl-C no new video is started, and the entries that were not checked are missing in the result.
     """
-    results: dict[int, Sampled | Rejected] = {}
+    entries = manifest.entries
+    results: dict[int, DecodedFile | Rejected] = {}
+    progress.start(len(entries), "validate")
     pool = DecodePool(
-        num_workers=min(settings.workers or joblib.cpu_count(), len(manifest.entries)),
+        num_workers=max(1, min(settings.workers or joblib.cpu_count(), len(entries))),
         sampling=settings.sampler,
         limits=Limits.of(settings),
     )
-    with pool:
-        for index, result in pool.run([entry.path for entry in manifest.entries], outputs=[]):
-            if not isinstance(result, Piece):
+    with Interrupt(progress) as interrupt, pool:  # left last, the interrupt still listens while processes stop
+        interrupt.listen()
+        for index, result in pool.run([entry.path for entry in entries], outputs=[], stopping=interrupt.poll):
+            if not isinstance(result, DecodedFrames):
                 results[index] = result
-                on_video(isinstance(result, Rejected))
-    return [results[index] for index in range(len(manifest.entries))]
+                progress.advance(failed=isinstance(result, Rejected))
+    return [(entries[index], results[index]) for index in sorted(results)]
 
 
 def refuse_other_file(path: Path) -> None:
-    """Raise `HaechiError` where `path` holds anything but an earlier result, such as the manifest itself."""
+    """Raise `HaechiError` if `path` holds anything but an earlier result, such as the manifest itself."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -50,22 +57,16 @@ def refuse_other_file(path: Path) -> None:
             raise HaechiError(f"{path}: exists and is no result of `haechi validate`; name another file with --out")
 
 
-def write_csv(path: Path, manifest: Manifest, results: Sequence[Sampled | Rejected]) -> None:
-    """A row an entry: its id, whether it can be used, why not, and what is known of it. Replaces the file whole."""
-    temporary = path.with_name(f".partial-{path.name}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *KNOWN])
-            for entry, result in zip(manifest.entries, results, strict=True):
-                head = [harmless(entry.id), LABEL_NAMES[entry.label]]
-                if isinstance(result, Rejected):
-                    reason = result.reason
-                    writer.writerow(
-                        [*head, 0, STAGE_OF[reason], reason.value, harmless(result.message)] + [""] * len(KNOWN)
-                    )
-                else:
-                    writer.writerow([*head, 1, "", "", "", *(getattr(result, name) for name in KNOWN)])
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def write_csv(path: Path, checks: Sequence[Check]) -> None:
+    """Write one row for each check: the id, whether the file can be used, why not, and what is known of it."""
+    with replaced(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, *KNOWN])
+        for entry, result in checks:
+            head = [harmless(entry.id), LABEL_NAMES[entry.label]]
+            if isinstance(result, Rejected):
+                reason = result.reason
+                row = [*head, 0, STAGES[reason], reason.value, harmless(result.message), *[""] * len(KNOWN)]
+            else:
+                row = [*head, 1, "", "", "", *(getattr(result, name) for name in KNOWN)]
+            writer.writerow(row)

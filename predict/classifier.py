@@ -1,6 +1,6 @@
 """Judges media as the run that trained the head would have: the same features, its head, its threshold."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,13 @@ import numpy as np
 
 from haechi.cache.errors import HaechiError
 from haechi.cache.kinds import IMAGE
+from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import STREAMS, Failure, Item, differing_fields
 from haechi.cache.text import bullet_list
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.backbones.weights import LOCAL_MODEL, QUICKGELU
-from haechi.extract.flow import opened
+from haechi.extract.flow import open_flow
 from haechi.extract.manifest import Entry
 from haechi.extract.sampling import UNIFORM, WINDOWS
 from haechi.extract.settings import ExtractSettings
@@ -100,41 +101,29 @@ class Classifier:
         name: str = self._features["sampling"]["name"]
         return name
 
-    def predict(
-        self, media: Iterable[Path | str], *, on_notice: Callable[[str], None] = lambda text: None
-    ) -> list[Prediction]:
+    def predict(self, media: Iterable[Path | str], *, progress: Progress = SILENT) -> list[Prediction]:
         """Judge files, folders and manifests; a prediction a file, in the order in which they were given.
-
-        `on_notice` hears what a user should know, such as which files of a folder were passed over.
 
         Raises `HaechiError` where nothing can be judged at all: no such weights, other weights than the run's, no
         media. A file that cannot be judged is a prediction with a reason.
         """
         entries, notices = gather(map(str, media))
         for text in notices:
-            on_notice(text)
-        return list(self.judge(entries, on_notice=on_notice))
+            progress.notice(text)
+        return list(self.judge(entries, progress=progress))
 
-    def judge(
-        self,
-        entries: Sequence[Entry],
-        *,
-        on_start: Callable[[str], None] = lambda where: None,
-        on_notice: Callable[[str], None] = lambda text: None,
-        on_windows: Callable[[int], None] = lambda num_windows: None,
-    ) -> Iterator[Prediction]:
+    def judge(self, entries: Sequence[Entry], *, progress: Progress = SILENT) -> Iterator[Prediction]:
         """Judge entries of a manifest, in their order, each as soon as those before it are judged.
 
-        `on_start` hears on what it runs, `on_notice` what a user should know, `on_windows` of windows that the
-        backbones have done.
+        `progress` is started; the caller advances it with each prediction.
         """
-        with opened(self._settings, len(entries), on_notice=on_notice, backbones=self._backbones) as flow:
+        with open_flow(self._settings, len(entries), backbones=self._backbones) as flow:
             self._backbones = flow.backbones
             self.refuse_other_features(flow.settings)
-            on_start(f"{flow.compute.name}, {flow.compute.precision}")
+            progress.start(len(entries), f"judge on {flow.compute.name}, {flow.compute.precision}")
             waiting: dict[int, Prediction] = {}
             following = 0
-            for index, row in flow.rows(entries, Stopwatch(), on_windows=on_windows):
+            for index, row in flow.rows(entries, Stopwatch(), progress=progress):
                 if isinstance(row, Failure):
                     waiting[index] = _failed(row)
                 else:

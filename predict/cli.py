@@ -62,8 +62,7 @@ def predict(
 
     from haechi.cache.console import show_notices
     from haechi.cache.reader import Cache
-    from haechi.extract.console import progress_bar
-    from haechi.extract.sampling import WINDOWS
+    from haechi.extract.console import shown_progress
     from haechi.predict.classifier import Classifier
     from haechi.predict.console import Table, json_line
     from haechi.predict.media import gather, lines
@@ -85,25 +84,20 @@ def predict(
     num_judged = num_failed = 0
     is_whole = False
     try:
-        with progress_bar(console) as bar:
+        with shown_progress(console) as progress:
             if cache is not None:
                 opened = Cache.open(cache)
-                bar.start(len(opened.media["id"]) + len(opened.failures), "judge a cache")
+                progress.start(len(opened.media["id"]) + len(opened.failures), "judge a cache")
                 predictions = classifier.judge_cache(opened)
             else:
                 names = [name for each in media for name in (lines(sys.stdin.buffer) if each == "-" else [each])]
                 entries, notices = gather(names, follow_symlinks=follow_symlinks)
                 show_notices(console, notices)
-                predictions = classifier.judge(
-                    entries,
-                    on_start=lambda where: bar.start(len(entries), f"judge on {where}"),
-                    on_notice=lambda text: show_notices(console, [text]),
-                    on_windows=bar.add_windows if classifier.sampling == WINDOWS else lambda num_windows: None,
-                )
+                predictions = classifier.judge(entries, progress=progress)
             for prediction in predictions:
                 num_judged += 1
                 num_failed += bool(prediction.reason)
-                bar.advance(failed=bool(prediction.reason))
+                progress.advance(failed=bool(prediction.reason))
                 if timelines is not None:
                     timelines.add(prediction)
                 if as_json:

@@ -1,1 +1,1 @@
-"""The frozen networks: their weights, their device, their batches."""
+"""The frozen networks: their weights, device and batches."""

@@ -1,4 +1,4 @@
-"""Where the backbones run, and in which arithmetic."""
+"""Where the backbones run, and with which precision."""
 
 import time
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ import torch
 from haechi.device import find_device, has_bfloat16
 from haechi.extract.settings import ExtractSettings
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISION_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Mark:
-    """A moment in the device's work: on a GPU, when it has done all that was asked of it before."""
+    """A point in time of the device: on a GPU, when all work that was queued before is done."""
 
     def __init__(self, device: torch.device) -> None:
         self._event = None
@@ -26,12 +26,12 @@ class Mark:
         self._seconds = time.perf_counter()
 
     def wait(self) -> None:
-        """Return when the device has come here."""
+        """Wait until the device has reached this point."""
         if self._event is not None:
             self._event.synchronize()
 
     def since(self, earlier: "Mark") -> float:
-        """Seconds between two moments that were waited for."""
+        """Seconds from `earlier` to this point; both must have been waited for."""
         if self._event is not None and earlier._event is not None:
             return float(earlier._event.elapsed_time(self._event)) / 1000
         return self._seconds - earlier._seconds
@@ -50,27 +50,30 @@ class Compute:
     batch_windows: int
     workers: int
     threads: int
-    """Of torch, on the CPU."""
+    """CPU threads of torch."""
 
     @property
     def dtype(self) -> torch.dtype:
-        return DTYPES[self.precision]
+        return PRECISION_DTYPES[self.precision]
 
     @classmethod
     def choose(cls, settings: ExtractSettings) -> "Compute":
-        """Take what the settings say, else what the machine has. Raises `SettingsError` for a device it lacks."""
+        """Use the settings, and what suits the machine for those that say 0 or auto.
+
+        Raises `SettingsError` for a device that the machine does not have.
+        """
         device = find_device(settings.device)
         on_gpu = device.type == "cuda"
-        cores = joblib.cpu_count()  # those that this process may use, as a container's limit leaves them
+        cores = joblib.cpu_count()  # those that this process may use: a container's limit counts
         workers = settings.workers or (max(1, cores - 1) if on_gpu else max(1, cores // 8))
         return cls(
             device=device,
             name=f"cuda ({torch.cuda.get_device_name(device)})" if on_gpu else "cpu",
             precision=settings.precision if settings.precision != "auto" else _fastest_precision(device),
             batch_frames=settings.batch_frames or (512 if on_gpu else settings.frames),
-            # For a single window on a CPU, torch leaves a third of SlowFast's convolutions to its slow fallback.
+            # With one window a batch on a CPU, torch runs a third of SlowFast's convolutions in its slow fallback.
             batch_windows=settings.batch_windows or (16 if on_gpu else 2),
-            # On a CPU the backbones take nearly all the time and all the cores.
+            # On a CPU the backbones need nearly all the time, and all cores.
             workers=workers,
             threads=max(1, cores - workers) if on_gpu else cores,
         )
@@ -80,16 +83,16 @@ class Compute:
         return self.device.type == "cuda"
 
     def mark(self) -> Mark:
-        """This moment in the device's work."""
+        """The present point in time of the device."""
         return Mark(self.device)
 
     @cached_property
     def _copies(self) -> torch.cuda.Stream:
-        """Copies to the GPU run beside its work."""
+        """Copies to the GPU run in a stream of their own, in parallel with its computations."""
         return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def to_device(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames for the device's next work; on a GPU this returns before they are there."""
+        """Copy frames to the device for its next work; on a GPU this returns before the copy is done."""
         if not self.on_gpu:
             return frames
         with torch.cuda.stream(self._copies):
@@ -100,7 +103,7 @@ class Compute:
         return copied
 
     def to_host(self, features: torch.Tensor) -> torch.Tensor:
-        """Features in host memory; on a GPU this returns before they are there."""
+        """Copy features to host memory; on a GPU this returns before the copy is done."""
         if not self.on_gpu:
             return features
         host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
@@ -108,9 +111,9 @@ class Compute:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """torch takes no more cores than the decoding processes leave it, and keeps float32 as exact as it is meant.
+        """Within this context, torch uses `threads` threads, and float32 convolutions are exact on a GPU too.
 
-        Left alone, a GPU computes float32 convolutions in TF32, with 10 bits of mantissa instead of 23.
+        By default a GPU computes them in TF32, with 10 bits of mantissa instead of 23.
         """
         before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
         torch.set_num_threads(self.threads)

@@ -1,4 +1,4 @@
-"""The image backbone: any model of open_clip, its own preprocessing, its own weights."""
+"""Any CLIP of open_clip as the image backbone, with the preprocessing that belongs to its weights."""
 
 import contextlib
 import difflib
@@ -14,10 +14,13 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from haechi.cache.errors import SettingsError
+from haechi.cache.schema import FRAME_STREAM
+from haechi.extract.backbones.roles import ImageBackbone
 from haechi.extract.backbones.weights import (
     LOAD_ERRORS,
     LOCAL_MODEL,
     QUICKGELU,
+    WEIGHTS_FLAGS,
     Weights,
     WeightsError,
     first_line,
@@ -27,20 +30,23 @@ from haechi.extract.backbones.weights import (
 from haechi.extract.decoding.files import sha256_of
 from haechi.extract.decoding.transforms import RESAMPLING, FrameTransform
 
-FLAG = "--clip-weights"
-HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names for them
+FLAG = WEIGHTS_FLAGS[FRAME_STREAM]
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # names that open_clip gives to weights
 HUB_TIMEOUT_SECONDS = 5
 
 
-class OpenClip:
-    """A frozen CLIP.
+class OpenClip(ImageBackbone):
+    """A frozen CLIP: `forward` runs its image tower, `text_features` its text tower.
 
-    `transform` makes its images' input on the CPU, `features` runs the image tower, `text_features` the text tower.
-    `name` is open_clip's name of it, `identity` its part of the cache's settings.
+    `name` is the name that open_clip has for it, `width` the number of columns of its features.
     """
 
     def __init__(self, *, model: str, weights: str, device: torch.device, dtype: torch.dtype) -> None:
-        """Build the model and load its weights. Raises `SettingsError` or `WeightsError`."""
+        """Build the model and load its weights.
+
+        Raises `SettingsError` for a model that open_clip does not have or whose preprocessing is not supported,
+        `WeightsError` for weights that cannot be found, fetched or loaded.
+        """
         wanted = Weights.parse(weights, flag=FLAG)
         name = resolve_model(model, wanted)
         path = None if wanted.seed is not None else wanted.file or _fetch(name, wanted.request)
@@ -53,12 +59,13 @@ class OpenClip:
         self.transform = _transform(preprocess, name)
         self._module: Any = module.eval().requires_grad_(requires_grad=False).to(device=device, dtype=dtype)
         self._dtype = dtype
-        # (C, 1, 1), in 0..255 as the pixels are
+        # (3, 1, 1), in the range of the pixels, 0 to 255
         self._mean = torch.tensor(preprocess["mean"], device=device).view(-1, 1, 1) * 255
         self._std = torch.tensor(preprocess["std"], device=device).view(-1, 1, 1) * 255
         side = self.transform.size
-        self.width = self.features(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)).shape[1]
-        self.identity: dict[str, Any] = {
+        black = torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)
+        self.width = self.forward(black)["features"].shape[1]
+        self.identity = {
             "model": model_identity(name),
             "weights_sha256": sha256,
             "trained": wanted.trained,
@@ -74,32 +81,33 @@ class OpenClip:
         }
 
     @torch.inference_mode()
-    def features(self, frames: torch.Tensor) -> torch.Tensor:
-        """Embed frames (B, H, W, 3) uint8 to (B, width) float32, both on its device."""
+    def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Embed frames (B, H, W, 3) uint8. Returns `features` (B, width) float32, on the same device."""
         pixels = frames.permute(0, 3, 1, 2).float()  # (B, 3, H, W)
         pixels = (pixels - self._mean) / self._std
         embeddings: torch.Tensor = self._module.encode_image(pixels.to(self._dtype))  # (B, width)
-        return embeddings.float()
+        return {"features": embeddings.float()}
 
     @torch.inference_mode()
     def text_features(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed token rows (B, context length) to (B, width) float32, not normalised; see `extract.search.text`."""
+        """Embed tokens (B, context length) int64. Returns (B, width) float32, not normalised."""
         embeddings: torch.Tensor = self._module.encode_text(tokens)  # (B, width)
         return embeddings.float()
 
 
 def resolve_model(model: str, weights: Weights) -> str:
-    """open_clip's name of the architecture that the weights were trained in.
+    """The name that open_clip has for the architecture that the weights were trained in.
 
-    A bare file takes the model as named, with open_clip's default preprocessing; `TAG=PATH` takes activation and
-    preprocessing of the tag. OpenAI's weights (and some others) need the QuickGELU activation, which open_clip has
-    under `MODEL-quickgelu`; under the plain name it only warns, and the features are off.
+    `PATH` alone uses the model under its given name, with open_clip's default preprocessing; `TAG=PATH` uses the
+    activation and the preprocessing of the tag. OpenAI's weights (and some others) need the QuickGELU activation, which
+    open_clip has under `MODEL-quickgelu`; under the plain name it only warns, and the features are wrong.
 
-    Raises `SettingsError` or `WeightsError`.
+    Raises `SettingsError` for a model that open_clip does not have, `WeightsError` for a tag that the model does not
+    have.
     """
     if model.startswith(LOCAL_MODEL):
         if weights.seed is None and weights.file is None:
-            raise WeightsError(f"{FLAG} {weights.request}: a local-dir model takes a file or random:SEED")
+            raise WeightsError(f"{FLAG} {weights.request}: a local-dir model needs a file or random:SEED")
         return model
     if model not in (models := open_clip.list_models()):
         near = difflib.get_close_matches(model, models, 3)
@@ -111,13 +119,13 @@ def resolve_model(model: str, weights: Weights) -> str:
     config = open_clip.get_pretrained_cfg(model, weights.tag)
     if not config:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise WeightsError(f"{FLAG} {weights.request}: no file, and {model} has no such weights; it has: {tags}")
+        raise WeightsError(f"{FLAG} {weights.request}: neither a file nor weights of {model}; it has: {tags}")
     quick = model + QUICKGELU
     return quick if config.get("quick_gelu") and quick in models else model
 
 
 def _build(name: str, weights: Weights) -> torch.nn.Module:
-    """The architecture with random weights, and the preprocessing that belongs to the weights asked for."""
+    """The architecture with random weights, and with the preprocessing of the requested weights."""
     config = open_clip.get_pretrained_cfg(name, weights.tag) if weights.tag and not name.startswith(LOCAL_MODEL) else {}
     preprocess = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if config.get(key)}
     with torch.random.fork_rng(devices=[]), _quiet():
@@ -132,28 +140,28 @@ def _build(name: str, weights: Weights) -> torch.nn.Module:
 
 
 def _fetch(name: str, tag: str) -> Path:
-    """The weights' file, from the library's cache or the network."""
+    """The path of the weights' file, from the library's cache or the network."""
     config = open_clip.get_pretrained_cfg(name, tag)
     repository, filename = os.path.split(config.get("hf_hub", ""))
     what = f"{filename or HUB_FILES[0]} of {repository}" if repository else config.get("url", "")
     try:
         if not repository:
             return Path(open_clip.download_pretrained(config))
-        # open_clip itself would try the second name after any error, and wait out every retry twice without a network.
+        # open_clip itself tries the second name after any error: without a network it would wait for all retries twice.
         for candidate in [filename] if filename else HUB_FILES:
             try:
                 with _quiet():  # it logs each retry
                     return Path(hf_hub_download(repository, candidate, etag_timeout=HUB_TIMEOUT_SECONDS))
             except LocalEntryNotFoundError:
-                raise  # no network, although it derives from the error of a file that the hub does not have
+                raise  # no network; it is a subclass of EntryNotFoundError, which means that the hub has no such file
             except EntryNotFoundError:
                 continue
-        raise FileNotFoundError(f"{repository} holds none of {', '.join(HUB_FILES)}")
+        raise FileNotFoundError(f"{repository} has none of {', '.join(HUB_FILES)}")
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsError(
             f"CLIP: the weights {tag!r} of {name} cannot be fetched ({first_line(error)})\n"
             f"    Missing: {what}\n"
-            f"    Where there is a network, download that file; copy it here; then say\n"
+            f"    Download that file on a computer with a network, copy it here, and use\n"
             f"    {FLAG} {tag}=PATH"
         ) from error
 
@@ -173,7 +181,7 @@ def _transform(preprocess: dict[str, Any], name: str) -> FrameTransform:
         raise SettingsError(
             [
                 f"--clip-model {name}: its preprocessing ({height} x {width}, {interpolation}, {mode}) is not "
-                "supported; square sizes, bicubic or bilinear, shortest or squash are"
+                "supported, expected a square size, bicubic or bilinear, shortest or squash"
             ]
         )
     return FrameTransform(size=height, interpolation=interpolation, mode=mode)
@@ -181,7 +189,7 @@ def _transform(preprocess: dict[str, Any], name: str) -> FrameTransform:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Libraries log what is no news here, such as that weights are random where that was asked for."""
+    """Suppress what libraries log although it is expected here, such as that random weights were requested."""
     logging.disable(logging.ERROR)
     try:
         yield

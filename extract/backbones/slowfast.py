@@ -1,4 +1,4 @@
-"""The motion backbone: pytorchvideo's SlowFast, trained on Kinetics-400."""
+"""SlowFast of pytorchvideo, trained on Kinetics-400, as the motion backbone."""
 
 import socket
 import warnings
@@ -9,18 +9,27 @@ import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from haechi.extract.backbones.weights import LOAD_ERRORS, Weights, WeightsError, first_line, sha256_of_state
+from haechi.cache.schema import WINDOW_STREAM
+from haechi.extract.backbones.roles import MotionBackbone
+from haechi.extract.backbones.weights import (
+    LOAD_ERRORS,
+    WEIGHTS_FLAGS,
+    Weights,
+    WeightsError,
+    first_line,
+    sha256_of_state,
+)
 from haechi.extract.decoding.files import sha256_of
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.decoding.windows import WINDOW_FRAMES
 from haechi.extract.sampling import uniform
 
 with warnings.catch_warnings():
-    # its import uses torch.jit.script, which torch calls deprecated, by one class of warning or another
+    # Its import uses torch.jit.script, which is deprecated; the class of the warning depends on the version of torch.
     warnings.simplefilter("ignore")
     from pytorchvideo.models.hub import slowfast as hub
 
-FLAG = "--slowfast-weights"
+FLAG = WEIGHTS_FLAGS[WINDOW_STREAM]
 PRETRAINED = "kinetics400"
 MODELS = {"slowfast_r50": hub.slowfast_r50, "slowfast_r101": hub.slowfast_r101}
 
@@ -32,19 +41,20 @@ MEAN, STD = 0.45, 0.225
 CONNECT_TIMEOUT_SECONDS = 10
 
 
-class SlowFast:
-    """A frozen SlowFast network.
-
-    `transform` makes its input on the CPU, `forward` runs it, `identity` is its part of the cache's settings.
-    """
+class SlowFast(MotionBackbone):
+    """A frozen SlowFast network."""
 
     transform = TRANSFORM
+    num_frames = WINDOW_FRAMES
 
     def __init__(self, *, model: str, weights: str, device: torch.device, dtype: torch.dtype) -> None:
-        """Build the model and load its weights. Raises `WeightsError`."""
+        """Build the model and load its weights.
+
+        Raises `WeightsError` for weights that cannot be found, fetched or loaded.
+        """
         wanted = Weights.parse(weights, flag=FLAG)
         if wanted.tag not in {None, PRETRAINED}:
-            raise WeightsError(f"{FLAG} {wanted.request}: no such file; {model} has the weights: {PRETRAINED}")
+            raise WeightsError(f"{FLAG} {wanted.request}: neither a file nor weights of {model}; it has: {PRETRAINED}")
         path = None if wanted.seed is not None else wanted.file or _fetch(model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(wanted.seed or 0)
@@ -56,11 +66,11 @@ class SlowFast:
         _fold_batch_norms(module)
         if dtype != torch.float32:
             _pool_in_float32(module)
-        # 3-D convolutions run about three times faster with channels last where bfloat16 is in hardware.
+        # Where the hardware has bfloat16, 3-D convolutions run about three times faster with channels last.
         self._module = module.to(device=device, dtype=dtype, memory_format=torch.channels_last_3d)
         self._dtype = dtype
         head = module.blocks[-1].proj
-        self.identity: dict[str, Any] = {
+        self.identity = {
             "model": model,
             "weights_sha256": sha256,
             "trained": wanted.trained,
@@ -79,21 +89,24 @@ class SlowFast:
         }
 
     @torch.inference_mode()
-    def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run windows (B, 32, H, W, 3), 0..255; features (B, 2304) and logits (B, 400), float32; all on its device."""
-        fast = windows.permute(0, 4, 1, 2, 3).float()  # (B, 3, 32, H, W)
+    def forward(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run windows (B, 32, H, W, 3), 0 to 255. Returns float32 tensors on the same device.
+
+        For slowfast_r50: `features` (B, 2304), the mean before the classifier, and `logits` (B, 400).
+        """
+        fast = frames.permute(0, 4, 1, 2, 3).float()  # (B, 3, 32, H, W)
         fast = ((fast / 255 - MEAN) / STD).to(self._dtype, memory_format=torch.channels_last_3d)
         slow = fast[:, :, uniform(WINDOW_FRAMES, WINDOW_FRAMES // ALPHA)]  # (B, 3, 8, H, W)
         state: Any = [slow.contiguous(memory_format=torch.channels_last_3d), fast]
         for block in self._module.blocks[:-1]:
-            state = block(state)  # the last of them: (B, 2304, 1, h, w)
+            state = block(state)  # after the last of these: (B, 2304, 1, h, w)
         logits: torch.Tensor = self._module.blocks[-1](state)  # (B, 400)
         features: torch.Tensor = state.float().mean(dim=(2, 3, 4))  # (B, 2304)
-        return features, logits.float()
+        return {"features": features, "logits": logits.float()}
 
 
 def _fold_batch_norms(module: torch.nn.Module) -> None:
-    """Put each BatchNorm into the convolution before it: fewer passes over the largest tensors, in float32."""
+    """Merge each BatchNorm into the convolution before it, in float32: fewer passes over the largest tensors."""
     for part in module.modules():
         for name, child in list(part.named_children()):
             if isinstance(child, torch.nn.BatchNorm3d):
@@ -103,10 +116,10 @@ def _fold_batch_norms(module: torch.nn.Module) -> None:
 
 
 class _AvgPool3d(torch.nn.AvgPool3d):
-    """In float32 whatever comes: PyTorch has no such pooling of bfloat16 on CPUs."""
+    """Pools in float32 whatever the type of its input: on CPUs, PyTorch cannot pool bfloat16."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, H, W) to the pooled size, in the type of `x`."""
+        """Pool (B, C, T, H, W). Returns the type of `x`."""
         return super().forward(x.float()).to(x.dtype)
 
 
@@ -117,7 +130,7 @@ def _pool_in_float32(module: torch.nn.Module) -> None:
 
 
 def _fetch(model: str) -> Path:
-    """The weights' file, from torch.hub's cache or the network."""
+    """The path of the weights' file, from torch.hub's cache or the network."""
     url = hub.checkpoint_paths[model]
     name = url.rsplit("/", 1)[1]
     path = Path(torch.hub.get_dir(), "checkpoints", name)
@@ -132,8 +145,8 @@ def _fetch(model: str) -> Path:
         raise WeightsError(
             f"SlowFast: the weights {PRETRAINED!r} of {model} cannot be fetched ({first_line(error)})\n"
             f"    Missing: {name} of pytorchvideo's model zoo\n"
-            f"    Where there is a network, download that file; put it at {path},\n"
-            f"    or anywhere and say {FLAG} PATH"
+            f"    Download that file on a computer with a network, and put it at {path},\n"
+            f"    or anywhere and use {FLAG} PATH"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

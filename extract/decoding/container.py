@@ -1,4 +1,4 @@
-"""Is it sound: what can be told of a file before any of its frames is decoded."""
+"""Checks a video's container and header, before any frame is decoded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from haechi.extract.decoding.reasons import Reason, UnusableError
 # (ISO/IEC 23008-2, table 7-1).
 IDR_UNITS = {"h264": {5}, "hevc": {19, 20}}
 
-# FFmpeg's names of the containers that are opened. It knows some 350 more by their content, whatever a file is called:
-# among them playlists (hls, concat, dash), which make it open other files and addresses.
+# FFmpeg's names of the containers that are accepted. It recognises about 350 more by their content, whatever the file
+# is called; among them are playlists (hls, concat, dash), which make it open other files and network addresses.
 CONTAINERS = (
     *("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mpeg", "mpegts", "ogg", "asf", "mxf", "rm", "dv"),
     *("ivf", "nut", "mpegvideo", "m4v", "h264", "hevc"),
@@ -24,35 +24,37 @@ CONTAINERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a container's header says of its video stream."""
+    """What a container says about its video stream."""
 
     codec: str
     width: int
     height: int
     other_codecs: frozenset[str]
-    """Names of the decoders of audio and subtitles: what they complain of does not concern the pictures."""
+    """Names of the audio and subtitle decoders: errors that they log do not concern the pictures."""
     container: str
-    """FFmpeg's name of it; of several, such as for MP4 and QuickTime, separated by commas."""
+    """FFmpeg's name of the container; several names, such as for MP4 and QuickTime, are separated by commas."""
     num_packets: int
-    """Of the video stream: as a rule one a frame."""
+    """Packets of the video stream: normally one for each frame."""
     duration_seconds: float
-    """As the container says, which may be wrong; 0 where it does not."""
+    """The length that the container claims, which may be wrong; 0 if it claims none."""
     has_closed_gops: bool
-    """H.264 or HEVC in MP4, where decoding can begin at each key frame, and nothing after it is shown before it."""
+    """H.264 or HEVC in MP4 where decoding can start at each key frame, and no later packet is shown before it."""
 
 
 def open_container(path: Path, **options: str) -> Any:
-    """PyAV's container of a file, which opens no other file; `options` are FFmpeg's. Raises `av.error.FFmpegError`."""
+    """PyAV's container of a file; no other file is opened. `options` are FFmpeg's. Raises `av.error.FFmpegError`."""
     options |= {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
-    options["correct_ts_overflow"] = "0"  # FFmpeg takes a clock that began anew for one that ran over, 26 hours on
+    options["correct_ts_overflow"] = (
+        "0"  # FFmpeg would take a clock that restarts for one that overflowed, and add 26 hours
+    )
     return av.open(str(path), metadata_errors="replace", container_options=options)
 
 
 def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
-    """Open the container with PyAV and walk through its packets; decode nothing.
+    """Open the container with PyAV and read all packets, without decoding.
 
     Raises `UnusableError`: not_media, no_video_stream (cover art does not count), no_frames, too_large, damaged (an
-    MP4 that lacks some of the frames that it lists).
+    MP4 in which some of the frames that its index lists are missing).
     """
     av.logging.set_level(None)
     try:
@@ -87,7 +89,7 @@ def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
 
 
 def video_stream(container: Any) -> Any:
-    """The video stream of an open container; cover art does not count. Raises `UnusableError` where there is none."""
+    """The video stream of an open container, which is not cover art. Raises `UnusableError` if there is none."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams}))
@@ -100,7 +102,7 @@ def _check_size(width: int, height: int, *, max_pixels: int) -> None:
         raise UnusableError(Reason.NO_FRAMES, "its video stream declares no picture size")
     if width * height > max_pixels:
         raise UnusableError(
-            Reason.TOO_LARGE, f"{width} x {height} pixels a frame, the limit is {max_pixels} in all (--max-pixels)"
+            Reason.TOO_LARGE, f"frames of {width} x {height} pixels, the limit is {max_pixels} pixels (--max-pixels)"
         )
 
 
@@ -110,15 +112,17 @@ def _check_length(num_frames: int, *, max_frames: int) -> None:
 
 
 def _check_samples(path: Path, num_declared: int) -> None:
-    """Raise `UnusableError` where an MP4 holds fewer samples than its index lists: it was cut off.
+    """Raise `UnusableError` if an MP4 holds fewer samples than its index lists: it was cut off.
 
-    An edit list may leave out samples that are there, so they are counted without it.
+    Samples are counted without the edit list, which may hide some of them.
     """
     with open_container(path, ignore_editlist="1") as container:
         stream = video_stream(container)
         num_found = sum(packet.size > 0 or packet.pts is not None for packet in container.demux(stream))
     if num_found < num_declared:
-        raise UnusableError(Reason.DAMAGED, f"its index lists {num_declared} frames, {num_found} are there: cut off")
+        raise UnusableError(
+            Reason.DAMAGED, f"its index lists {num_declared} frames, only {num_found} are in the file: cut off"
+        )
 
 
 def _duration_seconds(container: Any, stream: Any) -> float:
@@ -128,7 +132,7 @@ def _duration_seconds(container: Any, stream: Any) -> float:
 
 
 def _walk_packets(container: Any, stream: Any, *, max_frames: int) -> tuple[int, bool]:
-    """How many packets the stream has, and whether its groups of pictures are closed (`Header.has_closed_gops`)."""
+    """Number of packets of the stream, and whether its groups of pictures are closed (`Header.has_closed_gops`)."""
     codec = stream.codec_context.name
     num_packets, closed = 0, codec in IDR_UNITS and "mp4" in container.format.name.split(",")
     key_pts = None
@@ -150,7 +154,7 @@ def _walk_packets(container: Any, stream: Any, *, max_frames: int) -> tuple[int,
 
 
 def _nal_units(codec: str, packet: bytes) -> set[int]:
-    """The types of a packet's NAL units, each of which stands behind its length in four bytes, as MP4 has them."""
+    """The types of a packet's NAL units. In MP4 the length of each unit, four bytes, comes before it."""
     types: set[int] = set()
     start = 0
     while start + 4 < len(packet):

@@ -1,11 +1,13 @@
-"""Decodes what is sampled of one video, or an image. Runs in worker processes, which may die of it.
+"""Decodes the sampled frames of one video or image. Runs in worker processes, which may crash on a damaged file.
 
-For `uniform` sampling decord decodes where it is exact. It finds a frame by seeking to a key frame and counting, which
-gives wrong frames without a word where pictures before a key frame depend on what lies before it (open GOP, intra
-refresh), and where packets carry no times. Such files, and those on which decord fails, are decoded from their
-beginning with PyAV. So are all for `windows`, for which every frame passes anyhow: decord grows with them.
+With `uniform` sampling decord decodes the files for which it is exact. It finds a frame by seeking to a key frame and
+counting from there, which silently gives wrong frames if pictures before a key frame depend on earlier ones (open GOP,
+intra refresh), or if packets have no times. PyAV decodes such files from the beginning, and those on which decord
+fails, and all files where decord is not installed. It also decodes all files with `windows` sampling: that needs every
+frame anyway, and decord's memory grows with the length of the video.
 """
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from haechi.cache.kinds import IMAGE, VIDEO
-from haechi.extract.decoding import container, decord_reader, files, image, pyav_reader
-from haechi.extract.decoding.frame_times import Taken, Timeline
+from haechi.extract.decoding import container, files, image, pyav_reader
+from haechi.extract.decoding.frame_times import DecodedMedia, FrameTimes
 from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Sink
@@ -22,17 +24,28 @@ from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.sampling import Sampling, Uniform, uniform
 from haechi.extract.timing import DECODE, READ, RESIZE, Stopwatch
 
+# There are builds of decord for x86-64 only; elsewhere it is not installed, and PyAV decodes everything.
+HAS_DECORD = importlib.util.find_spec("decord") is not None
+
+if HAS_DECORD:
+    from haechi.extract.decoding import decord_reader
+
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled(Taken):
-    """What is known of a file after it was decoded: all of `schema.Media` that the file itself tells."""
+class DecodedFile(DecodedMedia):
+    """What is known of a file after it was decoded: all fields of `schema.Media` that come from the file itself."""
 
     kind: str
     """`video` or `image`. An image is one frame, without length or times."""
     state: files.FileState
     sha256: str
     seconds: dict[str, float]
-    """What it took, by step."""
+    """Seconds that each step took."""
+
+
+def decoders() -> list[str]:
+    """The decoders that are installed: `["decord", "PyAV"]` or `["PyAV"]`."""
+    return ["decord", "PyAV"] if HAS_DECORD else ["PyAV"]
 
 
 def sample(
@@ -42,25 +55,25 @@ def sample(
     limits: Limits,
     sink: Sink,
     on_header: Callable[[container.Header], None] = lambda header: None,
-) -> Sampled:
-    """Check a video, decode it once, hand each transform's frames to `sink`: with `uniform` at once, when the file was
-    found sound to its last byte; with `windows` in pieces, on the way.
+) -> DecodedFile:
+    """Check a file, decode it once, and hand the transformed frames of each output to `sink`.
 
-    Frames are transformed one by one, so that memory holds few frames of the source at a time. Of an image, only the
-    first output receives its one frame: motion is nothing that it has. `on_header` hears what the header says, before
-    anything is decoded.
+    With `uniform` all frames are handed on at once, after the whole file was found undamaged; with `windows` they are
+    handed on while the video is decoded. Frames are transformed one by one, so that few source frames are in memory at
+    a time. The single frame of an image goes to the first output only, since an image has no motion. `on_header` is
+    called with the header of a video before anything is decoded.
 
-    Raises `UnusableError` for every way in which the file, its header or a sampled frame is not sound.
+    Raises `UnusableError` if the file, its header or a sampled frame is missing, damaged or too large.
     """
     watch = Stopwatch()
-    counts: list[int] | None = None  # of what waits to be handed on
+    counts: list[int] | None = None  # frames of each output that are still to be published
     try:
         with watch.time(READ):
             files.check_file(path)
             state = files.FileState.of(path)
             kind = IMAGE if image.is_image(path) else VIDEO
         if kind == IMAGE:
-            taken = _read_image(path, limits, sink, watch)
+            decoded = _read_image(path, limits, sink, watch)
             counts = [int(i == 0) for i in range(len(sink.outputs))]
         else:
             with watch.time(READ):
@@ -68,32 +81,34 @@ def sample(
                 on_header(header)
             with watch.time(DECODE):
                 if isinstance(sampling, Uniform):
-                    taken = _read(path, header, sampling.frames, sink, watch)
+                    decoded = _read_uniform(path, header, sampling.frames, sink, watch)
                     counts = [output.num_frames for output in sink.outputs]
                 else:
-                    taken = pyav_reader.read_windows(path, header, sampling, sink, watch, max_samples=limits.max_frames)
+                    decoded = pyav_reader.read_windows(
+                        path, header, sampling, sink, watch, max_samples=limits.max_frames
+                    )
         with watch.time(READ):
             sha256 = files.sha256_of(path)
     except UnusableError:
-        files.check_file(path)  # a file that vanished meanwhile is missing, whatever a decoder made of that
+        files.check_file(path)  # if the file was removed meanwhile the reason is `missing`, whatever the decoder said
         raise
     except OSError as error:  # its disk or network fails
         files.check_file(path)
         raise UnusableError(Reason.UNREADABLE, f"cannot be read ({error.strerror or error})") from error
     if counts is not None:
         sink.publish(counts)
-    watch.seconds[DECODE] -= watch.seconds[RESIZE] + sink.waited_seconds  # frames are resized as they are decoded
-    return Sampled(**vars(taken), kind=kind, state=state, sha256=sha256, seconds=watch.seconds)
+    watch.seconds[DECODE] -= watch.seconds[RESIZE] + sink.waited_seconds  # frames are resized while they are decoded
+    return DecodedFile(**vars(decoded), kind=kind, state=state, sha256=sha256, seconds=watch.seconds)
 
 
-def _read_image(path: Path, limits: Limits, sink: Sink, watch: Stopwatch) -> Taken:
+def _read_image(path: Path, limits: Limits, sink: Sink, watch: Stopwatch) -> DecodedMedia:
     with watch.time(DECODE):
         picture = image.read(path, max_pixels=limits.max_pixels)
     with watch.time(RESIZE):
-        for output, array in zip(sink.outputs[:1], sink.room()[:1], strict=True):
+        for output, array in zip(sink.outputs[:1], sink.free_arrays()[:1], strict=True):
             array[0] = output.transform(picture)
-    watch.seconds[DECODE] += watch.seconds[RESIZE]  # as of videos, whose frames are resized as they are decoded
-    return Taken(
+    watch.seconds[DECODE] += watch.seconds[RESIZE]  # `sample` subtracts it again, as for videos
+    return DecodedMedia(
         clip_seconds=np.zeros(1),
         window_start_seconds=np.zeros(0),
         window_end_seconds=np.zeros(0),
@@ -105,11 +120,11 @@ def _read_image(path: Path, limits: Limits, sink: Sink, watch: Stopwatch) -> Tak
     )
 
 
-def _read(path: Path, header: container.Header, num_samples: int, sink: Sink, watch: Stopwatch) -> Taken:
-    """`uniform` sampling: an output receives those of the T sampled frames that are evenly spaced in turn."""
+def _read_uniform(path: Path, header: container.Header, num_samples: int, sink: Sink, watch: Stopwatch) -> DecodedMedia:
+    """`uniform` sampling: each output gets frames that are evenly spaced among the T sampled ones."""
     outputs: list[tuple[FrameTransform, list[int], np.ndarray]] = [
         (output.transform, uniform(num_samples, output.num_frames), array)
-        for output, array in zip(sink.outputs, sink.room(), strict=True)
+        for output, array in zip(sink.outputs, sink.free_arrays(), strict=True)
     ]
 
     def show(position: int, frame: np.ndarray) -> None:
@@ -122,16 +137,16 @@ def _read(path: Path, header: container.Header, num_samples: int, sink: Sink, wa
                 if rows:
                     array[rows] = transform(frame)
 
-    timeline = _timeline(path, header, num_samples, show)
-    return timeline.taken(uniform(timeline.num_frames, num_samples))
+    frame_times = _read_frames(path, header, num_samples, show)
+    return frame_times.sampled(uniform(frame_times.num_frames, num_samples))
 
 
-def _timeline(
+def _read_frames(
     path: Path, header: container.Header, num_samples: int, show: Callable[[int, np.ndarray], None]
-) -> Timeline:
-    if decord_reader.is_exact(header):
+) -> FrameTimes:
+    if HAS_DECORD and decord_reader.is_exact(header):
         try:
             return decord_reader.read(path, header, num_samples, show)
         except UnusableError:
-            pass  # PyAV has the last word: it seeks nowhere and counts nothing
+            pass  # PyAV decides: it decodes from the first frame on and does not seek
     return pyav_reader.read(path, header, num_samples, show)

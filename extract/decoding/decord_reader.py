@@ -1,4 +1,4 @@
-"""decord: decodes only what lies between a sampled frame and the key frame before it."""
+"""decord: decodes only the frames between a sampled frame and the key frame before it. Needs decord to be installed."""
 
 import os
 import re
@@ -12,42 +12,43 @@ from decord._ffi import base as decord_base
 
 from haechi.extract.decoding import ffmpeg_log
 from haechi.extract.decoding.container import Header
-from haechi.extract.decoding.frame_times import Timeline
+from haechi.extract.decoding.frame_times import FrameTimes
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.sampling import uniform
 
-# decord puts a neighbour in place of a frame that does not decode, and raises only beyond this share of the video.
+# decord replaces a frame that does not decode with a neighbour, and raises only above this share of the video.
 FAULT_TOLERANCE = 1e-9
 
-AV_LOG_PRINT_LEVEL = 2  # of FFmpeg's libavutil/log.h
+AV_LOG_PRINT_LEVEL = 2  # from FFmpeg's libavutil/log.h
 LOG_LINE = re.compile(r"^\[(?P<source>[^\s@\]]+) @ 0x[0-9a-f]+\] \[(?P<level>\w+)\] (?P<text>.*)$")
 
-# What decord raises; the second derives from Exception alone. RuntimeError: a file that it cannot open.
+# What decord raises; the second derives from Exception only. RuntimeError: a file that it cannot open.
 ERRORS = (decord.DECORDError, decord_base.DECORDLimitReachedError, RuntimeError, IndexError, StopIteration)
 
 
 def is_exact(header: Header) -> bool:
-    """Whether decord's frames are those that were asked for.
+    """Whether decord decodes exactly the frames that are asked for.
 
-    Known to hold, frame by frame, in MP4 for H.264 and HEVC whose key frames let nothing behind them look back, and
-    for VP9. Everything else is left to PyAV.
+    It does so, frame by frame, in MP4 for VP9, and for H.264 and HEVC if no frame after a key frame depends on a frame
+    before it. PyAV decodes all other files.
     """
     return header.has_closed_gops or (header.codec == "vp9" and "mp4" in header.container.split(","))
 
 
-def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.ndarray], None]) -> Timeline:
-    """Show each of the sampled frames, (H, W, 3) uint8 RGB, in order; the times of all frames.
+def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.ndarray], None]) -> FrameTimes:
+    """Call `show` with each sampled frame, (H, W, 3) uint8 RGB, in order. The times of all frames.
 
-    Raises `UnusableError` where decord fails, where it counts other frames than the container, or where FFmpeg logs
-    damage.
+    Raises `UnusableError` if decord fails, if it counts other frames than the container, or if FFmpeg logs damage.
     """
     with _captured_log() as log:
         try:
-            # Several workers keep all cores busy; one decoder thread each wastes least.
+            # Several workers keep all cores busy, so one decoder thread in each is the most efficient.
             reader = decord.VideoReader(str(path), num_threads=1, fault_tol=FAULT_TOLERANCE)
             num_frames = len(reader)
             if num_frames != header.num_packets:
-                raise UnusableError(Reason.DAMAGED, f"{num_frames} frames to decord, {header.num_packets} packets")
+                raise UnusableError(
+                    Reason.DAMAGED, f"decord counts {num_frames} frames, the container {header.num_packets} packets"
+                )
             indices = uniform(num_frames, num_samples)
             frame: np.ndarray = np.empty((0, 0, 3), np.uint8)
             for position, index in enumerate(indices):
@@ -60,9 +61,9 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
         except ERRORS as error:
             raise UnusableError(Reason.DAMAGED, f"does not decode (decord: {_first_line(error)})") from error
         lines = _lines(log)
-    if told := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
-        raise UnusableError(Reason.DAMAGED, f"the decoder met damage: {told}")
-    return Timeline(
+    if message := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
+        raise UnusableError(Reason.DAMAGED, f"the decoder found damage: {message}")
+    return FrameTimes(
         start_seconds=times[:, 0],
         end_seconds=times[:, 1],
         fps=float(reader.get_avg_fps()),
@@ -73,9 +74,9 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
 
 @contextmanager
 def _captured_log() -> Iterator[int]:
-    """Send this process's standard error, where decord's FFmpeg writes, to memory; its descriptor."""
+    """Redirect standard error, to which decord's FFmpeg writes, to a file in memory; yield its descriptor."""
     decord.logging.set_level(decord.logging.INFO)
-    decord_base._LIB.av_log_set_flags(AV_LOG_PRINT_LEVEL)  # of the FFmpeg that decord is linked with
+    decord_base._LIB.av_log_set_flags(AV_LOG_PRINT_LEVEL)  # in the FFmpeg that decord is linked with
     saved, memory = os.dup(2), os.memfd_create("haechi-decoder-log")
     os.dup2(memory, 2)
     try:

@@ -1,4 +1,4 @@
-"""A file as the file system sees it: whether it can be read, and whether it changed."""
+"""What the file system knows about a file: whether it can be read, and whether it changed."""
 
 import hashlib
 import os
@@ -11,23 +11,26 @@ from haechi.extract.decoding.reasons import Reason, UnusableError
 
 @dataclass(frozen=True, kw_only=True)
 class FileState:
-    """What the file system says of a file: tells on a later run whether it changed."""
+    """Size and modification time: a later run compares them to find out whether the file changed."""
 
     size_bytes: int
     mtime_ns: int
 
     @classmethod
     def of(cls, path: Path) -> "FileState":
-        """The state now; zeros where the file is missing or out of reach."""
+        """The state now; `MISSING` if the file is missing or cannot be reached."""
         try:
             found = path.stat()
         except OSError:
-            return cls(size_bytes=0, mtime_ns=0)
+            return MISSING
         return cls(size_bytes=found.st_size, mtime_ns=found.st_mtime_ns)
 
 
+MISSING = FileState(size_bytes=0, mtime_ns=0)
+
+
 def check_file(path: Path) -> None:
-    """Raise `UnusableError` unless `path` is a regular file with bytes in it that may be read."""
+    """Raise `UnusableError` unless `path` is a regular file that is not empty and may be read."""
     try:
         state = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:

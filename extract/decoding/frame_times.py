@@ -1,4 +1,4 @@
-"""When the frames of a video are shown, and which of them were taken."""
+"""When the frames of a video are shown, and which of them were sampled."""
 
 import math
 from dataclasses import dataclass
@@ -7,30 +7,30 @@ import numpy as np
 
 from haechi.extract.decoding.reasons import Reason, UnusableError
 
-MAX_SECONDS = 10 * 365 * 86400  # times beyond are what decoders give where there are none
+MAX_SECONDS = 10 * 365 * 86400  # decoders give larger times for frames without a time
 
-# A frame that comes so much later than the one before is over, in a container whose clock may jump, begins a new part.
-# FFmpeg's own measure for those (-dts_delta_threshold).
+# In a container whose clock may jump, a frame that starts this much later than the previous one ends begins a new part.
+# The value is FFmpeg's (-dts_delta_threshold).
 JUMP_SECONDS = 10.0
 
 
 class Clock:
-    """Makes the times of a container rise.
+    """Turns the times of a container into times that only increase.
 
-    A frame without a time is shown when the one before is over. So is one whose time falls back, as where recordings
-    were joined, or leaps ahead in a container whose clock may jump: what follows is shifted with it. A time that is
-    only doubled moves no other, until two are doubled in a row.
+    A frame without a time starts when the previous one ends. So does a frame whose time is earlier than the previous
+    one (joined recordings), or much later in a container whose clock may jump: all following times are shifted with it.
+    A single frame with the same time as the previous one shifts no other frame; two in a row do.
     """
 
     def __init__(self, *, may_jump: bool) -> None:
-        """`may_jump`: whether the container's clock may begin anew at any time."""
+        """`may_jump`: whether the container's clock may restart at any time."""
         self._may_jump = may_jump
         self._shift = 0.0
         self._start = self._until = -math.inf
         self._is_doubled, self._may_double = False, True
 
-    def start_of(self, time: float | None, duration: float) -> float:
-        """When the next frame is shown, from its `time` in the container and how long it lasts by its own word."""
+    def next_start(self, time: float | None, duration: float) -> float:
+        """When the next frame starts, seconds, from its time and duration in the container."""
         if self._start == -math.inf:
             start = 0.0 if time is None else time
         elif time is None:
@@ -41,7 +41,7 @@ class Clock:
             if self._may_double and 0 <= back < 2 * duration:
                 if not self._is_doubled:
                     self._is_doubled = True
-                    self._start += duration / 2  # the frame after finds its own time free
+                    self._start += duration / 2  # so that the next frame can keep its own time
                     return self._start
                 self._may_double = False
             if back >= 0 or (self._may_jump and start - self._until > JUMP_SECONDS):
@@ -53,13 +53,13 @@ class Clock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timeline:
+class FrameTimes:
     """The frames of a video in the order in which they are shown."""
 
     start_seconds: np.ndarray
     """(n,) float64: when each frame is first shown."""
     end_seconds: np.ndarray
-    """(n,) float64: until when."""
+    """(n,) float64: when it is no longer shown."""
     fps: float
     width: int
     """Pixels as shown, after rotation metadata is applied."""
@@ -71,11 +71,11 @@ class Timeline:
 
     @property
     def duration_seconds(self) -> float:
-        """From the first frame's start to the last frame's end, to the microsecond."""
+        """From the first frame's start to the last frame's end, rounded to microseconds."""
         return round(float(self.end_seconds[-1] - self.start_seconds[0]), 6)
 
     def check(self) -> None:
-        """Raise `UnusableError` where these cannot be the times of frames."""
+        """Raise `UnusableError` if these cannot be the times of frames."""
         times = np.concatenate([self.start_seconds, self.end_seconds])
         if not np.isfinite(times).all() or np.abs(times).max() > MAX_SECONDS:
             raise UnusableError(Reason.DAMAGED, "its frames have no valid times")
@@ -84,10 +84,10 @@ class Timeline:
         if self.num_frames > 1 and self.duration_seconds <= 0:
             raise UnusableError(Reason.DAMAGED, f"its {self.num_frames} frames last {self.duration_seconds:g} s")
 
-    def taken(self, indices: list[int]) -> "Taken":
-        """These frames as CLIP's, all of them in one window. Raises as `check`."""
+    def sampled(self, indices: list[int]) -> "DecodedMedia":
+        """The result of `uniform` sampling: these frames for CLIP, and one window over all. Raises as `check` does."""
         self.check()
-        return Taken(
+        return DecodedMedia(
             clip_seconds=self.start_seconds[indices],
             window_start_seconds=self.start_seconds[indices[:1]],
             window_end_seconds=self.end_seconds[indices[-1:]],
@@ -100,14 +100,15 @@ class Timeline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
-    """What the backbones are shown of a video or image, and what is known of the whole."""
+class DecodedMedia:
+    """When the sampled frames and windows of a video or image are shown, and what is known of the whole of it."""
 
     clip_seconds: np.ndarray
     """(T,) float64: when each frame that CLIP sees is shown."""
     window_start_seconds: np.ndarray
-    """(S,) float64: of each window that SlowFast sees. An image has none."""
+    """(S,) float64: start of each window that SlowFast sees. An image has none."""
     window_end_seconds: np.ndarray
+    """(S,) float64."""
     duration_seconds: float
     fps: float
     num_frames: int

@@ -1,4 +1,4 @@
-"""Reads one image with Pillow: its frame as people see it, and nothing of a file that is damaged."""
+"""Reads one image with Pillow, as people see it; damaged files are refused."""
 
 import struct
 import warnings
@@ -11,22 +11,21 @@ from haechi.extract.decoding.reasons import Reason, UnusableError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
-# What a file of each format begins with. WebP's name stands behind RIFF and the file's length, BMP's two letters alone
-# are too few: one of the sizes that its second header may have follows.
+# The first bytes of each format. In WebP the name follows RIFF and the file's length. The two letters of BMP are not
+# enough: the size of its second header is checked too.
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 BMP_HEADER_BYTES = {12, 40, 52, 56, 64, 108, 124}
 
-# All that Pillow raises on damaged files of these formats.
+# Everything that Pillow raises for damaged files of these formats.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
-BACKGROUND = (255, 255, 255)
-"""Shown through what is transparent, as on most pages."""
+BACKGROUND = (255, 255, 255)  # behind transparent pixels, as on most web pages
 
-LEVELS_16_BIT = 257  # of a 16-bit scale are one of the 8-bit scale
+LEVELS_16_BIT = 257  # this many levels of a 16-bit image are one level of an 8-bit image
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file begins as an image does, whatever it is called. Raises `OSError`."""
+    """Whether a file is an image by its first bytes, whatever its name. Raises `OSError`."""
     with path.open("rb") as file:
         start = file.read(18)
     if start.startswith(b"BM"):
@@ -35,23 +34,23 @@ def is_image(path: Path) -> bool:
 
 
 def read(path: Path, *, max_pixels: int) -> np.ndarray:
-    """The image (H, W, 3), uint8 RGB: turned as its EXIF says, on white where it is transparent, a GIF's first frame.
+    """The image, (H, W, 3) uint8 RGB: EXIF rotation applied, transparent pixels on white, of a GIF the first frame.
 
-    Raises `UnusableError`: too_large (told from the header), damaged (cut off, too).
+    Raises `UnusableError`: too_large (by its header), damaged (also if it is cut off).
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of metadata that is damaged, and of sizes that are checked here
+        warnings.simplefilter("ignore")  # about damaged metadata, and about sizes, which are checked here
         try:
             picture = Image.open(path, formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise UnusableError(Reason.TOO_LARGE, f"{error} (--max-pixels)") from error
         except PILLOW_ERRORS as error:
-            raise UnusableError(Reason.DAMAGED, "begins as an image and cannot be opened as one") from error
+            raise UnusableError(Reason.DAMAGED, "starts like an image but cannot be opened as one") from error
         with picture:
             width, height = picture.size
             if width * height > max_pixels:
-                told = f"{width} x {height} pixels, the limit is {max_pixels} in all (--max-pixels)"
-                raise UnusableError(Reason.TOO_LARGE, told)
+                message = f"{width} x {height} pixels, the limit is {max_pixels} pixels (--max-pixels)"
+                raise UnusableError(Reason.TOO_LARGE, message)
             try:
                 picture.load()
                 return np.asarray(_as_seen(picture))

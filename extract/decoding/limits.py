@@ -1,31 +1,32 @@
-"""What one video may cost, and how a decoding process is held to it."""
+"""What decoding one video may cost, and how a decoding process is held to it."""
 
 import ctypes
 import os
 import resource
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from haechi.extract.decoding.container import Header
 from haechi.extract.settings import ExtractSettings
 
-PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
+PR_SET_PDEATHSIG = 1  # from Linux's sys/prctl.h
 
-BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own
+BLOCK_BYTES = 512  # the unit of st_blocks, for every file system
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a stranger's file may ask for."""
+    """What a file of unknown origin may use."""
 
     max_pixels: int
     """Width x height of a frame."""
     max_frames: int
     timeout_seconds: float
-    """For any video, and as much again for each of its minutes."""
+    """For any video, and again for each minute of it."""
     memory_bytes: int
-    """Of a decoding process."""
+    """Memory of a decoding process."""
 
     @classmethod
     def of(cls, settings: ExtractSettings) -> "Limits":
@@ -37,13 +38,14 @@ class Limits:
         )
 
     @property
-    def late_message(self) -> str:
-        return f"not decoded within {self.timeout_seconds:g} s, and as much for each minute of it (--timeout)"
+    def timeout_message(self) -> str:
+        limit = f"{self.timeout_seconds:g} s"
+        return f"not decoded within the time limit: {limit} plus {limit} for each minute of video (--timeout)"
 
     def seconds_to_check(self, path: Path) -> float:
-        """How long it may take until the header is known, which wants all of the file to be read once.
+        """Time limit until the header is known, for which the whole file is read once.
 
-        As much again for each gigabyte that is really on the disk, whatever size the file claims.
+        The time limit again for each gigabyte that is really on the disk, whatever size the file claims.
         """
         try:
             num_bytes = path.stat().st_blocks * BLOCK_BYTES
@@ -52,18 +54,23 @@ class Limits:
         return self.timeout_seconds * (1 + num_bytes / 1e9)
 
     def seconds_to_decode(self, header: Header) -> float:
-        """How long it may take in all. A header's word for its length counts as far as it has frames, one a second."""
+        """Time limit in total. The length that the header claims counts up to one second for each frame."""
         length_seconds = min(max(header.duration_seconds, 0.0), float(header.num_packets))
         return self.timeout_seconds * (1 + length_seconds / 60)
 
 
 def bind_to_parent(parent: int, memory_bytes: int) -> None:
-    """In a decoding process, as it starts: bound its memory, and let it die with the process that started it."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)  # shared memory and mapped files are no part of it
+    """In a decoding process, as it starts: limit its memory, and make it end with the process that started it.
+
+    Linux kills it when the parent dies. Elsewhere it ends when it next waits for a free place (`Ring.free_arrays`) or
+    for another video.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)  # does not count shared memory and mapped files
     memory_bytes = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected, and its core dump would fill the disk
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not handled by Python, which waits for the decoder
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before that
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected, and core dumps would fill the disk
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python would handle it only after the decoder returns
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent died before this
         os._exit(1)

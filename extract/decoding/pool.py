@@ -1,4 +1,5 @@
-"""Decoding processes that may crash or hang without harming the run. pebble keeps them; frames come back in memory."""
+"""Decoding processes that may crash or hang without harming the run. pebble manages them; frames come back through
+shared memory."""
 
 import itertools
 import os
@@ -21,44 +22,45 @@ from pebble import ProcessExpired, ProcessPool
 
 from haechi.cache.errors import HaechiError
 from haechi.extract.decoding.container import Header
-from haechi.extract.decoding.decode import Sampled, sample
+from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.files import FileState
 from haechi.extract.decoding.limits import Limits, bind_to_parent
 from haechi.extract.decoding.reasons import Reason, UnusableError
-from haechi.extract.decoding.shared_frames import Output, Ring, Slot, opened
+from haechi.extract.decoding.shared_frames import Output, Slot, open_ring
 from haechi.extract.sampling import Sampling, Uniform
 
-# decord's memory grows slowly with the files it opens: a worker is replaced after this many.
+# decord's memory grows slowly with the files that it opens: a worker is replaced after this many videos.
 VIDEOS_PER_WORKER = 1000
 
-MAX_REBUILDS = 3
+# How often in a row the pool is started again after its workers were killed.
+MAX_RESTARTS = 3
 
-# Videos that may be finished while an earlier one is not: their features wait in memory for their place in a shard.
+# How far finished videos may be ahead of an unfinished one: their features wait in memory to be written in order.
 MAX_AHEAD = 4096
 
-# How often the clocks of running videos are looked at; and pieces of those that come in several.
+# How often deadlines are checked; with `windows`, whose frames come while the video is decoded, how often for frames.
 POLL_SECONDS = 0.2
-PIECE_POLL_SECONDS = 0.01
+FRAMES_POLL_SECONDS = 0.01
 
-# Pieces of one video that are on their way: one is taken while the next is decoded.
-PIECES_AHEAD = 3
+# With `windows`: places in a slot, so that the decoder fills some while the main process takes others.
+NUM_PLACES = 3
 
 # When a run is asked to stop: how long it waits for videos that are being decoded.
 GRACE_SECONDS = 5.0
 
-# Deaths that come from outside, as from a service manager or the kernel short of memory, and may hit a bystander: the
-# video is tried once more.
-OUTSIDE_DEATHS = (-signal.SIGTERM, -signal.SIGKILL)
+# Signals that come from outside, from a service manager or from a kernel that is short of memory. The video is probably
+# not the cause, so it is tried once more.
+OUTSIDE_SIGNALS = (-signal.SIGTERM, -signal.SIGKILL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Frames of a video, in their order; they lie in shared memory until the next result is asked for."""
+class DecodedFrames:
+    """The next frames of a video. They are in shared memory, and valid until the next result is requested."""
 
     attempt: int
-    """A number of each time that a video is tried: what came of one that failed is no part of the next."""
+    """Number of the attempt at decoding the video; frames of two attempts must not be mixed."""
     frames: list[np.ndarray]
-    """One array an output, shaped as `Output.shape` with as many frames as there are. Copy what is to be kept."""
+    """One array for each output: (frames, size, size, 3). Copy what must be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +70,17 @@ class Rejected:
     reason: Reason
     message: str
     state: FileState
-    """Of the file before it was tried: tells on a later run whether it changed since."""
+    """State of the file before it was decoded, so that a later run can see whether it changed."""
 
 
 class _LockKeeper(SpawnContext):
-    """pebble lets go of its locks before it stops its workers; one that is just starting would miss them, loudly."""
+    """Keeps pebble's locks alive: pebble drops them before it stops its workers, and a starting worker would fail."""
 
     def __init__(self) -> None:
         super().__init__()
         self._kept: list[object] = []
 
-    def RLock(self) -> Any:  # noqa: N802 (its own name)
+    def RLock(self) -> Any:  # noqa: N802 (the name in the base class)
         lock = super().RLock()
         self._kept.append(lock)
         return lock
@@ -87,17 +89,16 @@ class _LockKeeper(SpawnContext):
 class DecodePool:
     """Decoding processes, from entering this context manager until leaving it.
 
-    Frames come back through a fixed number of shared memory slots, which bound memory. Linux only: slots are anonymous
-    memory files that vanish with this process, however it ends, and are no part of /dev/shm, which containers keep
-    small.
+    Frames come back through a fixed number of shared memory slots, which limits memory. They do not use /dev/shm, which
+    is small in containers.
     """
 
     def __init__(self, *, num_workers: int, sampling: Sampling, limits: Limits) -> None:
         self._sampling, self._limits = sampling, limits
-        self._num_workers = num_workers
-        self._in_pieces = not isinstance(sampling, Uniform)
-        self._num_places = PIECES_AHEAD if self._in_pieces else 1
-        self._poll_seconds = PIECE_POLL_SECONDS if self._in_pieces else POLL_SECONDS
+        self.num_workers = num_workers
+        self._is_streamed = not isinstance(sampling, Uniform)  # frames come while the video is decoded
+        self._num_places = NUM_PLACES if self._is_streamed else 1
+        self._poll_seconds = FRAMES_POLL_SECONDS if self._is_streamed else POLL_SECONDS
         self._attempts = itertools.count()
 
     def __enter__(self) -> "DecodePool":
@@ -105,19 +106,19 @@ class DecodePool:
         return self
 
     def _start_pool(self) -> ProcessPool:
-        """A new pool whose workers never see Ctrl-C: that is the main process's to handle."""
+        """A new pool whose workers ignore Ctrl-C, which the main process handles."""
         self._context = _LockKeeper()
-        resource_tracker.ensure_running()  # where it starts later, it lifts the mask
+        resource_tracker.ensure_running()  # if it started later, it would unblock the signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             pool = ProcessPool(
-                max_workers=self._num_workers,
+                max_workers=self.num_workers,
                 max_tasks=VIDEOS_PER_WORKER,
-                initializer=_ready,  # loads this module, and so the decoders, before the first video comes
+                initializer=_prepare,  # imports this module, and with it the decoders, before the first video
                 initargs=(os.getpid(), self._limits.memory_bytes),
                 context=self._context,
             )
-            assert pool.active  # starts its threads; they pass the mask on to the workers
+            assert pool.active  # starts its threads, from which the workers inherit the blocked signal
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return pool
@@ -134,36 +135,39 @@ class DecodePool:
         *,
         stopping: Callable[[], bool] = lambda: False,
         on_idle: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[int, Piece | Sampled | Rejected]]:
-        """Yield (index into `paths`, result) of every path exactly once, in order of completion; and before that, of a
-        video whose frames are asked for, pieces: one with `uniform`, with `windows` as many as it takes.
+    ) -> Iterator[tuple[int, DecodedFrames | DecodedFile | Rejected]]:
+        """Yield (index into `paths`, result) of every path exactly once, in order of completion.
 
-        A worker that dies of its video is that video's failure. One that is killed while it waits takes the pool down
-        with it: the pool is made anew, and what was on its way is done again. Raises `HaechiError` where that happens
-        time after time.
+        Before that, frames of the video are yielded if there are `outputs`: once with `uniform`, as often as needed
+        with `windows`.
 
-        Once `stopping` says so no video is begun; those that are being decoded may finish within `GRACE_SECONDS`.
-        `on_idle` is called now and then while nothing finishes. A pool whose run was left before its end is at its own.
+        If a worker crashes on a video, that video is rejected. If a worker is killed between two videos, the pool is
+        started again and the running videos are decoded again; raises `HaechiError` if that happens several times in a
+        row.
+
+        When `stopping` returns True no new video is started, and running videos may finish within `GRACE_SECONDS`.
+        `on_idle` is called from time to time while no video finishes. If the caller stops iterating early, the pool is
+        stopped and cannot be used again.
         """
         with ExitStack() as stack:
-            slots = [Slot(outputs, self._num_places) for _ in range(2 * self._num_workers + 1)]
+            slots = [Slot(outputs, self._num_places) for _ in range(2 * self.num_workers + 1)]
             for slot in slots:
                 stack.callback(slot.close)
-            is_whole = False
+            is_complete = False
             try:
-                is_whole = yield from self._run(paths, slots, stopping, on_idle)
+                is_complete = yield from self._run(paths, slots, stopping, on_idle)
             finally:
-                if not is_whole:  # a worker that outlives a slot would write into the file that gets its number next
+                if not is_complete:  # a worker must not outlive its slot: the descriptor's number is used again
                     self._stop_pool()
 
     def _run(
         self, paths: Sequence[Path], free: list[Slot], stopping: Callable[[], bool], on_idle: Callable[[], None]
-    ) -> Generator[tuple[int, Piece | Sampled | Rejected], None, bool]:
-        """As `run`; whether it was never asked to stop."""
+    ) -> Generator[tuple[int, DecodedFrames | DecodedFile | Rejected], None, bool]:
+        """As `run`; returns whether it ended without being asked to stop."""
         waiting = deque(range(len(paths)))
-        running: dict[Future[Sampled | Rejected], _Task] = {}
+        running: dict[Future[DecodedFile | Rejected], _Task] = {}
         tried_twice: set[int] = set()
-        num_rebuilt = 0
+        num_restarts = 0
         stop_at = None
         while waiting or running:
             if stop_at is None and stopping():
@@ -182,11 +186,11 @@ class DecodePool:
                     waiting.popleft()
                     free.pop()
                 finished, _ = wait(running, timeout=self._poll_seconds, return_when=FIRST_COMPLETED)
-                ready = running if self._in_pieces else finished
+                ready = running if self._is_streamed else finished
                 for future in sorted(ready, key=lambda future: running[future].index):
                     task = running[future]
                     for _ in range(task.slot.ring.num_ready):
-                        yield task.index, Piece(attempt=task.attempt, frames=task.slot.ring.oldest())
+                        yield task.index, DecodedFrames(attempt=task.attempt, frames=task.slot.ring.oldest())
                         task.slot.ring.release()
                     if future not in finished:
                         continue
@@ -198,19 +202,19 @@ class DecodePool:
                     else:
                         yield task.index, result.as_rejected(task.state) if isinstance(result, _Killed) else result
                     free.append(task.slot)
-                    num_rebuilt = 0
+                    num_restarts = 0
                 if not finished:
                     on_idle()
                 for future, task in running.items():
                     if task.slot.ring.is_late:
-                        future.cancel()  # kills its worker; the future is done once that is dead
+                        future.cancel()  # kills its worker; the future is done when that has ended
             except BrokenProcessPool as error:
-                if num_rebuilt == MAX_REBUILDS:
+                if num_restarts == MAX_RESTARTS:
                     raise HaechiError(
-                        f"decoding processes were killed from outside {num_rebuilt + 1} times in a row; "
-                        "is memory short? Try fewer --workers; what is finished is kept"
+                        f"decoding processes were killed from outside {num_restarts + 1} times in a row; is memory "
+                        "short? Try fewer --workers. Finished videos are kept"
                     ) from error
-                num_rebuilt += 1
+                num_restarts += 1
                 self._stop_pool()
                 waiting.extendleft(sorted((task.index for task in running.values()), reverse=True))
                 free += [task.slot for task in running.values()]
@@ -222,31 +226,31 @@ class DecodePool:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
-    def _submit(self, path: Path, task: "_Task") -> "Future[Sampled | Rejected]":
+    def _submit(self, path: Path, task: "_Task") -> "Future[DecodedFile | Rejected]":
         slot = task.slot
         slot.ring.reset()
         place = slot.name, slot.ring.outputs, slot.num_places
         try:
-            future: Future[Sampled | Rejected] = self._pool.schedule(
+            future: Future[DecodedFile | Rejected] = self._pool.schedule(
                 _sample_into_slot, args=(path, place, task.state, self._sampling, self._limits)
             )
-        except RuntimeError as error:  # pebble's word for a pool that broke since the last call
+        except RuntimeError as error:  # pebble raises it for a pool that broke since the last call
             raise BrokenProcessPool from error
         return future
 
-    def _result(self, future: "Future[Sampled | Rejected]", task: "_Task") -> "Sampled | Rejected | _Killed":
+    def _result(self, future: "Future[DecodedFile | Rejected]", task: "_Task") -> "DecodedFile | Rejected | _Killed":
         try:
             return future.result()
         except CancelledError:
-            return Rejected(reason=Reason.TIMEOUT, message=self._limits.late_message, state=task.state)
+            return Rejected(reason=Reason.TIMEOUT, message=self._limits.timeout_message, state=task.state)
         except ProcessExpired as error:
-            died = _Killed(exit_code=error.exitcode)
-            return died if error.exitcode in OUTSIDE_DEATHS else died.as_rejected(task.state)
+            killed = _Killed(exit_code=error.exitcode)
+            return killed if error.exitcode in OUTSIDE_SIGNALS else killed.as_rejected(task.state)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """A video on its way through a worker."""
+    """A video that was handed to the pool."""
 
     index: int
     attempt: int
@@ -256,18 +260,18 @@ class _Task:
 
 @dataclass(frozen=True, kw_only=True)
 class _Killed:
-    """The worker's death."""
+    """The worker ended before the video was decoded."""
 
     exit_code: int | None
 
     def as_rejected(self, state: FileState) -> Rejected:
         code = self.exit_code
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
-        return Rejected(reason=Reason.CRASHED, message=f"the decoder died of it ({how})", state=state)
+        return Rejected(reason=Reason.CRASHED, message=f"the decoder crashed on this file ({how})", state=state)
 
 
-def _ready(parent: int, memory_bytes: int) -> None:
-    """In a worker, as it starts."""
+def _prepare(parent: int, memory_bytes: int) -> None:
+    """In a worker, when it starts."""
     bind_to_parent(parent, memory_bytes)
 
 
@@ -277,21 +281,21 @@ def _sample_into_slot(
     state: FileState,
     sampling: Sampling,
     limits: Limits,
-) -> Sampled | Rejected:
-    """In a worker: one video, from file to frames in the slot (its name, outputs and number of places)."""
+) -> DecodedFile | Rejected:
+    """In a worker: decode one video into the slot `place` (its name, outputs and number of places)."""
     started = time.monotonic()
-    ring: Ring = opened(*place)
+    ring = open_ring(*place)
     ring.deadline = started + limits.seconds_to_check(path)
 
-    def allow(header: Header) -> None:
+    def extend_deadline(header: Header) -> None:
         ring.deadline = started + limits.seconds_to_decode(header)
 
     try:
-        return sample(path, sampling=sampling, limits=limits, sink=ring, on_header=allow)
+        return sample(path, sampling=sampling, limits=limits, sink=ring, on_header=extend_deadline)
     except UnusableError as error:
         if error.reason is Reason.MISSING:
-            state = FileState.of(path)  # it may have been there when it was handed to us
+            state = FileState.of(path)  # it may have existed when the task was created
         return Rejected(reason=error.reason, message=error.message, state=state)
     except MemoryError:
-        message = f"needs more than the {limits.memory_bytes / 1e9:g} GB that a decoder may have (--worker-memory-gb)"
+        message = f"needs more memory than the limit of {limits.memory_bytes / 1e9:g} GB (--worker-memory-gb)"
         return Rejected(reason=Reason.OUT_OF_MEMORY, message=message, state=state)

@@ -1,4 +1,4 @@
-"""PyAV: decodes every frame from the first on, so that counting cannot go wrong. Slow where few frames are wanted."""
+"""PyAV: decodes every frame from the first on, so that frames are counted exactly. Slow if few frames are needed."""
 
 import contextlib
 import functools
@@ -13,42 +13,45 @@ import numpy as np
 
 from haechi.extract.decoding import ffmpeg_log
 from haechi.extract.decoding.container import Header, open_container, video_stream
-from haechi.extract.decoding.frame_times import MAX_SECONDS, Clock, Taken, Timeline
+from haechi.extract.decoding.frame_times import MAX_SECONDS, Clock, DecodedMedia, FrameTimes
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Sink
-from haechi.extract.decoding.windows import WindowStream, clocked
+from haechi.extract.decoding.windows import WindowStream, timed_frames
 from haechi.extract.sampling import Windows, uniform
 from haechi.extract.timing import Stopwatch
 
 LEVELS = {av.logging.PANIC: "panic", av.logging.FATAL: "fatal", av.logging.ERROR: "error"}
 
-JUMPING_CONTAINERS = {"mpegts", "mpeg"}  # they are cut and joined byte by byte, each part with a clock of its own
+JUMPING_CONTAINERS = {"mpegts", "mpeg"}  # files are cut and joined byte by byte, and each part has its own clock
 
-MAX_STILL_SECONDS = 600.0  # a frame, over the whole video; our choice: a lecture's slides last as long, a trap longer
+# Longest mean time per frame. Our choice: longer than a slide in a lecture is normally shown.
+MAX_STILL_SECONDS = 600.0
 
-CHECK_FRAMES = 256  # after so many FFmpeg's log is looked at: a long video that is damaged is not decoded to its end
+# FFmpeg's log is checked after this many frames, so that a long damaged video is not decoded to its end.
+CHECK_FRAMES = 256
 
 
-def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.ndarray], None]) -> Timeline:
-    """Show each of the sampled frames, (H, W, 3) uint8 RGB, in order; the times of all frames.
+def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.ndarray], None]) -> FrameTimes:
+    """Call `show` with each sampled frame, (H, W, 3) uint8 RGB, in order. The times of all frames.
 
-    Raises `UnusableError` where a frame does not decode, is marked corrupt, or FFmpeg logs damage.
+    Raises `UnusableError` if a frame does not decode or is marked as corrupt, or if FFmpeg logs damage.
     """
     num_expected = header.num_packets
     while True:
-        with _errors_told():
-            timeline = _read_expecting(path, header, num_expected, num_samples, show)
-        if timeline.num_frames == num_expected:
-            return timeline
-        num_expected = timeline.num_frames  # fields or hidden frames: a packet is not always a frame
+        with _unusable_if_av_fails():
+            frame_times = _read_expecting(path, header, num_expected, num_samples, show)
+        if frame_times.num_frames == num_expected:
+            return frame_times
+        num_expected = frame_times.num_frames  # with fields or hidden frames, a packet is not always a frame
 
 
 def read_windows(
     path: Path, header: Header, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int
-) -> Taken:
-    """Hand all windows and CLIP frames of a video to `sink`, holding few at a time whatever its length.
+) -> DecodedMedia:
+    """Hand all windows and CLIP frames of a video to `sink`; few are in memory at a time, whatever its length.
 
-    Raises as `read` does, also after some were handed on; and where more than `max_samples` frames are to be looked at.
+    Raises as `read` does, possibly after some frames were handed on, and if more than `max_samples` frames would be
+    sampled.
     """
     windows = WindowStream(sampling, sink, watch, max_samples=max_samples)
     num_frames, origin, width, height, fps = 0, 0.0, 0, 0, 0.0
@@ -59,8 +62,8 @@ def read_windows(
             fps = rate
             yield frame, _time(frame, header), _duration(frame, rate)
 
-    with _errors_told():
-        for shown in clocked(timed(), _clock(header)):
+    with _unusable_if_av_fails():
+        for shown in timed_frames(timed(), _clock(header)):
             if abs(shown.end_seconds) > MAX_SECONDS:
                 raise UnusableError(Reason.DAMAGED, "its frames have no valid times")
             frame = shown.frame
@@ -70,7 +73,7 @@ def read_windows(
             width, height = (frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)
             num_frames += 1
     clip_seconds, starts, ends = windows.finish(shown.end_seconds)
-    return Taken(
+    return DecodedMedia(
         clip_seconds=np.array(clip_seconds),
         window_start_seconds=np.array(starts),
         window_end_seconds=np.array(ends),
@@ -84,8 +87,8 @@ def read_windows(
 
 def _read_expecting(
     path: Path, header: Header, num_expected: int, num_samples: int, show: Callable[[int, np.ndarray], None]
-) -> Timeline:
-    """Decode all, showing what would be sampled of `num_expected` frames."""
+) -> FrameTimes:
+    """Decode all frames; call `show` for those that are sampled if there are `num_expected` frames."""
     wanted: dict[int, list[int]] = {}
     for position, index in enumerate(uniform(max(num_expected, 1), num_samples)):
         wanted.setdefault(index, []).append(position)
@@ -98,14 +101,14 @@ def _read_expecting(
             size = picture.shape[:2]
             for position in wanted[index]:
                 show(position, picture)
-    return _timeline(times, _clock(header), fps=fps, height=size[0], width=size[1])
+    return _frame_times(times, _clock(header), fps=fps, height=size[0], width=size[1])
 
 
 def _decoded(path: Path, header: Header) -> Iterator[tuple[Any, float]]:
-    """Each frame, at least one, with the average frame rate. Raises `UnusableError` as `read` does."""
+    """Yield each frame, at least one, with the average frame rate. Raises `UnusableError` as `read` does."""
     num_frames = num_corrupt = 0
     av.logging.set_level(av.logging.INFO)
-    av.logging.set_skip_repeated(False)  # it compares with the last line of any file: the file before would decide
+    av.logging.set_skip_repeated(False)  # lines are compared with the last line of the previous file too
     try:
         with av.logging.Capture() as log, contextlib.closing(_frames(path)) as frames:
             for frame, fps in frames:
@@ -122,8 +125,8 @@ def _decoded(path: Path, header: Header) -> Iterator[tuple[Any, float]]:
 
 
 @contextlib.contextmanager
-def _errors_told() -> Iterator[None]:
-    """What FFmpeg raises becomes an `UnusableError`."""
+def _unusable_if_av_fails() -> Iterator[None]:
+    """Raise `UnusableError` for each error of FFmpeg."""
     try:
         yield
     except av.error.MemoryError:
@@ -133,13 +136,13 @@ def _errors_told() -> Iterator[None]:
 
 
 def _refuse_damage(log: list[tuple[int, str, str]], header: Header, num_corrupt: int, num_frames: int) -> None:
-    """Raise `UnusableError` where FFmpeg told of damage so far; what it said is forgotten."""
+    """Raise `UnusableError` if FFmpeg logged damage so far; clear the log."""
     lines = [
         ffmpeg_log.Line(source=name, level=LEVELS.get(level, "info"), text=text.strip()) for level, name, text in log
     ]
     log.clear()
-    if told := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
-        raise UnusableError(Reason.DAMAGED, f"the decoder met damage: {told}")
+    if message := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
+        raise UnusableError(Reason.DAMAGED, f"the decoder found damage: {message}")
     if num_corrupt:
         raise UnusableError(Reason.DAMAGED, f"the decoder marks {num_corrupt} of {num_frames} frames as corrupt")
 
@@ -147,8 +150,8 @@ def _refuse_damage(log: list[tuple[int, str, str]], header: Header, num_corrupt:
 def _frames(path: Path) -> Generator[tuple[Any, float]]:
     with open_container(path) as container:
         stream = video_stream(container)
-        stream.codec_context.thread_count = 1  # several workers keep all cores busy; logs stay in this thread
-        if stream.codec_context.name == "vp8":  # with slices alone it sees that a frame's data end too soon
+        stream.codec_context.thread_count = 1  # several workers keep all cores busy; the log needs one thread
+        if stream.codec_context.name == "vp8":  # with slice threads only, it detects that a frame's data are cut off
             stream.codec_context.thread_count, stream.codec_context.thread_type = 2, "SLICE"
         fps = float(stream.average_rate or stream.guessed_rate or 25)
         for frame in container.decode(stream):
@@ -157,18 +160,18 @@ def _frames(path: Path) -> Generator[tuple[Any, float]]:
 
 def _picture(frame: Any) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright."""
-    # rotation is in degrees counter-clockwise, as numpy turns
+    # rotation is in degrees counter-clockwise, as in np.rot90
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 
 
 def _time(frame: Any, header: Header) -> float | None:
-    """When a frame is shown, seconds, as the container says."""
+    """When a frame is shown, seconds, according to the container."""
     seconds: float | None = None if header.container == "avi" else frame.time  # AVI has no times
     return seconds
 
 
 def _duration(frame: Any, fps: float) -> float:
-    """How long a frame is shown, seconds: as the container says, or by the frame rate."""
+    """How long a frame is shown, seconds: according to the container, or from the frame rate."""
     return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / fps
 
 
@@ -177,15 +180,15 @@ def _clock(header: Header) -> Clock:
 
 
 def _refuse_stills(seconds: float, header: Header) -> None:
-    """Raise `UnusableError` where few frames are to fill a long time: a small file would cost days of windows."""
+    """Raise `UnusableError` if few frames claim a long time: a small file could cause days of work."""
     if seconds > header.num_packets * MAX_STILL_SECONDS:
-        told = f"{header.num_packets} frames in {seconds:,.0f} s: more than {MAX_STILL_SECONDS:g} s a frame"
-        raise UnusableError(Reason.TOO_LARGE, told)
+        message = f"{header.num_packets} frames in {seconds:,.0f} s: more than {MAX_STILL_SECONDS:g} s per frame"
+        raise UnusableError(Reason.TOO_LARGE, message)
 
 
-def _timeline(
+def _frame_times(
     times: list[tuple[float | None, float]], clock: Clock, *, fps: float, width: int, height: int
-) -> Timeline:
-    starts = np.array([clock.start_of(time, duration) for time, duration in times])
+) -> FrameTimes:
+    starts = np.array([clock.next_start(time, duration) for time, duration in times])
     ends = np.append(starts[1:], starts[-1] + times[-1][1])
-    return Timeline(start_seconds=starts, end_seconds=ends, fps=fps, width=width, height=height)
+    return FrameTimes(start_seconds=starts, end_seconds=ends, fps=fps, width=width, height=height)

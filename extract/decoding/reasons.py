@@ -1,10 +1,14 @@
-"""Why a video could not be used: the codes that stand in `/failure/reason`."""
+"""Why a video could not be used: the codes of `/failure/reason`."""
 
+from collections.abc import Iterable
 from enum import StrEnum
+
+from haechi.cache.errors import SettingsError
+from haechi.cache.text import shown
 
 
 class Reason(StrEnum):
-    """One code for each way to fail; the value is what the cache and the CSV of `haechi validate` hold."""
+    """One code for each kind of failure; the cache and the CSV of `haechi validate` hold its value."""
 
     MISSING = "missing"
     UNREADABLE = "unreadable"
@@ -20,7 +24,7 @@ class Reason(StrEnum):
     BAD_FEATURES = "bad_features"
 
 
-STAGE_OF = {
+STAGES = {
     Reason.MISSING: "validate",
     Reason.UNREADABLE: "validate",
     Reason.EMPTY_FILE: "validate",
@@ -34,7 +38,7 @@ STAGE_OF = {
     Reason.OUT_OF_MEMORY: "decode",
     Reason.BAD_FEATURES: "features",
 }
-assert STAGE_OF.keys() == set(Reason)
+assert STAGES.keys() == set(Reason)
 
 
 class UnusableError(Exception):
@@ -44,3 +48,11 @@ class UnusableError(Exception):
         super().__init__(reason, message)
         self.reason = reason
         self.message = message
+
+
+def parse_reasons(names: Iterable[str]) -> frozenset[Reason]:
+    """The reasons with these names. Raises `SettingsError` that lists all names that are no reasons."""
+    names = set(names)
+    if unknown := sorted(names - set(Reason)):
+        raise SettingsError([f"no such reason: {', '.join(map(shown, unknown))}; the reasons are {', '.join(Reason)}"])
+    return frozenset(map(Reason, names))

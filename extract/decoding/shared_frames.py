@@ -1,36 +1,40 @@
-"""Memory that the main process shares with a decoding one, a slot a video: its frames come through it in pieces.
+"""Shared memory through which a decoding process hands frames to the main process: one slot for each running video.
 
     deadline │ published │ taken │ place 0: counts, arrays │ place 1 │ place 2
 
-The decoder fills one place after the other and begins again with the first; it waits where the main process has not
-taken what stands there. So memory does not grow with the length of a video.
+A slot is a ring buffer. The decoder fills one place after the other and starts again with the first; it waits while the
+main process has not taken the frames of that place. So memory does not grow with the length of a video.
 """
 
 import math
 import mmap
 import os
+import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 
 from haechi.extract.decoding.transforms import FrameTransform
 
-POLL_SECONDS = 0.002  # how often a decoder looks whether a place is free
+POLL_SECONDS = 0.002  # how often a decoder checks whether a place is free
 
 WORD_BYTES = 8
 HEAD_BYTES = 3 * WORD_BYTES
 
+FILE_PREFIX = "haechi-frames-"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """Frames that a backbone wants of every video."""
+    """The frames that a backbone needs of every video."""
 
     transform: FrameTransform
     num_frames: int
-    """That are handed on at once, at most."""
+    """Largest number of frames that are handed on at once."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -39,6 +43,7 @@ class Output:
 
     @property
     def num_bytes(self) -> int:
+        """Size of that array."""
         return math.prod(self.shape) * np.dtype(self.transform.dtype).itemsize
 
 
@@ -47,24 +52,23 @@ class Sink(Protocol):
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """What it wants of every video."""
+        """What is needed of every video."""
 
-    def room(self) -> list[np.ndarray]:
-        """Arrays to fill, one an output, shaped as `Output.shape`; waits until they are free."""
+    def free_arrays(self) -> list[np.ndarray]:
+        """Arrays to fill, one for each output, shaped as `Output.shape`; waits until they are free."""
 
     def publish(self, counts: Sequence[int]) -> None:
-        """Hand on what `room` gave: so many frames of each array, from its first on."""
+        """Hand on the arrays of `free_arrays`: of each the first `counts` frames."""
 
     @property
     def waited_seconds(self) -> float:
-        """For room."""
+        """How long `free_arrays` waited in total."""
 
 
 class Ring:
     """The places of a slot, as both processes see them.
 
-    Counters only grow, and each has one writer. A place is filled before its counter moves: x86, the one architecture
-    that decord has builds for, shows stores in their order.
+    Counters only grow, and each is written by one process: `published` by the decoder, `taken` by the main process.
     """
 
     def __init__(self, memory: mmap.mmap, outputs: Sequence[Output], num_places: int) -> None:
@@ -72,21 +76,32 @@ class Ring:
         self._deadline = np.frombuffer(memory, np.float64, 1)
         self._counters = np.frombuffer(memory, np.int64, 2, WORD_BYTES)  # published, taken
         self._counts = [
-            np.frombuffer(memory, np.int64, len(self.outputs), self._start_of(i)) for i in range(num_places)
+            np.frombuffer(memory, np.int64, len(self.outputs), self._place_start(i)) for i in range(num_places)
         ]
-        self._arrays = [self._arrays_at(memory, i) for i in range(num_places)]
+        self._arrays = [self._place_arrays(memory, i) for i in range(num_places)]
+        self._order = threading.Lock()
+        self._order.acquire()
+        self._parent = os.getppid()
         self.waited_seconds = 0.0
 
     @staticmethod
     def num_bytes(outputs: Sequence[Output], num_places: int) -> int:
-        """Of all."""
+        """Size in bytes of the head and all places together."""
         return HEAD_BYTES + num_places * _place_bytes(outputs)
 
-    def _start_of(self, place: int) -> int:
+    def _memory_barrier(self) -> None:
+        """Keep reads and writes before the call before those after it, also as the other process sees them."""
+        # Arm processors reorder reads and writes, and Python has no fence. Releasing and acquiring a lock is one: what
+        # comes before stays above the release, what comes after stays below the acquire, and these two keep their order
+        # because it is one lock (POSIX.1-2017, 4.12 "Memory Synchronization"). This also holds for shared memory.
+        self._order.release()
+        self._order.acquire()
+
+    def _place_start(self, place: int) -> int:
         return HEAD_BYTES + place * _place_bytes(self.outputs)
 
-    def _arrays_at(self, memory: mmap.mmap, place: int) -> list[np.ndarray]:
-        arrays, offset = [], self._start_of(place) + len(self.outputs) * WORD_BYTES
+    def _place_arrays(self, memory: mmap.mmap, place: int) -> list[np.ndarray]:
+        arrays, offset = [], self._place_start(place) + len(self.outputs) * WORD_BYTES
         for output in self.outputs:
             count = math.prod(output.shape)
             arrays.append(np.frombuffer(memory, output.transform.dtype, count, offset).reshape(output.shape))
@@ -95,7 +110,7 @@ class Ring:
 
     @property
     def deadline(self) -> float:
-        """Of the video, on the clock `time.monotonic`, which all processes share; 0 before a worker has begun."""
+        """When the video's time is over, by `time.monotonic`, which all processes share; 0 before a worker starts."""
         return float(self._deadline[0])
 
     @deadline.setter
@@ -106,66 +121,81 @@ class Ring:
     def is_late(self) -> bool:
         return 0 < self.deadline < time.monotonic()
 
-    def room(self) -> list[np.ndarray]:
-        """See `Sink`. While it waits for the main process, the video's clock stands."""
+    def free_arrays(self) -> list[np.ndarray]:
+        """As `Sink` says. The time in which it waits for the main process does not count against the deadline."""
         published, taken = self._counters
         if published - taken == self._num_places:
             started, left = time.monotonic(), self.deadline - time.monotonic()
             self.deadline = math.inf
             while published - self._counters[1] == self._num_places:
+                if os.getppid() != self._parent:  # the main process was killed, and the system does not end this one
+                    os._exit(1)
                 time.sleep(POLL_SECONDS)
             self.deadline = time.monotonic() + left
             self.waited_seconds += time.monotonic() - started
+        self._memory_barrier()  # the counter was read before the place is written
         return self._arrays[published % self._num_places]
 
     def publish(self, counts: Sequence[int]) -> None:
-        """See `Sink`."""
+        """As `Sink` says."""
         self._counts[self._counters[0] % self._num_places][:] = counts
+        self._memory_barrier()  # the place is written before the counter moves
         self._counters[0] += 1
 
     @property
     def num_ready(self) -> int:
-        """Places that are filled and not taken."""
-        return int(self._counters[0] - self._counters[1])
+        """Number of places that are filled and not taken."""
+        num_ready = int(self._counters[0] - self._counters[1])
+        self._memory_barrier()  # the counter was read before the place is read
+        return num_ready
 
     def oldest(self) -> list[np.ndarray]:
-        """The frames in the place that was filled first, until `release`."""
+        """The frames in the place that was filled first; valid until `release`."""
         place = self._counters[1] % self._num_places
         return [array[:count] for array, count in zip(self._arrays[place], self._counts[place], strict=True)]
 
     def release(self) -> None:
-        """Let the decoder fill that place anew."""
+        """Let the decoder fill the place of `oldest` again."""
+        self._memory_barrier()  # the place was read before the counter moves
         self._counters[1] += 1
 
     def reset(self) -> None:
-        """For another video, the decoder of the one before being done or dead."""
+        """Prepare for another video; no decoder may be using the slot."""
         self.deadline = 0.0
         self._counters[:] = 0
 
 
 class Slot:
-    """Anonymous shared memory for the video that one worker has, opened by it through /proc."""
+    """Shared memory for the video of one worker, which opens it by `name`.
+
+    On Linux it is anonymous memory, opened through /proc; it disappears with this process, however that ends. Elsewhere
+    it is a temporary file, which `close` deletes.
+    """
 
     def __init__(self, outputs: Sequence[Output], num_places: int) -> None:
         num_bytes = Ring.num_bytes(outputs, num_places)
-        self._descriptor = os.memfd_create("haechi-frames")
-        os.ftruncate(self._descriptor, num_bytes)
-        self.name = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        if hasattr(os, "memfd_create"):
+            self._file: IO[bytes] = os.fdopen(os.memfd_create(FILE_PREFIX), "r+b")
+            self.name = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+        else:
+            self._file = tempfile.NamedTemporaryFile(prefix=FILE_PREFIX)  # noqa: SIM115 (closed by `close`)
+            self.name = self._file.name
+        self._file.truncate(num_bytes)
         self.num_places = num_places
-        self.ring = Ring(mmap.mmap(self._descriptor, num_bytes), outputs, num_places)
+        self.ring = Ring(mmap.mmap(self._file.fileno(), num_bytes), outputs, num_places)
 
     def close(self) -> None:
-        # The mapping itself ends with the last array that shows it.
-        os.close(self._descriptor)
+        # The memory mapping itself ends with the last array that refers to it.
+        self._file.close()
 
 
-def opened(name: str, outputs: Sequence[Output], num_places: int) -> Ring:
-    """In a worker: the ring of the slot of that name."""
-    with open(name, "r+b") as file:  # noqa: PTH123 (a descriptor's name, not a path of the user's)
+def open_ring(name: str, outputs: Sequence[Output], num_places: int) -> Ring:
+    """In a worker: the ring of the slot with that name."""
+    with open(name, "r+b") as file:  # noqa: PTH123 (a descriptor's name on Linux, not a path of the user's)
         return Ring(mmap.mmap(file.fileno(), 0), outputs, num_places)
 
 
 def _place_bytes(outputs: Sequence[Output]) -> int:
-    """Whole words, so that counts stay aligned."""
+    """Size of a place, rounded up to whole words so that counts stay aligned."""
     num_bytes = sum(output.num_bytes for output in outputs)
     return len(outputs) * WORD_BYTES + -(-num_bytes // WORD_BYTES) * WORD_BYTES

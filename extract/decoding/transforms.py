@@ -8,16 +8,16 @@ from PIL import Image
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-# Pixels of the source that the wider of the filters reaches to each side, where it does not shrink.
+# Source pixels to each side that the wider filter (bicubic) uses when it does not shrink the image.
 REACH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameTransform:
-    """Resize with Pillow's antialiased filter, then cut the centre: uint8 RGB in, uint8 or float16 RGB out.
+    """Resize with Pillow's antialiased filter, then crop the centre: uint8 RGB in, uint8 or float16 RGB out.
 
-    `shortest` brings the short side to `size` and crops the long one; `squash` ignores the aspect ratio. Both follow
-    torchvision's Resize and CenterCrop to the pixel, because open_clip's own preprocessing is made of them.
+    `shortest` resizes the short side to `size` and crops the long one; `squash` ignores the aspect ratio. Both give the
+    same pixels as torchvision's Resize and CenterCrop, which open_clip's own preprocessing uses.
     """
 
     size: int
@@ -26,13 +26,12 @@ class FrameTransform:
     """A key of `RESAMPLING`."""
     mode: str = "shortest"
     in_float: bool = False
-    """Filter in float, as a network sees frames that was trained on float frames, and keep 0..255 as float16: an
-    eighth of a level is its largest step. Pillow's way with pictures, which CLIP was trained on, rounds to whole levels
-    after each of two passes."""
+    """Filter in float32 and return 0..255 as float16 (steps of at most 1/8), for networks that were trained on frames
+    resized in float. Otherwise Pillow rounds to whole levels after each of its two passes, as for CLIP's training."""
 
     @property
     def dtype(self) -> type[np.generic]:
-        """Of the result."""
+        """Type of the result."""
         return np.float16 if self.in_float else np.uint8
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
@@ -53,13 +52,13 @@ class FrameTransform:
         return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))
 
     def _filter_in_float(self, frame: np.ndarray, new_width: int, new_height: int, left: int, top: int) -> np.ndarray:
-        """The same crop, of which little more than itself is computed: Pillow filters floats a colour at a time."""
+        """The same crop in float32; little more than it is computed. Pillow filters floats one colour at a time."""
         height, width = frame.shape[:2]
-        # Columns and rows around the crop that its own edge would change: they are computed and cut off.
+        # Columns and rows around the crop: the edge of the computed area would change them, so they are cut off.
         margin = math.ceil(REACH * max(1, new_width / width, new_height / height)) + 1
         x0, y0 = max(0, left - margin), max(0, top - margin)
         x1, y1 = min(new_width, left + self.size + margin), min(new_height, top + self.size + margin)
-        # Pixels of the source that the filter reaches: the others are not even made floats.
+        # Source pixels that the filter uses; the others are not converted to float.
         reach = math.ceil(REACH * max(1, width / new_width, height / new_height)) + 1
         left_edge, right_edge = x0 * width / new_width, x1 * width / new_width
         top_edge, bottom_edge = y0 * height / new_height, y1 * height / new_height

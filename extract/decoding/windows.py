@@ -1,4 +1,4 @@
-"""`windows` sampling of a stream of frames: each is looked at once, as it passes, and few are held."""
+"""`windows` sampling of a stream of frames: each frame is read once, and few are held in memory."""
 
 import functools
 from collections import deque
@@ -14,66 +14,68 @@ from haechi.extract.decoding.shared_frames import Sink
 from haechi.extract.sampling import Windows, uniform
 from haechi.extract.timing import RESIZE, Stopwatch
 
-WINDOW_FRAMES = 32  # that SlowFast's fast pathway takes of a window
+WINDOW_FRAMES = 32  # frames of a window that SlowFast's fast pathway takes
 
-# Containers round times to a millisecond: a sample that is nearer to the end of a frame sees the next one.
+# Containers round times to milliseconds: a sample closer than this to the end of a frame takes the next frame.
 TOLERANCE_SECONDS = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clocked:
-    """A frame and when it is shown."""
+class TimedFrame:
+    """A frame, and from when to when it is shown."""
 
     frame: Any
     start_seconds: float
     end_seconds: float
 
 
-def clocked(frames: Iterable[tuple[Any, float | None, float]], clock: Clock) -> Iterator[Clocked]:
-    """Frames (frame, time or None, its own duration), seconds: each lasts until `clock` shows the next."""
+def timed_frames(frames: Iterable[tuple[Any, float | None, float]], clock: Clock) -> Iterator[TimedFrame]:
+    """Give each (frame, time or None, duration), seconds, its start and end: a frame ends when the next one starts."""
     before: tuple[Any, float, float] | None = None
     for frame, time, duration in frames:
-        start = clock.start_of(time, duration)
+        start = clock.next_start(time, duration)
         if before is not None:
-            yield Clocked(frame=before[0], start_seconds=before[1], end_seconds=start)
+            yield TimedFrame(frame=before[0], start_seconds=before[1], end_seconds=start)
         before = frame, start, duration
     if before is not None:
-        yield Clocked(frame=before[0], start_seconds=before[1], end_seconds=before[1] + before[2])
+        yield TimedFrame(frame=before[0], start_seconds=before[1], end_seconds=before[1] + before[2])
 
 
 class WindowStream:
-    """Takes the frames of one video in their order, hands windows and CLIP frames on.
+    """Takes the frames of one video in their order, and hands windows and CLIP frames to a sink.
 
-    SlowFast sees the video on a grid of `WINDOW_FRAMES` points a window, on which every window begins; CLIP on one of
-    its own. A point sees the frame that is shown at that moment.
+    The motion backbone samples the video on a time grid with as many points in each window as it takes frames, and
+    every window starts on a point. CLIP has its own grid. A point takes the frame that is shown at that moment.
     """
 
     def __init__(self, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int) -> None:
         self._sampling, self._sink, self._watch, self._max_samples = sampling, sink, watch, max_samples
-        self._step_seconds = sampling.window_seconds / WINDOW_FRAMES
-        self._held: deque[np.ndarray] = deque(maxlen=WINDOW_FRAMES)  # what the last points of the grid saw
+        self._window_frames = sink.outputs[1].num_frames if sink.outputs else WINDOW_FRAMES
+        self._step_seconds = sampling.window_seconds / self._window_frames
+        self._held: deque[np.ndarray] = deque(maxlen=self._window_frames)  # frames of the last points of the grid
         self._num_points = 0
         self._origin = 0.0
-        self._clip: list[np.ndarray] = []  # not handed on yet
+        self._clip: list[np.ndarray] = []  # CLIP frames that are not handed on yet
         self._clip_seconds: list[float] = []
-        self._first_points: list[int] = []  # of the windows
+        self._first_points: list[int] = []  # the first grid point of each window
 
     def show(self, picture: Callable[[], np.ndarray], start_seconds: float, end_seconds: float) -> None:
-        """Take the next frame; `picture` gives it, (H, W, 3) uint8 RGB, if it is wanted.
+        """Take the next frame. `picture` is called for it, (H, W, 3) uint8 RGB, only if a point takes it.
 
-        Raises `UnusableError` where more is to be looked at than is allowed, before any of this frame's is handed on.
+        Raises `UnusableError` if up to here more than `max_samples` frames would be sampled; nothing of this frame is
+        handed on then.
         """
         if not self._num_points:
             self._origin = start_seconds
         if (end_seconds - self._origin) * (1 / self._step_seconds + self._sampling.clip_fps) > self._max_samples:
-            told = f"asks for more than {self._max_samples} frames to be looked at, the limit (--max-frames)"
-            raise UnusableError(Reason.TOO_LARGE, told)
+            message = f"more than {self._max_samples} frames would be sampled, which is the limit (--max-frames)"
+            raise UnusableError(Reason.TOO_LARGE, message)
         until = end_seconds - TOLERANCE_SECONDS
         pixels = functools.cache(picture)
 
         @functools.cache
         def transformed(output: int) -> np.ndarray:
-            if not self._sink.outputs:  # nobody looks
+            if not self._sink.outputs:  # the frames are only checked
                 return np.empty(0)
             frame = pixels()
             with self._watch.time(RESIZE):
@@ -99,15 +101,15 @@ class WindowStream:
         self._held.append(transformed(1))
         self._num_points += 1
         following = round(len(self._first_points) * self._sampling.stride_seconds / self._step_seconds)
-        if self._num_points == following + WINDOW_FRAMES:
+        if self._num_points == following + self._window_frames:
             self._publish_window()
 
     def finish(self, end_seconds: float) -> tuple[list[float], list[float], list[float]]:
-        """After the last frame, which was shown until `end_seconds`: hand on what is left.
+        """Hand on what is left after the last frame, which was shown until `end_seconds`.
 
-        The times of CLIP's frames (T,), and the starts and ends of the windows (S,), seconds.
+        The times of the CLIP frames (T,), and the starts and ends of the windows (S,), in seconds.
         """
-        last = self._first_points[-1] + WINDOW_FRAMES if self._first_points else 0
+        last = self._first_points[-1] + self._window_frames if self._first_points else 0
         if last < self._num_points:
             self._publish_window()
         elif self._clip:
@@ -118,14 +120,14 @@ class WindowStream:
 
     def _publish_window(self) -> None:
         self._first_points.append(self._num_points - len(self._held))
-        self._publish([self._held[i] for i in uniform(len(self._held), WINDOW_FRAMES)])
+        self._publish([self._held[i] for i in uniform(len(self._held), self._window_frames)])
 
     def _publish(self, window: list[np.ndarray]) -> None:
-        """Hand on the CLIP frames that wait, and a window or none."""
+        """Hand on the CLIP frames that wait, and the frames of one window, or none."""
         if self._sink.outputs:
-            pieces = [self._clip, window]
-            for array, frames in zip(self._sink.room(), pieces, strict=True):
+            outputs = [self._clip, window]
+            for array, frames in zip(self._sink.free_arrays(), outputs, strict=True):
                 for row, frame in zip(array, frames, strict=False):
                     row[:] = frame
-            self._sink.publish([len(frames) for frames in pieces])
+            self._sink.publish([len(frames) for frames in outputs])
         self._clip = []

@@ -1,1 +1,1 @@
-"""Text search in a cache."""
+"""Search in a cache by text."""

@@ -1,39 +1,60 @@
-"""What `haechi inspect --search` calls: its flags stand in `haechi.cache.cli`, which may know no model."""
+"""`haechi search`: texts in, a table of videos and moments out."""
 
 from pathlib import Path
 
 import click
 
 
-@click.command(hidden=True)
+@click.command()
+@click.argument("cache", type=click.Path(path_type=Path))
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.option("--top", type=click.IntRange(min=1), default=20, help="Videos shown for each text, at most.")
+@click.option(
+    "--clip-model",
+    metavar="local-dir:PATH",
+    help="Where the CLIP of the cache is, if it is a folder of your own. [default: the cache's model of open_clip]",
+)
+@click.option(
+    "--clip-weights",
+    metavar="TAG=PATH",
+    help="Where the CLIP weights of the cache are, if they were moved. [default: where they were at extraction]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def search(
     *, cache: Path, texts: tuple[str, ...], top: int, clip_model: str | None, clip_weights: str | None, as_json: bool
 ) -> None:
-    """Rank a cache's videos and moments by how near they are to texts."""
+    """Rank the videos of CACHE, and moments in them, by similarity to each TEXT.
+
+    A TEXT says what the frames should show, such as 'people fighting in a street', in a language that the CLIP of the
+    cache was trained on: English for OpenAI's. The cache must be made with pretrained CLIP weights.
+    """
+    if not all(text.strip() for text in texts):
+        raise click.UsageError("a TEXT is empty: give the words to search for")
+
     import json
     from dataclasses import asdict
 
     from rich.console import Console
 
     from haechi.cache.reader import Cache
-    from haechi.extract.search import ranking as searching
-    from haechi.extract.search.text import clip_of, embed
+    from haechi.extract.search import ranking
+    from haechi.extract.search.text import embed_texts, load_clip
 
     opened = Cache.open(cache)
-    embedded = embed(clip_of(opened, model=clip_model, weights=clip_weights), list(texts))
-    searching.show_cut(embedded.cut, Console(stderr=True, highlight=False, emoji=False))
-    found = searching.search(opened, embedded.rows, top=top)
+    embedded = embed_texts(load_clip(opened, model=clip_model, weights=clip_weights), list(texts))
+    ranking.show_too_long(embedded.too_long, Console(stderr=True, highlight=False, emoji=False))
+    rankings = ranking.search(opened, embedded.rows, top=top)
     if as_json:
         records = [
-            {"search": text, **asdict(video)} for text, videos in zip(texts, found, strict=True) for video in videos
+            {"search": text, **asdict(video)} for text, videos in zip(texts, rankings, strict=True) for video in videos
         ]
         click.echo(json.dumps(records, indent=2, allow_nan=False))
         return
     console = Console(highlight=False, emoji=False)
-    for text, videos in zip(texts, found, strict=True):
-        searching.show_found(text, videos, console)
+    for text, videos in zip(texts, rankings, strict=True):
+        ranking.show_ranking(text, videos, console)
     console.print(
-        "score: cosine similarity of the text and the frame at that time; only the order means something",
+        "score: cosine similarity of the text and the frame at that time; only the order of the scores has a meaning",
         soft_wrap=True,
         style="dim",
     )

@@ -16,15 +16,16 @@ COMMANDS = {
     "extract": ("haechi.extract.cli", "Stage 1: videos to a feature cache."),
     "validate": ("haechi.extract.cli", "Check every video of a dataset; write the result as CSV."),
     "inspect": ("haechi.cache.cli", "Show on one screen what the cache in the folder CACHE holds."),
+    "search": (
+        "haechi.extract.search.cli",
+        "Rank the videos of CACHE, and moments in them, by similarity to each TEXT.",
+    ),
     "verify": ("haechi.cache.cli", "Check every byte of the cache in the folder CACHE."),
     "train": ("haechi.train.cli", "Stage 2: a feature cache to a trained head, its threshold and a page of figures."),
     "predict": ("haechi.predict.cli", "Judge MEDIA with the head of RUN, a folder that `haechi train` left."),
     "export": ("haechi.predict.cli", "Write the head of RUN as ONNX, its threshold in the metadata."),
     "compare": ("haechi.train.cli", "Show runs side by side, and whether they differ by more than chance."),
 }
-
-# What a command calls of a room that its own may not know: no command of the command line.
-PARTS = {"search": "haechi.extract.search.cli"}
 
 
 class LazyGroup(click.Group):
@@ -34,12 +35,9 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in COMMANDS:
-            module_name, _ = COMMANDS[cmd_name]
-        elif cmd_name in PARTS and ctx.command is not self:
-            module_name = PARTS[cmd_name]
-        else:
+        if cmd_name not in COMMANDS:
             return None
+        module_name, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module_name), cmd_name)
         assert isinstance(command, click.Command)
         return command

@@ -9,6 +9,7 @@ from haechi.cache.schema import (
     USER_BLOCK_BYTES,
     Seal,
     canonical_json,
+    conflict_list,
     differing_fields,
     fingerprint_of,
     id_problem,
@@ -101,6 +102,13 @@ def test_differing_fields_are_named_with_dots() -> None:
     ours = {"clip": {"model": "a", "trained": True}, "store": "float16"}
     theirs = {"clip": {"model": "b", "trained": True}, "frames": 8, "store": "float16"}
     assert differing_fields(ours, theirs) == [("clip.model", "a", "b"), ("frames", None, 8)]
+    assert conflict_list(ours, theirs) == (
+        "  - clip.model: 'a' in the cache, 'b' here\n  - frames: None in the cache, 8 here"
+    )
+    assert conflict_list({"model": 1}, {"model": 2}, holder="the run", prefix="clip.") == (
+        "  - clip.model: 1 in the run, 2 here"
+    )
+    assert conflict_list(ours, ours) == ""
 
 
 def test_a_seal_reads_back() -> None:

@@ -1,6 +1,9 @@
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 
-from haechi.cache.text import harmless
+from haechi.cache.text import harmless, one_or_more
 
 
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1.mp4", "@x", "\t=1", "\r=1", "\n=1"])
@@ -11,3 +14,18 @@ def test_what_a_spreadsheet_would_run_is_text(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "a=1", "폭력/-1.mp4", "'=1", " =1", "0.5"])
 def test_all_else_stays(text: str) -> None:
     assert harmless(text) == text
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ("a.mp4", ["a.mp4"]),
+        (Path("a/b.mp4"), ["a/b.mp4"]),
+        ("", [""]),
+        (["a", Path("b")], ["a", "b"]),
+        (iter(("a", "b")), ["a", "b"]),
+        ((), []),
+    ],
+)
+def test_a_lone_text_or_path_is_one_item(items: str | Path | Iterable[str | Path], expected: list[str]) -> None:
+    assert one_or_more(items) == expected

@@ -18,7 +18,7 @@ from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
 from haechi.cache.schema import MEDIA_TYPES, STREAMS
 from haechi.cache.shard import Shard
-from haechi.cache.writer import remove_leftovers, rewrite_labels, shard_path, write_shard
+from haechi.cache.writer import remove_leftovers, rewrite_media, shard_path, write_shard
 from tests import synthetic
 
 ITEMS = [
@@ -172,7 +172,9 @@ def test_relabelling_keeps_the_features_and_seals_again(tmp_path: Path) -> None:
     write_shard(path, ITEMS, FAILURES, synthetic.provenance())
     before, sealed = _datasets(path), Shard.open(path).seal
     truth = {"z.mp4": (0, "val", "a much longer group"), "영상/a.mp4": (1, "", ""), "a.mp4": (1, "train", "g")}
-    rewrite_labels(path, truth.__getitem__)
+    ids = [item.media.id for item in ITEMS]
+    labels, splits, groups = zip(*(truth[id] for id in ids), strict=True)
+    rewrite_media(path, {"label": labels, "split": splits, "group": groups})
     after = _datasets(path)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"media/label", "media/split", "media/group"}
@@ -185,7 +187,7 @@ def test_relabelling_keeps_the_features_and_seals_again(tmp_path: Path) -> None:
 
 def test_relabelling_a_shard_of_failures_only(tmp_path: Path) -> None:
     write_shard(shard_path(tmp_path, 0), [], FAILURES, synthetic.provenance())
-    rewrite_labels(shard_path(tmp_path, 0), lambda _: (1, "", ""))
+    rewrite_media(shard_path(tmp_path, 0), {"label": [], "split": [], "group": []})
     assert verify(tmp_path).problems == []
 
 
@@ -194,7 +196,7 @@ def test_a_failed_relabelling_changes_nothing(tmp_path: Path) -> None:
     write_shard(path, ITEMS, [], synthetic.provenance())
     before = path.read_bytes()
     with pytest.raises(KeyError):
-        rewrite_labels(path, {}.__getitem__)
+        rewrite_media(path, {"label": [0] * len(ITEMS), "no such column": [0] * len(ITEMS)})
     assert path.read_bytes() == before
     assert _names(tmp_path) == {path.name}
 

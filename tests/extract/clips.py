@@ -1,4 +1,4 @@
-"""A CLIP in miniature that counts as trained, and caches that it made."""
+"""A tiny CLIP that counts as trained, and caches made with it."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ WIDTH = networks.CLIP_WIDTH
 
 
 def write_clip(folder: Path) -> tuple[str, Path]:
-    """A configuration whose text tower has a row for each word of open_clip's tokenizer, and weights for it."""
+    """Write a configuration with a text tower for open_clip's tokenizer, and weights; return their name and path."""
     name = networks.write_clip_config(folder)
     config = copy.deepcopy(networks.CLIP_CONFIG)
     config["model_cfg"]["text_cfg"]["vocab_size"] = 49408
@@ -32,7 +32,7 @@ def write_clip(folder: Path) -> tuple[str, Path]:
 
 
 def provenance(clip: dict[str, Any], *, weights: str) -> Provenance:
-    """Of a cache with this part for CLIP in its settings."""
+    """The provenance of a cache with this `clip` part in its settings."""
     plain = synthetic.provenance(clip_width=WIDTH)
     return Provenance(
         **{**vars(plain), "settings": {**plain.settings, "clip": clip}, "weights": {**plain.weights, "clip": weights}}
@@ -40,12 +40,12 @@ def provenance(clip: dict[str, Any], *, weights: str) -> Provenance:
 
 
 def identity(name: str, weights: Path | str) -> dict[str, Any]:
-    """What the real extraction writes of a CLIP into the settings."""
+    """The `clip` part of the settings, as extraction writes it."""
     return OpenClip(model=name, weights=str(weights), device=torch.device("cpu"), dtype=torch.float32).identity
 
 
 def write_shards(path: Path, videos: dict[str, np.ndarray], source: Provenance, *, per_shard: int = 3) -> Path:
-    """A cache of videos whose CLIP rows (T, `WIDTH`) stand a second apart; labels and splits take turns."""
+    """Write a cache of videos with CLIP rows (T, `WIDTH`), one per second; labels and splits alternate."""
     path.mkdir(exist_ok=True)
     first = len(list(path.iterdir()))
     items = []

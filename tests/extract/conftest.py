@@ -1,4 +1,4 @@
-"""Real files, sound and damaged, and tiny backbones."""
+"""Real files, undamaged and damaged, and tiny backbones."""
 
 import shutil
 from collections.abc import Callable
@@ -29,7 +29,7 @@ VFR_TIMES = [i / 30 for i in range(20)] + [20 / 30 + i / 5 for i in range(20)]  
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files that a stranger might send; their names say what they are."""
+    """A folder of many kinds of files; their names say what they are."""
     folder = tmp_path_factory.mktemp("videos")
     frames = scene(seed=1, restless=True, num_frames=40)
     sound = write_video(folder / "sound.mp4", frames)
@@ -44,7 +44,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "mpeg4.avi", frames, codec="mpeg4")
     content = sound.read_bytes()
     turned = content.replace(UPRIGHT, QUARTER_TURN)
-    # the movie header comes first and keeps its matrix; the track header's is the one that turns
+    # the movie header comes first and keeps its matrix; the track header's is the one that rotates
     head = content.index(UPRIGHT) + len(UPRIGHT)
     (folder / "rotated.mp4").write_bytes(content[:head] + turned[head:])
     shutil.copy(sound, folder / "한국어 영상.mp4")
@@ -87,7 +87,7 @@ def manifest_of(data: Path, names: list[str], *, labels: list[int] | None = None
 
 @pytest.fixture
 def data(videos: Path, tmp_path: Path) -> Path:
-    """A folder of its own with sound and unsound files."""
+    """A folder with usable and unusable files, which a test may change."""
     folder = tmp_path / "data"
     folder.mkdir()
     for name in [*SOUND, *UNSOUND]:
@@ -99,9 +99,7 @@ def data(videos: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, tiny_settings: ExtractSettings) -> Callable[..., Extraction]:
     def run(manifest: Manifest, out: str = "cache", **changes: object) -> Extraction:
-        extra = {
-            name: changes.pop(name) for name in ("retry", "on_video", "on_notice", "on_interrupt") if name in changes
-        }
+        extra = {name: changes.pop(name) for name in ("retry", "progress") if name in changes}
         settings = ExtractSettings(**{**vars(tiny_settings), **changes})
         return pipeline.extract(manifest, tmp_path / out, settings, producer="haechi test", **extra)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Stands in for a worker's task: some paths kill, hang or bloat their process."""
+"""Replaces a worker's task: for some file names it kills, stops or fills up its process."""
 
 import os
 import signal
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from haechi.extract.decoding import pool
-from haechi.extract.decoding.decode import Sampled, sample
+from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.pool import Rejected, _sample_into_slot
 
-PIECES_BEFORE_DEATH = 5
+NUM_BEFORE_END = 5
 
 SIGNALS = {"segfault": signal.SIGSEGV, "stop": signal.SIGSTOP, "abort": signal.SIGABRT}
 
 
-def sample_into_slot(path: Path, *arguments: object) -> Sampled | Rejected:
-    """The worker's own task, its decoder poisoned."""
+def sample_into_slot(path: Path, *arguments: object) -> DecodedFile | Rejected:
+    """The worker's real task, with a decoder that misbehaves."""
     pool.sample = poisoned  # type: ignore[assignment]
     return _sample_into_slot(path, *arguments)  # type: ignore[arg-type]
 
 
-def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) -> Sampled:
+def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) -> DecodedFile:
     for name, number in SIGNALS.items():
         if name in path.name:
             os.kill(os.getpid(), number)
@@ -49,10 +49,10 @@ def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) 
 
 
 class Deadly:
-    """A sink that ends its process when it has handed on some pieces."""
+    """A sink that ends its process after it has published some frames."""
 
     def __init__(self, sink: Any) -> None:
-        self._sink, self._num_left = sink, PIECES_BEFORE_DEATH
+        self._sink, self._num_left = sink, NUM_BEFORE_END
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sink, name)
@@ -61,5 +61,5 @@ class Deadly:
         self._sink.publish(counts)
         self._num_left -= 1
         if not self._num_left:
-            time.sleep(1)  # they are taken meanwhile
+            time.sleep(1)  # the main process takes them meanwhile
             os.kill(os.getpid(), signal.SIGTERM)

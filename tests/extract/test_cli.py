@@ -1,7 +1,9 @@
 """`haechi extract` and `haechi validate` as a user types them."""
 
 import csv
+import importlib.metadata
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +15,7 @@ import haechi.cli
 from bench import networks
 from haechi.cache.reader import Cache
 from haechi.extract.backbones import slowfast
+from haechi.extract.decoding import decode
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.timing import STEPS
 
@@ -54,22 +57,57 @@ def test_failed_videos_among_good_ones(labels: Path, tiny_flags: list[str], tmp_
     assert "8 in the manifest = 2 used + 6 failed" in done.output
     assert "UNTRAINED" in done.output
     assert "gone.mp4" in done.output
-    assert re.search(r"[\d.]+ s of work after start-up, bound by", done.output)
+    assert re.search(rf"^decoders +{', '.join(decode.decoders())}", done.output, flags=re.MULTILINE)
+    assert re.search(r"[\d.]+ s of work after start-up, limited by", done.output)
     for step in STEPS:
         assert re.search(rf"^{step} +[\d.]+ +\d+%", done.output, flags=re.MULTILINE), step
     for reason in set(REASONS.values()):
         assert reason in done.output
     assert {row.id: row.reason for row in Cache.open(tmp_path / "c").failures} == REASONS
 
+    if decode.HAS_DECORD:
+        decord, pyav = (importlib.metadata.version(name) for name in ("decord", "av"))
+        assert f"decoded with  decord {decord}, PyAV {pyav}" in call("inspect", tmp_path / "c").output
+
     again = call("extract", labels, "--out", tmp_path / "c", *tiny_flags, "--json")
     summary = json.loads(again.stdout.splitlines()[-1])
     assert (summary["num_rows"], summary["num_used"], summary["num_failed"], summary["num_new"]) == (8, 2, 6, 0)
+    assert summary["decoders"] == (["decord", "PyAV"] if decode.HAS_DECORD else ["PyAV"])
     assert summary["steps"] == dict.fromkeys(STEPS, 0)
     assert "of work after start-up" not in again.output
 
     strict = call("extract", labels, "--out", tmp_path / "c", *tiny_flags, "--strict")
     assert strict.exit_code == 1
     assert "6 of 8 videos could not be used" in strict.output
+
+
+def test_without_decord_pyav_decodes_everything(
+    labels: Path, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "sitecustomize.py").write_text("import sys\nsys.modules['decord'] = None\n")
+    paths = [str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # for the workers
+    monkeypatch.setattr(decode, "HAS_DECORD", False)
+    honest = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "decord":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return honest(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    done = call("extract", labels, "--out", tmp_path / "c", *tiny_flags)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^decoders +PyAV \(decord is not installed\) *$", done.output, flags=re.MULTILINE)
+    assert "8 in the manifest = 2 used + 6 failed" in done.output
+    assert {row.id: row.reason for row in Cache.open(tmp_path / "c").failures} == REASONS
+    (shard,) = Cache.open(tmp_path / "c").shards
+    assert "decord" not in shard.provenance.versions
+    inspected = call("inspect", tmp_path / "c").output
+    assert re.search(rf"decoded with +PyAV {honest('av')} \(decord was not installed\)", inspected)
+    again = call("extract", labels, "--out", tmp_path / "c", *tiny_flags, "--json")
+    assert json.loads(again.stdout.splitlines()[-1])["decoders"] == ["PyAV"]
 
 
 def test_all_videos_damaged(labels: Path, tiny_flags: list[str], tmp_path: Path) -> None:
@@ -101,7 +139,7 @@ def test_validate_writes_a_row_a_video(labels: Path, tmp_path: Path) -> None:
         (["--store", "int8"], 2, "'int8' is not one of"),
         (["--shard", "3"], 2, "No such option"),
         (["--device", "tpu"], 1, "--device tpu"),
-        (["--retry", "boredom"], 2, "no such reason: boredom"),
+        (["--retry", "boredom"], 2, "no such reason: 'boredom'; the reasons are missing, unreadable, empty_file"),
         (["--positive", "fight"], 1, "--positive goes with a folder"),
         (["--slowfast-weights", "/nowhere/x.pyth"], 1, "no such file"),
         (["--timeout", "0"], 1, "timeout_seconds is 0"),

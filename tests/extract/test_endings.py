@@ -1,5 +1,7 @@
-"""However a run ends, what is finished is kept, and the next one goes on."""
+"""Finished rows are kept however a run ends, and the next run continues."""
 
+import contextlib
+import csv
 import os
 import shutil
 import signal
@@ -9,38 +11,53 @@ from typing import Any
 
 import h5py
 import pytest
+from click.testing import CliRunner
 from filelock import FileLock
 
+import haechi.cli
 from haechi.cache.errors import CacheError, HaechiError
 from haechi.cache.integrity.verify import verify
+from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache, shard_paths
-from haechi.extract.backbones.pair import Backbones, Running
+from haechi.extract.backbones.pair import Backbones, RunningBatch
 from haechi.extract.decoding.pool import DecodePool
-from haechi.extract.manifest import Entry
-from haechi.extract.pipeline import Extraction, InterruptedRunError
+from haechi.extract.interrupt import InterruptedRunError
+from haechi.extract.pipeline import Extraction
 from haechi.extract.shard_queue import WriteError
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
+
+
+class Killer(Progress):
+    """Sends the process a signal when two videos are finished."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
+        self.num_done = self.num_stopping = 0
+        self.handlers: list[object] = []
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        self.num_done += count
+        if self.num_done == 2:
+            os.kill(os.getpid(), self._number)
+
+    def stopping(self) -> None:
+        self.num_stopping += 1
+        self.handlers.append(signal.getsignal(self._number))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_finishes_what_is_begun(data: Path, run: Callable[..., Extraction], number: signal.Signals) -> None:
     names = [*SOUND, *UNSOUND]
-    seen: list[str] = []
-    told: list[int] = []
-
-    def interrupt(entry: Entry, reason: str | None) -> None:
-        seen.append(entry.id)
-        if len(seen) == 2:
-            os.kill(os.getpid(), number)
-
+    killer = Killer(number)
     manifest = manifest_of(data, names)
     before = signal.getsignal(number)
     with pytest.raises(InterruptedRunError, match="run the same command again") as caught:
-        run(manifest, on_video=interrupt, on_interrupt=lambda: told.append(len(seen)), workers=1, batch_windows=1)
+        run(manifest, progress=killer, workers=1, batch_windows=1)
     assert signal.getsignal(number) == before
-    assert len(told) == 1
+    assert killer.num_stopping == 1
+    assert killer.handlers == [signal.SIG_DFL]  # a second one ends the process at once
     num_kept = int(str(caught.value).split()[1])
-    assert 2 <= num_kept == len(seen) < 10
+    assert 2 <= num_kept == killer.num_done < 10
     done = run(manifest)
     assert done.num_new == 10 - num_kept
     assert Cache.open(done.cache).media["id"].tolist() == SOUND
@@ -49,10 +66,34 @@ def test_ctrl_c_finishes_what_is_begun(data: Path, run: Callable[..., Extraction
     assert not list(done.cache.glob(".partial-*"))
 
 
+def test_ctrl_c_keeps_what_was_validated(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(20):
+        shutil.copy2(data / "one_frame.mp4", data / f"{i:02d}.mp4")
+    manifest = manifest_of(data, [*UNSOUND, *(f"{i:02d}.mp4" for i in range(20))])
+    killer = Killer(signal.SIGINT)
+    monkeypatch.setattr("haechi.extract.console.shown_progress", lambda console: contextlib.nullcontext(killer))
+    flags = ["--workers", "1", "--out", str(tmp_path / "v.csv")]
+    done = CliRunner().invoke(haechi.cli.main, ["validate", str(data / "labels.csv"), *flags])
+    assert done.exit_code == 1
+    assert killer.num_stopping == 1
+    assert killer.handlers == [signal.SIG_DFL]
+    with (tmp_path / "v.csv").open(encoding="utf-8") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert 2 <= len(rows) == killer.num_done < 24
+    assert list(rows) == [entry.id for entry in manifest.entries if entry.id in rows]
+    num_failed = sum(row["ok"] == "0" for row in rows.values())
+    assert (
+        f"24 in the manifest = {len(rows) - num_failed} used + {num_failed} failed + {24 - len(rows)} not checked"
+        in done.output
+    )
+    assert f"interrupted: {len(rows)} of 24 videos were checked" in done.output
+    assert not list(tmp_path.glob(".partial-*"))
+
+
 def test_a_disk_that_vanishes_ends_the_run(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A folder of the network that is unmounted: not a thousand missing videos."""
+    """An unmounted network folder does not become a thousand missing videos."""
     names = [f"{i:02d}.mp4" for i in range(20)]
     for name in names:
         shutil.copy2(data / "one_frame.mp4", data / name)
@@ -67,7 +108,9 @@ def test_a_disk_that_vanishes_ends_the_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(DecodePool, "run", unmount)
-        with pytest.raises(HaechiError, match="cannot be reached any more, nor can the 9 before it"):
+        with pytest.raises(
+            HaechiError, match=r"cannot be read any more \(no such file\), nor can the 9 files before it"
+        ):
             run(manifest, workers=1, batch_windows=1)
     for name in names:
         shutil.copy2(data / "one_frame.mp4", data / name)
@@ -84,7 +127,7 @@ def test_a_full_disk_leaves_no_half_shard(
     def full(self: h5py.Group, *args: object, **kwargs: object) -> object:
         nonlocal calls
         calls += 1
-        if calls >= 40:  # in the second shard, and ever after
+        if calls >= 40:  # from the second shard on
             raise OSError(28, "No space left on device")
         return real(self, *args, **kwargs)
 
@@ -101,15 +144,15 @@ def test_a_full_disk_leaves_no_half_shard(
 def test_any_end_of_a_run_keeps_what_is_finished(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A defect of ours in the seventh video: six stay, although their shard was not full."""
+    """After an error in our own code, finished rows are written even if their shard is not full."""
     honest, calls = Backbones.start, 0
 
-    def fail(self: Backbones, *frames: object) -> Running:
+    def fail(self: Backbones, *frames: object, **progress: object) -> RunningBatch:
         nonlocal calls
         calls += 1
         if calls == 6:
             raise ZeroDivisionError
-        return honest(self, *frames)  # type: ignore[arg-type]
+        return honest(self, *frames, **progress)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Backbones, "start", fail)
     with pytest.raises(ZeroDivisionError):
@@ -121,7 +164,7 @@ def test_any_end_of_a_run_keeps_what_is_finished(
 def test_a_failure_is_known_by_the_file_that_failed(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A video that was still being copied when it was tried is tried again once it is whole."""
+    """A video that was still being copied when it was decoded is tried again after it is complete."""
     shutil.copy2(data / "damaged.mp4", data / "copied.mp4")
     honest = DecodePool.run
 

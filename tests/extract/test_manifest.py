@@ -152,7 +152,7 @@ def test_class_folders(folders: Path) -> None:
         ("safe/c.webm", 0),
         ("top.mp4", -1),
     ]
-    assert manifest.notices == ("files passed over because their ending is no video's or image's: 2",)
+    assert manifest.notices == ("files skipped, hidden or without the suffix of a video or image: 2",)
 
 
 def test_other_class_names(folders: Path) -> None:
@@ -178,12 +178,12 @@ def test_links_to_files_inside_are_files(folders: Path) -> None:
     manifest = read_manifest(folders)
     assert ids(manifest) == ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/again.mp4", "safe/c.webm", "top.mp4"]
     assert manifest.entries[2].path == folders / "safe" / "again.mp4"
-    assert manifest.notices == ("files passed over because their ending is no video's or image's: 3",)
+    assert manifest.notices == ("files skipped, hidden or without the suffix of a video or image: 3",)
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Beside the folder: a folder of a video, of a link back to the folder and of one to itself."""
+    """Outside the folder: a folder with a video, a link back to the folder and a link to itself."""
     outside = tmp_path / "folders outside"  # begins with the folder's own name
     (outside / "deep").mkdir(parents=True)
     (outside / "deep" / "x.mp4").write_bytes(b"x")
@@ -203,15 +203,15 @@ def test_links_that_lead_out_are_followed_only_when_told_to(folders: Path, outsi
     assert ids(manifest) == own
     others, links = manifest.notices
     assert others.endswith(": 3")
-    assert links.startswith("symbolic links passed over: 4\n")
+    assert links.startswith("symbolic links skipped: 4\n")
     for name, target in {"all": outside, "below": outside / "deep", "one.mp4": outside / "deep/x.mp4"}.items():
         assert f"'safe/{name}': leads out of the folder, to '{str(target)[:80]}' (--follow-symlinks)" in links
 
     manifest = read_manifest(folders, follow_symlinks=True)
     assert ids(manifest) == sorted([*own, "safe/all/deep/x.mp4", "safe/one.mp4", "safe/zero.mp4"])
-    assert "symbolic links passed over: 3\n" in manifest.notices[1]
+    assert "symbolic links skipped: 3\n" in manifest.notices[1]
     for name in ("all/back", "all/deep/self", "below"):
-        assert f"'safe/{name}': its folder is searched in another place" in manifest.notices[1]
+        assert f"'safe/{name}': its folder is searched under another path" in manifest.notices[1]
 
 
 @pytest.mark.parametrize("follow_symlinks", [False, True])
@@ -220,7 +220,7 @@ def test_a_folder_inside_is_searched_once_in_its_own_place(folders: Path, follow
     (folders / "safe" / "up").symlink_to("..")
     manifest = read_manifest(folders, follow_symlinks=follow_symlinks)
     assert ids(manifest) == ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/c.webm", "top.mp4"]
-    assert "'harmful/a': its folder is searched in another place\n  - 'safe/up': its" in manifest.notices[1]
+    assert "'harmful/a': its folder is searched under another path\n  - 'safe/up': its" in manifest.notices[1]
 
 
 def test_links_to_hidden_folders_inside(folders: Path) -> None:

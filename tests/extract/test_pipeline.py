@@ -1,4 +1,4 @@
-"""The flow with real files, real workers, real HDF5 and tiny backbones."""
+"""Extraction with real files, real workers, real HDF5 and tiny backbones."""
 
 import os
 import shutil
@@ -10,15 +10,27 @@ import pytest
 import torch
 from PIL import Image
 
-from haechi.cache.errors import HaechiError
+from haechi.cache.errors import HaechiError, SettingsError
 from haechi.cache.integrity.verify import verify
+from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache, shard_paths
+from haechi.cache.schema import DATASETS
 from haechi.extract import resume
 from haechi.extract.backbones.openclip import OpenClip
-from haechi.extract.backbones.pair import Backbones, Running
+from haechi.extract.backbones.pair import Backbones, RunningBatch
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
+
+
+class Notices(Progress):
+    """Keeps what a user should read."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def test_used_and_failed_make_the_manifest(data: Path, run: Callable[..., Extraction]) -> None:
@@ -28,7 +40,7 @@ def test_used_and_failed_make_the_manifest(data: Path, run: Callable[..., Extrac
     assert (done.num_rows, done.num_used, done.num_failed, done.num_new) == (10, 6, 4, 10)
     assert all(seconds > 0 for seconds in done.steps.values())
     assert 0 < done.work_seconds < done.seconds
-    # what the main process does one after another takes no longer than the whole
+    # steps of the main process, which do not overlap
     assert sum(done.steps[step] for step in ("wait", "clip", "slowfast")) < done.work_seconds
     assert done.failures == {"damaged": 1, "empty_file": 1, "missing": 1, "not_media": 1}
     assert done.untrained == ["clip", "slowfast"]
@@ -47,7 +59,7 @@ def test_used_and_failed_make_the_manifest(data: Path, run: Callable[..., Extrac
 def test_features_are_those_of_the_video_itself(
     data: Path, run: Callable[..., Extraction], tiny_settings: ExtractSettings
 ) -> None:
-    """Rows stand under the right ids: extracting a video alone gives what it got among others."""
+    """Rows have the right ids: a video that is extracted alone has the same features as among others."""
     together = Cache.open(run(manifest_of(data, SOUND), "together", batch_windows=4).cache)
     for i, name in enumerate(SOUND):
         alone = Cache.open(run(manifest_of(data, [name]), f"alone-{i}").cache)
@@ -131,6 +143,65 @@ def test_chosen_failures_are_tried_again(data: Path, run: Callable[..., Extracti
     assert (again.num_new, again.num_used, again.failures) == (1, 2, {})
 
 
+def test_a_lone_reason_is_one_reason(data: Path, run: Callable[..., Extraction]) -> None:
+    """Not its letters, and not the empty reason of used videos."""
+    manifest = manifest_of(data, ["sound.mp4", "gone.mp4"])
+    assert run(manifest).failures == {"missing": 1}
+    assert run(manifest, retry="timeout").num_new == 0
+    assert run(manifest, retry="missing").num_new == 1
+
+
+def test_unknown_reasons_are_refused(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
+    manifest = manifest_of(data, ["sound.mp4"])
+    with pytest.raises(SettingsError, match="no such reason: '', 'boredom'; the reasons are missing, unreadable"):
+        run(manifest, retry=["boredom", "timeout", ""])
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_touched_file_is_hashed_once(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = manifest_of(data, ["sound.mp4", "vfr.mp4", "portrait.mp4", "odd.mp4", "one_frame.mp4", "gone.mp4"])
+    first = run(manifest)
+    before = {path.name: path.read_bytes() for path in shard_paths(first.cache)}
+    features = {name: Cache.open(first.cache).rows(*name.split("/")) for name in DATASETS}
+    os.utime(data / "vfr.mp4", ns=(1, 1))
+    (data / "odd.mp4").unlink()
+    honest, hashed = resume.sha256_of, []
+
+    def count(path: Path) -> str:
+        hashed.append(path.name)
+        return honest(path)
+
+    monkeypatch.setattr(resume, "sha256_of", count)
+    for _ in range(3):
+        done = run(manifest)
+        assert (done.num_new, done.num_changed, done.num_relabelled, done.num_used) == (0, 0, 0, 5)
+    assert hashed == ["vfr.mp4"]
+    cache = Cache.open(done.cache)
+    after = {path.name: path.read_bytes() for path in shard_paths(done.cache)}
+    assert {name for name in before if before[name] != after[name]} == {"shard-00000.h5"}
+    assert cache.media["mtime_ns"][1] == 1
+    assert all((cache.rows(*name.split("/")) == features[name]).all() for name in DATASETS)
+    assert verify(done.cache).problems == []
+
+
+def test_a_superseded_row_keeps_the_time_of_its_file(data: Path, run: Callable[..., Extraction]) -> None:
+    """If the later shard is lost, the older row must not be taken for the new file."""
+    manifest = manifest_of(data, ["sound.mp4"])
+    run(manifest)
+    shutil.copy2(data / "portrait.mp4", data / "sound.mp4")
+    assert run(manifest).num_changed == 1
+    old, new = (shard.read("media/mtime_ns")[0].tolist() for shard in Cache.open(run(manifest).cache).shards)
+    os.utime(data / "sound.mp4", ns=(1, 1))
+    shards = Cache.open(run(manifest).cache).shards
+    assert [shard.read("media/mtime_ns")[0].tolist() for shard in shards] == [old, [1]] != [old, new]
+
+
+def test_the_processes_reported_are_those_started(data: Path, run: Callable[..., Extraction]) -> None:
+    assert run(manifest_of(data, ["sound.mp4", "gone.mp4"]), workers=7).workers == 2
+
+
 def test_other_settings_are_refused_with_the_fields(
     data: Path, run: Callable[..., Extraction], no_models: Callable[[], None], tmp_path: Path
 ) -> None:
@@ -142,9 +213,9 @@ def test_other_settings_are_refused_with_the_fields(
         run(manifest, frames=4, store="float32", slowfast_model="slowfast_r101", clip_weights="random:1")
     text = str(caught.value)
     for expected in (
-        "sampling.frames: 8 in the cache, 4 now",
-        "store: 'float16' in the cache, 'float32' now",
-        "slowfast.model: 'slowfast_r50' in the cache, 'slowfast_r101' now",
+        "sampling.frames: 8 in the cache, 4 here",
+        "store: 'float16' in the cache, 'float32' here",
+        "slowfast.model: 'slowfast_r50' in the cache, 'slowfast_r101' here",
         "clip.weights_sha256",
         "random:1",
     ):
@@ -155,7 +226,7 @@ def test_other_settings_are_refused_with_the_fields(
 def test_other_weights_are_refused_once_loaded(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same name with other bytes behind it: known only after loading."""
+    """The same name of weights for other bytes, which is known only after loading."""
     run(manifest_of(data, ["sound.mp4"]))
     monkeypatch.setattr("haechi.extract.backbones.openclip.sha256_of_state", lambda module: "f" * 64)
     with pytest.raises(resume.SettingsConflictError, match=r"clip\.weights_sha256"):
@@ -167,10 +238,10 @@ def test_bad_features_are_failures_never_rows(
 ) -> None:
     honest = Backbones.start
 
-    def overflow(self: Backbones, *frames: object) -> Running:
-        running = honest(self, *frames)  # type: ignore[arg-type]
-        running.clip[3::8, 1] = 1e6
-        return running
+    def overflow(self: Backbones, *frames: object, **progress: object) -> RunningBatch:
+        batch = honest(self, *frames, **progress)  # type: ignore[arg-type]
+        batch.arrays["clip/features"][3::8, 1] = 1e6
+        return batch
 
     monkeypatch.setattr(Backbones, "start", overflow)
     done = run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
@@ -181,33 +252,34 @@ def test_bad_features_are_failures_never_rows(
 def test_device_memory_that_does_not_last_makes_batches_smaller(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Said once; nothing is lost, and the features are those of a run with such batches, to the last bit."""
+    """There is one notice, and the features are bit for bit those of a run with such batches."""
     manifest = manifest_of(data, SOUND)
     expected = Cache.open(run(manifest, batch_frames=2).cache)
-    honest, sizes, notices = OpenClip.features, [], []
+    honest, sizes, notices = OpenClip.forward, [], Notices()
 
-    def features(self: OpenClip, frames: torch.Tensor) -> torch.Tensor:
+    def forward(self: OpenClip, frames: torch.Tensor) -> dict[str, torch.Tensor]:
         sizes.append(len(frames))
         if len(frames) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return honest(self, frames)
 
-    monkeypatch.setattr(OpenClip, "features", features)
-    got = Cache.open(run(manifest, "small", batch_frames=16, on_notice=notices.append).cache)
+    monkeypatch.setattr(OpenClip, "forward", forward)
+    got = Cache.open(run(manifest, "small", batch_frames=16, progress=notices).cache)
     assert (got.rows("clip", "features") == expected.rows("clip", "features")).all()
-    assert sizes[1:4] == [16, 8, 4]  # the first is the model's own, to learn its width
+    assert sizes[1:4] == [16, 8, 4]  # the first batch is the model's own, to find its width
     assert max(sizes[4:]) == 2
-    assert notices == ["the memory of cpu did not hold a batch: going on with --batch-frames 2"]
+    assert notices.texts == ["the memory of cpu is too small: continuing with --batch-frames 2"]
 
 
 def test_a_folder_of_other_things_is_refused(data: Path, run: Callable[..., Extraction], tmp_path: Path) -> None:
     with pytest.raises(HaechiError, match="not empty and holds no shards"):
         run(manifest_of(data, ["sound.mp4"]), "data")
     assert not list(data.glob("shard-*"))
+    assert not (data / ".lock").exists()
 
 
 def test_images_stand_beside_videos(data: Path, run: Callable[..., Extraction]) -> None:
-    """One CLIP row, no SlowFast row; batches of either kind change nothing of the other."""
+    """An image has one CLIP row and no SlowFast row. Images and videos do not change each other's features."""
     names = ["sound.mp4", "a.png", "vfr.mp4", "b.jpg", "c.webp", "cut.jpg", "odd.mp4"]
     for i, name in enumerate(names):
         if name.endswith((".png", ".jpg", ".webp")):

@@ -1,4 +1,4 @@
-"""Which requests may join a cache, told without loading a model."""
+"""Which settings fit a cache, checked without loading a model."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def cache_of(folder: Path, *, clip_weights: str, trained: bool) -> Cache:
         ("openai", "laion400m_e32", False),
         ("openai", "no_such_tag", False),
         ("openai", "random:0", False),
-        ("weights/clip.pt", "openai", True),  # known only once loaded, and then compared
+        ("weights/clip.pt", "openai", True),  # compared after they are loaded
         ("weights/clip.pt", "random:0", False),
     ],
 )
@@ -39,5 +39,5 @@ def test_names_of_weights(tmp_path: Path, remembered: str, request_: str, accept
     if accepted:
         refuse_other_request(settings, cache)
     else:
-        with pytest.raises(SettingsConflictError, match=rf"clip\.weights_sha256: .* 'that of {request_}' now"):
+        with pytest.raises(SettingsConflictError, match=rf"clip\.weights_sha256: .* 'that of {request_}' here"):
             refuse_other_request(settings, cache)

@@ -1,4 +1,4 @@
-"""Rows in any order become shards in the manifest's order, beside the work that makes them."""
+"""Rows that come in any order are written as shards in the manifest's order, while work goes on."""
 
 import threading
 from collections.abc import Callable
@@ -8,31 +8,25 @@ import pytest
 
 from haechi.cache.errors import HaechiError
 from haechi.cache.reader import Cache, shard_paths
-from haechi.cache.schema import UNLABELLED
 from haechi.extract import shard_queue as module
-from haechi.extract.manifest import Entry
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.shard_queue import Shards, WriteError, next_number
+from haechi.extract.shard_queue import ShardQueue, WriteError, next_number
 from tests import synthetic
 
 
-def entry(i: int) -> Entry:
-    return Entry(id=f"{i:02d}.mp4", path=Path(f"{i:02d}.mp4"), label=UNLABELLED, split="", group="", line=i + 2)
-
-
 @pytest.fixture
-def collect(tmp_path: Path) -> Callable[..., Shards]:
-    def collect(*, num_rows: int, **changes: float) -> Shards:
+def collect(tmp_path: Path) -> Callable[..., ShardQueue]:
+    def collect(*, num_rows: int, **changes: float) -> ShardQueue:
         settings = ExtractSettings(**{"shard_size": 4, **changes})  # type: ignore[arg-type]
-        return Shards(tmp_path, 0, num_rows, settings, synthetic.provenance(), lambda entry, reason: None)
+        return ShardQueue(tmp_path, 0, num_rows, settings, synthetic.provenance())
 
     return collect
 
 
-def add(shards: Shards, i: int, *, fails: bool = False) -> None:
-    name = entry(i).id
+def add(shards: ShardQueue, i: int, *, fails: bool = False) -> None:
+    name = f"{i:02d}.mp4"
     row = synthetic.failure(name) if fails else synthetic.item(synthetic.media(name), seed=i)
-    shards.add(i, entry(i), row)
+    shards.add(i, row)
 
 
 def held_if_any(folder: Path) -> list[list[str]]:
@@ -43,7 +37,7 @@ def held(folder: Path) -> list[list[str]]:
     return [[*shard.read("media/id")[0], *shard.read("failure/id")[0]] for shard in Cache.open(folder).shards]
 
 
-def test_shards_keep_the_manifests_order(collect: Callable[..., Shards], tmp_path: Path) -> None:
+def test_shards_keep_the_manifests_order(collect: Callable[..., ShardQueue], tmp_path: Path) -> None:
     with collect(num_rows=10) as shards:
         for i in (3, 0, 9, 1, 2, 8, 5, 4, 7, 6):
             add(shards, i, fails=i == 5)
@@ -54,7 +48,7 @@ def test_shards_keep_the_manifests_order(collect: Callable[..., Shards], tmp_pat
     assert shards.seconds["write"] > 0
 
 
-def test_at_the_end_all_that_is_finished_is_written(collect: Callable[..., Shards], tmp_path: Path) -> None:
+def test_at_the_end_all_that_is_finished_is_written(collect: Callable[..., ShardQueue], tmp_path: Path) -> None:
     with collect(num_rows=10) as shards:
         for i in (0, 1, 2, 3, 4, 7, 6):
             add(shards, i)
@@ -64,7 +58,7 @@ def test_at_the_end_all_that_is_finished_is_written(collect: Callable[..., Shard
 
 
 def test_what_waited_long_is_written_and_overtakes_what_it_waits_for(
-    collect: Callable[..., Shards], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collect: Callable[..., ShardQueue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
@@ -93,7 +87,7 @@ def test_what_waited_long_is_written_and_overtakes_what_it_waits_for(
 
 
 def test_rows_are_taken_while_a_shard_is_written(
-    collect: Callable[..., Shards], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collect: Callable[..., ShardQueue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest, may_write = module.write_shard, threading.Event()
 
@@ -113,7 +107,7 @@ def test_rows_are_taken_while_a_shard_is_written(
 
 
 def test_after_a_shard_that_could_not_be_written_comes_no_other(
-    collect: Callable[..., Shards], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collect: Callable[..., ShardQueue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest, calls = module.write_shard, 0
 

@@ -1,4 +1,4 @@
-"""Long videos through the whole of stage 1: real files, workers and HDF5, tiny backbones."""
+"""Extraction of long videos with real files, workers and HDF5, and tiny backbones."""
 
 import csv
 import shutil
@@ -34,7 +34,7 @@ WINDOWS = {"sampling": "windows", "window_seconds": 1.0, "stride_seconds": 0.5, 
 
 @pytest.fixture
 def data(data: Path) -> Path:
-    """With a video of 20 seconds and an image among them."""
+    """The files of `data`, a video of 20 seconds and an image."""
     write_video(data / "long.mp4", [bar_code(i) for i in range(200)], fps=10)
     Image.fromarray(bar_code(77)).save(data / "picture.png")
     return data
@@ -43,7 +43,7 @@ def data(data: Path) -> Path:
 def test_rows_are_those_of_each_window_alone(
     data: Path, run: Callable[..., Extraction], tiny_settings: ExtractSettings
 ) -> None:
-    """Whatever batches they met in, beside which videos."""
+    """Whatever other videos share a batch with them."""
     names = ["long.mp4", *SOUND, *UNSOUND, "picture.png"]
     done = run(manifest_of(data, names), workers=2, batch_windows=3, **WINDOWS)
     assert (done.num_used, done.failures) == (8, dict.fromkeys(UNSOUND.values(), 1))
@@ -56,7 +56,7 @@ def test_rows_are_those_of_each_window_alone(
     settings = replace(tiny_settings, **WINDOWS)  # type: ignore[arg-type]
     backbones = Backbones(settings, Compute.choose(settings))
     clip_offset, window_offset = cache.offset("clip"), cache.offset("slowfast")
-    assert np.diff(window_offset).tolist()[0] == 39  # of 20 s
+    assert np.diff(window_offset).tolist()[0] == 39  # windows in 20 s
     assert np.diff(clip_offset).tolist()[0] == 80
     assert (np.diff(clip_offset)[-1], np.diff(window_offset)[-1]) == (1, 0)
     for i, name in enumerate(cache.media["id"].tolist()):
@@ -67,16 +67,20 @@ def test_rows_are_those_of_each_window_alone(
         starts, ends = (cache.rows("slowfast", f"{end}_seconds")[windows] for end in ("start", "end"))
         np.testing.assert_allclose(starts, found.window_start_seconds, rtol=1e-6)
         np.testing.assert_allclose(ends, found.window_end_seconds, rtol=1e-6)
-        nothing = torch.empty(0)
-        pieces = [backbones.start(torch.from_numpy(f[None]), nothing, [(1, 0)]) for f in kept.frames(0)]
-        pieces += [backbones.start(nothing, torch.from_numpy(p[1][None]), [(0, 1)]) for p in kept.pieces if len(p[1])]
-        alone = [piece.result()[0][0] for piece in pieces]
-        for ours, theirs in (
-            (cache.rows("clip", "features")[clip], [features.clip for features in alone]),
-            (cache.rows("slowfast", "features")[windows], [features.slowfast for features in alone]),
-            (cache.rows("slowfast", "logits")[windows], [features.slowfast_logits for features in alone]),
+        none = np.empty((0,), np.uint8)
+        inputs = [(frame[None], none) for frame in kept.frames(0)]
+        inputs += [(none, arrays[1][None]) for arrays in kept.published if len(arrays[1])]
+        alone = []
+        for arrays in inputs:
+            frames = {s: torch.from_numpy(a) for s, a in zip(("clip", "slowfast"), arrays, strict=True)}
+            alone += backbones.start(frames, {s: [len(a)] for s, a in frames.items()}).result()[0]
+        for stream, name, rows in (
+            ("clip", "features", clip),
+            ("slowfast", "features", windows),
+            ("slowfast", "logits", windows),
         ):
-            np.testing.assert_allclose(ours, np.concatenate(theirs), atol=2e-3)
+            theirs = np.concatenate([features[f"{stream}/{name}"] for features in alone])
+            np.testing.assert_allclose(cache.rows(stream, name)[rows], theirs, atol=2e-3)
 
 
 def test_the_same_input_gives_the_same_cache(data: Path, run: Callable[..., Extraction]) -> None:
@@ -90,7 +94,7 @@ def test_the_same_input_gives_the_same_cache(data: Path, run: Callable[..., Extr
 def test_a_video_whose_worker_was_ended_midway_is_whole(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the first attempt is among its rows."""
+    """Its rows contain nothing of the first attempt."""
     undisturbed = Cache.open(run(manifest_of(data, ["long.mp4"]), "undisturbed", **WINDOWS).cache)
     shutil.copy2(data / "long.mp4", data / "terminated_midway.mp4")
     monkeypatch.setattr(pool, "_sample_into_slot", poison.sample_into_slot)
@@ -107,14 +111,14 @@ def test_samplings_never_mix(data: Path, run: Callable[..., Extraction], no_mode
     assert run(manifest, **WINDOWS).num_new == 1
     no_models()
     assert run(manifest, **WINDOWS).num_new == 0
-    with pytest.raises(SettingsConflictError, match=r"sampling\.name: 'windows' in the cache, 'uniform' now"):
+    with pytest.raises(SettingsConflictError, match=r"sampling\.name: 'windows' in the cache, 'uniform' here"):
         run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
-    with pytest.raises(SettingsConflictError, match=r"sampling\.stride_seconds: 0\.5 in the cache, 1\.0 now"):
+    with pytest.raises(SettingsConflictError, match=r"sampling\.stride_seconds: 0\.5 in the cache, 1\.0 here"):
         run(manifest, **{**WINDOWS, "stride_seconds": None})
 
 
 def test_a_damaged_video_is_told_by_validate_too(data: Path, tmp_path: Path) -> None:
-    """No model says what it wants to see, and every frame is decoded all the same."""
+    """Every frame is decoded although no model needs it."""
     content = bytearray((data / "long.mp4").read_bytes())
     content[-len(content) // 4 : -len(content) // 4 + 200] = bytes(200)
     (data / "late.mp4").write_bytes(content)
@@ -129,7 +133,7 @@ def test_a_damaged_video_is_told_by_validate_too(data: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--clip-fps", "3"], "clip_fps is 3.0, but is for --sampling windows"),
         (["--sampling", "windows", "--frames", "8"], "frames is 8, but is for --sampling uniform"),
@@ -141,7 +145,7 @@ def test_a_damaged_video_is_told_by_validate_too(data: Path, tmp_path: Path) -> 
         (["--sampling", "windows", "--clip-fps", "0.25"], "clip_fps is 0.25, expected at least 0.5"),
     ],
 )
-def test_flags_that_do_not_fit(data: Path, tmp_path: Path, flags: list[str], told: str) -> None:
+def test_flags_that_do_not_fit(data: Path, tmp_path: Path, flags: list[str], message: str) -> None:
     result = CliRunner().invoke(haechi.cli.main, ["extract", str(data), "--out", str(tmp_path / "c"), *flags])
     assert result.exit_code == 1
-    assert told in " ".join(result.output.split())
+    assert message in " ".join(result.output.split())

@@ -15,6 +15,7 @@ import torch
 
 from bench import networks
 from haechi.cache.errors import SettingsError
+from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Item
 from haechi.extract.backbones import slowfast
@@ -141,16 +142,16 @@ def test_media_and_caches_are_judged_alike(
     from_cache = judge(one_run, tmp_path / "cache", *items)
 
     @contextlib.contextmanager
-    def opened(settings: Any, num_videos: int, **options: Any) -> Iterator[SimpleNamespace]:
+    def open_flow(settings: Any, num_media: int, **options: Any) -> Iterator[SimpleNamespace]:
         assert settings.sampler == Windows(window_seconds=2.0, stride_seconds=2.0, clip_fps=2.0)
         yield SimpleNamespace(
             backbones=None,
             settings=film.provenance().settings,
             compute=SimpleNamespace(name="cpu", precision="fp32"),
-            rows=lambda entries, watch, on_windows: reversed(list(enumerate(items))),
+            rows=lambda entries, watch, progress: reversed(list(enumerate(items))),
         )
 
-    monkeypatch.setattr(classifier_module, "opened", opened)
+    monkeypatch.setattr(classifier_module, "open_flow", open_flow)
     entries = [
         Entry(id=item.media.id, path=Path(item.media.id), label=-1, split="", group="", line=0) for item in items
     ]
@@ -339,9 +340,14 @@ def test_real_videos_are_judged_as_in_their_cache(folder: Path, of_videos: Path)
     )
     cached = {p.id: p for p in judged.predict_cache(Cache.open(of_videos / "cache"))}
     counted: list[int] = []
+
+    class Count(Progress):
+        def windows(self, count: int) -> None:
+            counted.append(count)
+
     paths = sorted((of_videos / "videos").glob("*/*.mp4"))
     entries, _ = gather(map(str, paths))
-    predictions = list(judged.judge(entries, on_windows=counted.append))
+    predictions = list(judged.judge(entries, progress=Count()))
     with (of_videos / "run" / "predictions.csv").open(encoding="utf-8") as file:
         of_run = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
     assert len(predictions) == len(cached) == len(of_run) == 9

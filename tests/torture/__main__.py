@@ -31,8 +31,9 @@ TAKE_KEEP = ("mutate", "fuzz")  # functions with a parameter `keep`
 # Imported once, in this process; the runs are forked from it. It must start no threads.
 IMPORTS = (
     "haechi",
-    "open_clip",
+    "haechi.extract.backbones.openclip",
     "haechi.extract.backbones.pair",
+    "haechi.extract.backbones.slowfast",
     "haechi.extract.backbones.device",
     "haechi.extract.cli",
     "haechi.train.data.dataset",

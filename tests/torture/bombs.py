@@ -7,10 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 from bench.networks import shrink_slowfast, write_clip_config
+from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache
 from haechi.extract import pipeline
 from haechi.extract.decoding import pool
-from haechi.extract.manifest import Entry, read_manifest
+from haechi.extract.manifest import read_manifest
 from haechi.extract.samples import scene, write_video
 from haechi.extract.settings import ExtractSettings
 from tests.torture.contents import flaws
@@ -50,8 +51,9 @@ def bombs(rounds: int) -> Record:
         manifest = read_manifest(write_manifest(folder / "videos" / "labels.csv", list(expected)))
         num_processes: list[int] = []
 
-        def watch(entry: Entry, reason: str | None) -> None:
-            num_processes.append(len(descendants()))
+        class Watch(Progress):
+            def advance(self, count: int = 1, *, failed: bool = False) -> None:
+                num_processes.append(len(descendants()))
 
         shrink_slowfast()
         pool._sample_into_slot = sample_into_slot
@@ -60,7 +62,7 @@ def bombs(rounds: int) -> Record:
             slowfast_weights="random:0", shard_size=64, device="cpu", precision="fp32", workers=WORKERS,
             timeout_seconds=TIMEOUT_SECONDS, worker_memory_gb=MEMORY_GB,
         )  # fmt: skip
-        pipeline.extract(manifest, folder / "cache", settings, producer="haechi torture", on_video=watch)
+        pipeline.extract(manifest, folder / "cache", settings, producer="haechi torture", progress=Watch())
         cache = Cache.open(folder / "cache")
         got = {row.id: row.reason for row in cache.failures} | dict.fromkeys(cache.media["id"].tolist(), "")
         losses += [f"process {process.pid} is still running" for process in still_running(descendants())]

@@ -124,4 +124,4 @@ def _ids(out: Path) -> set[str]:
     """All ids in the shards of a cache; empty if there are none."""
     if not out.is_dir() or not shard_paths(out):
         return set()
-    return set(Cache.open(out).places)
+    return set(Cache.open(out).locations)

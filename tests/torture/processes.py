@@ -143,18 +143,16 @@ class Command:
 
     def _log_rows(self) -> None:
         """Write the id of each row that the run reports as finished to a file."""
-        from haechi.extract import pipeline
+        from haechi.cache.schema import Item
+        from haechi.extract.shard_queue import ShardQueue
 
-        real, rows = pipeline.extract, self._rows.open("a", buffering=1)
+        real, rows = ShardQueue.add, self._rows.open("a", buffering=1)
 
-        def extract(*arguments: Any, on_video: Callable[..., None], **options: Any) -> Any:
-            def log(entry: Any, reason: str | None) -> None:
-                rows.write(f"{entry.id}\n")
-                on_video(entry, reason)
+        def add(queue: ShardQueue, index: int, row: Any) -> None:
+            rows.write(f"{row.media.id if isinstance(row, Item) else row.id}\n")
+            real(queue, index, row)
 
-            return real(*arguments, on_video=log, **options)
-
-        pipeline.extract = extract  # type: ignore[assignment]
+        ShardQueue.add = add  # type: ignore[method-assign]
 
     @property
     def pid(self) -> int:

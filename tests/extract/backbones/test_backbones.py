@@ -1,4 +1,4 @@
-"""Weights in, features out: tiny networks through the loading code that real ones take."""
+"""Backbones with tiny networks, through the same loading code as real ones."""
 
 import pickle
 from pathlib import Path
@@ -14,10 +14,11 @@ from haechi.cache.schema import fingerprint_of
 from haechi.extract.backbones import openclip, slowfast
 from haechi.extract.backbones.device import Compute
 from haechi.extract.backbones.openclip import OpenClip, resolve_model
-from haechi.extract.backbones.pair import Backbones, DeviceMemoryError, Queue
+from haechi.extract.backbones.pair import Backbones, DeviceMemoryError
 from haechi.extract.backbones.slowfast import SlowFast
 from haechi.extract.backbones.weights import Weights, WeightsError
 from haechi.extract.settings import ExtractSettings
+from tests.extract.backbones.direct import video_features
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
@@ -57,7 +58,7 @@ def test_clip_features_are_encode_image_of_open_clips_own_preprocessing(clip_mod
     mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode():
         expected = module.eval().encode_image((pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
-    np.testing.assert_allclose(backbone.features(pixels), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(backbone.forward(pixels)["features"], expected.numpy(), atol=1e-5)
     assert backbone.width == networks.CLIP_WIDTH
     assert backbone.identity["trained"]
 
@@ -71,8 +72,9 @@ def test_random_weights_are_the_same_for_the_same_seed_and_say_that_they_are_unt
     assert first.identity["weights_sha256"] != other.identity["weights_sha256"]
     assert first.identity["trained"] is False
     pixels = frames(2, 32, 32, 3)
-    assert (first.features(pixels) == again.features(pixels)).all()
-    assert (first.features(pixels) != other.features(pixels)).any()
+    ours, same, differing = (clip.forward(pixels)["features"] for clip in (first, again, other))
+    assert (ours == same).all()
+    assert (ours != differing).any()
 
 
 def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
@@ -83,24 +85,24 @@ def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
 
 
 def test_a_local_file_takes_activation_and_preprocessing_of_its_tag(clip_file: Path) -> None:
-    bare = Weights.parse(str(clip_file), flag="--clip-weights")
+    untagged = Weights.parse(str(clip_file), flag="--clip-weights")
     tagged = Weights.parse(f"openai={clip_file}", flag="--clip-weights")
-    assert (bare.file, tagged.file) == (clip_file, clip_file)
-    assert resolve_model("ViT-B-32", bare) == "ViT-B-32"
+    assert (untagged.file, tagged.file) == (clip_file, clip_file)
+    assert resolve_model("ViT-B-32", untagged) == "ViT-B-32"
     assert resolve_model("ViT-B-32", tagged) == "ViT-B-32-quickgelu"
     with pytest.raises(WeightsError, match="cannot be loaded into ViT-B-32-quickgelu"):
-        tiny_clip("ViT-B-32", f"openai={clip_file}")  # of another model: the file is tried, not the network
+        tiny_clip("ViT-B-32", f"openai={clip_file}")  # for another model: the file is loaded, nothing is fetched
 
 
 @pytest.mark.parametrize(
     ("model", "weights", "kind", "expected"),
     [
         ("ViT-B-23", "openai", SettingsError, "close names: ViT-B-32"),
-        ("ViT-B-32", "opanai", WeightsError, "it has: openai"),
+        ("ViT-B-32", "opanai", WeightsError, "neither a file nor weights of ViT-B-32; it has: openai"),
         ("ViT-B-32", "random", WeightsError, "random:SEED"),
         ("ViT-B-32", "nowhere/x.pt", WeightsError, "no such file"),
         ("local-dir:nowhere", "random:0", SettingsError, "nowhere"),
-        ("local-dir:nowhere", "openai", WeightsError, "takes a file or random:SEED"),
+        ("local-dir:nowhere", "openai", WeightsError, "a local-dir model needs a file or random:SEED"),
     ],
 )
 def test_wrong_requests(model: str, weights: str, kind: type[Exception], expected: str) -> None:
@@ -115,7 +117,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", ["pickle", "text", "other model", "cut"])
-def test_files_that_are_no_weights_of_this_model(
+def test_files_without_weights_for_this_model(
     clip_model: str, clip_file: Path, tiny_slowfast: None, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     if content == "pickle":
@@ -136,10 +138,10 @@ def test_files_that_are_no_weights_of_this_model(
 def test_slowfast_features_and_logits_are_the_networks_own(tiny_slowfast: None, tmp_path: Path) -> None:
     torch.manual_seed(3)
     module = networks.SmallSlowFast()
-    norm = module.blocks[0].norm  # as training leaves them: folding them into the convolutions must not show
+    norm = module.blocks[0].norm  # as after training: merging them into the convolutions must not change the results
     for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
         tensor.data.uniform_(0.5, 2)
-    torch.save({"model_state": module.state_dict()}, tmp_path / "SLOWFAST.pyth")  # as pytorchvideo's zoo has them
+    torch.save({"model_state": module.state_dict()}, tmp_path / "SLOWFAST.pyth")  # the form of pytorchvideo's model zoo
     backbone = SlowFast(model="slowfast_r50", weights=str(tmp_path / "SLOWFAST.pyth"), **CPU)
     windows = frames(2, 32, 256, 256, 3)
     fast = (windows.permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225
@@ -147,19 +149,19 @@ def test_slowfast_features_and_logits_are_the_networks_own(tiny_slowfast: None, 
     with torch.inference_mode():
         logits = module.eval()([slow, fast])
         pooled = module.blocks[0]([slow, fast]).mean((2, 3, 4))
-    ours, our_logits = backbone.forward(windows)
-    np.testing.assert_allclose(our_logits, logits.numpy(), atol=1e-5)
-    np.testing.assert_allclose(ours, pooled.numpy(), atol=1e-5)
+    ours = backbone.forward(windows)
+    np.testing.assert_allclose(ours["logits"], logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(ours["features"], pooled.numpy(), atol=1e-5)
     assert backbone.identity["widths"] == {"features": networks.SLOWFAST_WIDTH, "logits": networks.NUM_LOGITS}
 
 
-def test_slowfast_weights_of_other_names(tiny_slowfast: None) -> None:
-    with pytest.raises(WeightsError, match="has the weights: kinetics400"):
+def test_unknown_names_of_slowfast_weights(tiny_slowfast: None) -> None:
+    with pytest.raises(WeightsError, match="neither a file nor weights of slowfast_r50; it has: kinetics400"):
         SlowFast(model="slowfast_r50", weights="kinetics", **CPU)
 
 
 def test_all_missing_weights_are_named_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Both libraries find no network; the text says which file, from where, and which flag takes it."""
+    """Without a network, the error of each library says which file is missing, from where, and which flag takes it."""
 
     def no_hub(*_: object, **__: object) -> str:
         raise OSError("no network")
@@ -187,52 +189,29 @@ def test_batches_of_any_size_give_the_same_features(tiny_settings: ExtractSettin
         settings = ExtractSettings(
             **{**vars(tiny_settings), "batch_frames": batch_frames, "batch_windows": batch_windows}
         )
-        results.append(Backbones(settings, Compute.choose(settings)).run(clip, windows))
+        results.append(video_features(Backbones(settings, Compute.choose(settings)), clip, windows))
     for features in results[1:]:
         for ours, theirs in zip(features, results[0], strict=True):
-            np.testing.assert_allclose(ours.clip, theirs.clip, atol=1e-5)
-            np.testing.assert_allclose(ours.slowfast, theirs.slowfast, atol=1e-5)
-            np.testing.assert_allclose(ours.slowfast_logits, theirs.slowfast_logits, atol=1e-5)
+            assert list(ours) == list(theirs) == ["clip/features", "slowfast/features", "slowfast/logits"]
+            for name, rows in ours.items():
+                np.testing.assert_allclose(rows, theirs[name], atol=1e-5)
 
 
-@pytest.mark.parametrize("num_running", [0, 2])
-def test_every_video_gets_its_own_features_whatever_the_batches(
-    tiny_settings: ExtractSettings, num_running: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Batches that run beside each other, as on a GPU, are filled anew only once their features are there."""
-    settings = ExtractSettings(**{**vars(tiny_settings), "batch_windows": 2})
-    backbones = Backbones(settings, Compute.choose(settings))
-    clip, windows = frames(7, 8, 32, 32, 3), frames(7, 32, 256, 256, 3)
-    queue = Queue(backbones, num_running=num_running)
-    finished = []
-    for i in range(7):
-        new = queue.add((i, 0), [clip[i].numpy(), windows[i].numpy()])
-        assert not new or len(finished) + len(new) == i + 1 - 2 * num_running
-        finished += new
-    finished += queue.drain()
-    assert [key for key, _ in finished] == [(i, 0) for i in range(7)]
-    for (_, ours), theirs in zip(finished, backbones.run(clip, windows), strict=True):
-        np.testing.assert_allclose(ours.clip, theirs.clip, atol=1e-6)
-        np.testing.assert_allclose(ours.slowfast_logits, theirs.slowfast_logits, atol=1e-6)
-    assert all(seconds > 0 for seconds in queue.seconds.values())
-    assert queue.drain() == []
-
-
-def test_a_device_too_small_for_one_frame_is_told(
+def test_a_device_too_small_for_one_window_is_an_error(
     tiny_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbones = Backbones(tiny_settings, Compute.choose(tiny_settings))
 
-    def full(self: SlowFast, windows: torch.Tensor) -> None:
+    def full(self: SlowFast, frames: torch.Tensor) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(SlowFast, "forward", full)
-    with pytest.raises(DeviceMemoryError, match="memory of cpu is too small for batch_windows=1"):
-        backbones.run(frames(4, 8, 32, 32, 3), frames(4, 32, 256, 256, 3))
+    with pytest.raises(DeviceMemoryError, match="memory of cpu is too small for --batch-windows 1"):
+        video_features(backbones, frames(4, 8, 32, 32, 3), frames(4, 32, 256, 256, 3))
 
 
 def run_blocks(module: torch.nn.Module, pathways: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The state before pooling: those need larger pictures."""
+    """What comes out of all blocks before the pooling, which needs larger frames."""
     state = list(pathways)
     for block in module.blocks[:-2]:
         state = block(state)
@@ -255,7 +234,7 @@ def test_batch_norms_of_the_real_network_are_folded() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_precision_and_device_are_no_part_of_the_fingerprint(tiny_settings: ExtractSettings) -> None:
+def test_the_fingerprint_does_not_depend_on_the_precision(tiny_settings: ExtractSettings) -> None:
     fingerprints = set()
     for precision in ("fp32", "bf16"):
         settings = ExtractSettings(**{**vars(tiny_settings), "precision": precision})
@@ -265,25 +244,25 @@ def test_precision_and_device_are_no_part_of_the_fingerprint(tiny_settings: Extr
 
 def test_bfloat16_is_near_float32(clip_model: str) -> None:
     pixels = frames(4, 32, 32, 3)
-    exact = tiny_clip(clip_model, "random:0").features(pixels)
+    exact = tiny_clip(clip_model, "random:0").forward(pixels)["features"]
     near = OpenClip(model=clip_model, weights="random:0", device=torch.device("cpu"), dtype=torch.bfloat16)
-    rounded = near.features(pixels)
+    rounded = near.forward(pixels)["features"]
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
 
 
-def test_a_device_that_is_not_there() -> None:
+def test_devices_that_do_not_exist() -> None:
     for device in ("cuda:99", "tpu", "meta"):
         with pytest.raises(SettingsError, match="--device"):
             Compute.choose(ExtractSettings(device=device))
 
 
-def test_pickle_is_what_the_evil_file_holds() -> None:
-    """The file above would run code if it were unpickled: the test can fail."""
+def test_the_evil_file_is_a_pickle_with_code() -> None:
+    """The file above would run code if it were unpickled, so the test above can fail."""
     assert b"print" in pickle.dumps(Evil())
 
 
-def test_the_networks_last_pooling_bears_bfloat16() -> None:
+def test_the_last_pooling_of_the_network_takes_bfloat16() -> None:
     module = slowfast.MODELS["slowfast_r50"](pretrained=False)
     pool = module.blocks[-2].eval()
     pathways = [torch.rand(1, 4, frames, 7, 7).bfloat16() for frames in (8, 32)]

@@ -1,4 +1,4 @@
-"""What a machine gets where the user says nothing, and what torch is told."""
+"""What `Compute` chooses where the settings leave it open, and what it changes in torch."""
 
 import joblib
 import pytest
@@ -30,10 +30,10 @@ def test_beside_a_gpu_the_decoders_get_the_cores(monkeypatch: pytest.MonkeyPatch
     assert (compute.batch_frames, compute.batch_windows) == (512, 16)
 
 
-def test_what_the_user_says_holds() -> None:
-    said = {"workers": 3, "batch_frames": 7, "batch_windows": 5, "precision": "bf16"}
-    compute = Compute.choose(ExtractSettings(device="cpu", **said))  # type: ignore[arg-type]
-    assert {name: getattr(compute, name) for name in said} == said
+def test_settings_of_the_user_are_kept() -> None:
+    given = {"workers": 3, "batch_frames": 7, "batch_windows": 5, "precision": "bf16"}
+    compute = Compute.choose(ExtractSettings(device="cpu", **given))  # type: ignore[arg-type]
+    assert {name: getattr(compute, name) for name in given} == given
 
 
 def test_torch_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_torch_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (torch.get_num_threads(), torch.backends.cudnn.allow_tf32) == before
 
 
-def test_moments_on_a_cpu_are_those_of_the_clock() -> None:
+def test_marks_on_a_cpu_use_the_clock() -> None:
     first, second = Mark(torch.device("cpu")), Mark(torch.device("cpu"))
     second.wait()
     assert 0 <= second.since(first) < 1

@@ -1,4 +1,4 @@
-"""Real files through decord: what each sound one gives, and what each damaged one is called."""
+"""What decoding real files gives: frames and times for undamaged ones, a reason for the others."""
 
 import shutil
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_unsound_files(videos: Path, capfd: pytest.CaptureFixture[str], name: st
         frames_of(videos / name)
     assert caught.value.reason == reason, caught.value.message
     assert caught.value.message
-    assert capfd.readouterr() == ("", "")  # FFmpeg's chatter is caught
+    assert capfd.readouterr() == ("", "")  # FFmpeg's log is captured
 
 
 def test_too_large_is_told_from_the_header(videos: Path) -> None:
@@ -95,7 +95,7 @@ def test_frames_and_times_are_pyavs(videos: Path, name: str) -> None:
     indices = uniform(len(decoded), 8)
     np.testing.assert_allclose(found.clip_seconds, [decoded[i][0] for i in indices], atol=2e-3)
     for ours, index in zip(frames_of(videos / name), indices, strict=True):
-        # the two FFmpegs convert colours by a level or two differently; the next frame differs far more
+        # the FFmpegs of decord and PyAV differ by a level or two in colours; the next frame differs much more
         assert np.abs(ours.astype(int) - TRANSFORM(decoded[index][1])).mean() < 3
 
 
@@ -132,7 +132,7 @@ def test_outputs_get_their_own_positions(videos: Path) -> None:
 
 
 def test_the_picture_is_the_video(videos: Path, tmp_path: Path) -> None:
-    """Against FFmpeg's own first frame through Pillow: right colours in the right order."""
+    """The first frame has the colours of FFmpeg's own conversion."""
     with av.open(str(videos / "portrait.mp4")) as container:
         picture = next(container.decode(video=0)).to_image()
     picture.save(tmp_path / "first.png")
@@ -142,7 +142,7 @@ def test_the_picture_is_the_video(videos: Path, tmp_path: Path) -> None:
 
 def test_more_frames_than_allowed_are_refused_from_the_header(videos: Path) -> None:
     limits = replace(LIMITS, max_frames=39)
-    for name in ("sound.mp4", "mpeg4.avi", "whole.mkv"):  # the last says nothing of its frames
+    for name in ("sound.mp4", "mpeg4.avi", "whole.mkv"):  # the last one does not declare its number of frames
         with pytest.raises(UnusableError, match=r"4?0 frames or more, the limit is 39 \(--max-frames\)") as caught:
             sample(videos / name, sampling=Uniform(frames=8), limits=limits, sink=Kept())
         assert caught.value.reason == Reason.TOO_LARGE
@@ -158,7 +158,7 @@ def test_more_frames_than_allowed_are_refused_from_the_header(videos: Path) -> N
     ],
 )
 def test_a_playlist_opens_no_other_file(videos: Path, tmp_path: Path, content: str) -> None:
-    """FFmpeg knows it by its content, and would play what it names, from the disk or the network."""
+    """FFmpeg recognises it by its content, and would open the files or addresses that it names."""
     shutil.copy(videos / "sound.mp4", tmp_path / "sound.mp4")
     write_video(tmp_path / "sound.ts", scene(seed=1, restless=True, num_frames=40))
     for name in ("list.mp4", "list.m3u8", "list.ts"):
@@ -176,7 +176,7 @@ def test_the_header_knows_how_long_a_video_is(videos: Path, name: str) -> None:
 
 
 def test_a_file_is_judged_alike_whatever_came_before_it(videos: Path, tmp_path: Path) -> None:
-    """PyAV leaves out a log line that repeats the last one, of whichever file."""
+    """PyAV drops a log line that is the same as the last one, even of another file."""
     content = (videos / "vp9.webm").read_bytes()
     (tmp_path / "cut.webm").write_bytes(content[: len(content) * 3 // 4])
 
@@ -194,7 +194,7 @@ def test_a_file_is_judged_alike_whatever_came_before_it(videos: Path, tmp_path: 
 
 
 def test_an_mp4_that_lacks_frames_of_its_index_is_damaged(videos: Path, tmp_path: Path) -> None:
-    """Cut off behind an index that comes first, as of a download that broke."""
+    """The index comes first and the file is cut off, as after an interrupted download."""
     whole = tmp_path / "whole.mp4"
     with (
         av.open(str(videos / "sound.mp4")) as source,
@@ -208,13 +208,13 @@ def test_an_mp4_that_lacks_frames_of_its_index_is_damaged(videos: Path, tmp_path
     sample(whole, sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     content = whole.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) * 3 // 4])
-    with pytest.raises(UnusableError, match=r"its index lists 40 frames, \d\d are there: cut off") as caught:
+    with pytest.raises(UnusableError, match=r"its index lists 40 frames, only \d\d are in the file: cut off") as caught:
         sample(tmp_path / "cut.mp4", sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     assert caught.value.reason == Reason.DAMAGED
 
 
 def test_an_edit_list_that_leaves_frames_out_is_no_damage(tmp_path: Path) -> None:
-    """As of a video trimmed on a phone: the file holds more than it shows."""
+    """A video that was trimmed on a phone holds more frames than it shows."""
     frames = scene(seed=1, restless=True, num_frames=150)
     content = write_video(tmp_path / "whole.mp4", frames, options={"g": "20"}).read_bytes()
     at = content.index(b"elst") + 4

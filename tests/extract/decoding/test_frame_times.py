@@ -4,12 +4,12 @@ import pytest
 
 from haechi.extract.decoding.frame_times import Clock
 
-QUARTER = 0.25  # of a second: what every frame here lasts by its own word
+QUARTER = 0.25  # seconds, the duration of every frame here according to the container
 
 
 def starts(times: list[float | None], *, may_jump: bool = False, duration: float = QUARTER) -> list[float]:
     clock = Clock(may_jump=may_jump)
-    return [clock.start_of(time, duration) for time in times]
+    return [clock.next_start(time, duration) for time in times]
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ def starts(times: list[float | None], *, may_jump: bool = False, duration: float
         ([-1.0, -0.5, 0.0], [-1.0, -0.5, 0.0]),
         ([None, None, None], [0.0, 0.25, 0.5]),
         ([3.0, None, 4.0], [3.0, 3.25, 4.0]),
-        ([3.0, 3.5, 0.0, 0.5], [3.0, 3.5, 3.75, 4.25]),  # a clock that began anew
-        ([3.0, 1000.0], [3.0, 1000.0]),  # a picture shown for long
+        ([3.0, 3.5, 0.0, 0.5], [3.0, 3.5, 3.75, 4.25]),  # a clock that restarted
+        ([3.0, 1000.0], [3.0, 1000.0]),  # a picture that is shown for a long time
         ([1.0, 1.0, 2.0], [1.0, 1.125, 2.0]),  # doubled
-        ([1.0, 1.0, 1.0, 1.0, 1.0], [1.0, 1.125, 1.25, 1.5, 1.75]),  # a clock that stands
+        ([1.0, 1.0, 1.0, 1.0, 1.0], [1.0, 1.125, 1.25, 1.5, 1.75]),  # a clock that does not advance
     ],
 )
 def test_times_that_rise(times: list[float | None], expected: list[float]) -> None:
@@ -32,7 +32,7 @@ def test_times_that_rise(times: list[float | None], expected: list[float]) -> No
 @pytest.mark.parametrize(
     ("times", "expected"),
     [
-        ([3.0, 12.0], [3.0, 12.0]),  # frames that were lost
+        ([3.0, 12.0], [3.0, 12.0]),  # frames were lost
         ([3.0, 1000.0, 1000.5], [3.0, 3.25, 3.75]),  # another recording
         ([3.0, 3.25, 95000.0, 3.75], [3.0, 3.25, 3.5, 3.75]),  # one stray time
         ([1000.0, 1000.25, 10.0, 1000.5], [1000.0, 1000.25, 1000.5, 1000.75]),
@@ -43,7 +43,7 @@ def test_clocks_that_jump(times: list[float | None], expected: list[float]) -> N
 
 
 def test_a_doubled_time_now_and_then_delays_nothing() -> None:
-    """One a second in an hour."""
+    """One in each second of an hour."""
     times = [i / 25 - (i % 25 == 24) / 25 for i in range(90_000)]
     found = starts(list(times), duration=1 / 25)
     assert found[-2] == times[-2]

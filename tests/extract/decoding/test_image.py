@@ -1,4 +1,4 @@
-"""Images: each as people see it, and a defined answer for each that is odd or damaged."""
+"""Images are read as people see them, and each unusual or damaged one has a defined result."""
 
 import io
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def test_modes(tmp_path: Path) -> None:
 
     assert found(Image.new("L", (8, 8), 77)) == [77, 77, 77]
     assert found(Image.new("1", (8, 8), 1)) == [255, 255, 255]
-    assert found(Image.new("RGBA", (8, 8), (200, 0, 0, 0))) == [255, 255, 255]  # nothing to see
+    assert found(Image.new("RGBA", (8, 8), (200, 0, 0, 0))) == [255, 255, 255]  # fully transparent
     assert found(Image.new("RGBA", (8, 8), (200, 0, 0, 255))) == [200, 0, 0]
     assert found(Image.new("LA", (8, 8), (0, 128))) == [127, 127, 127]
     palette = Image.new("P", (8, 8), 1)
@@ -109,7 +109,7 @@ def encoded(picture: Image.Image, kind: str) -> bytes:
 
 
 def png_of_size(content: bytes, width: int, height: int) -> bytes:
-    """A PNG whose header declares another size; its checksum with it."""
+    """A PNG whose header declares another size, with a valid checksum."""
     import zlib
 
     header = b"IHDR" + width.to_bytes(4) + height.to_bytes(4) + content[24:29]

@@ -1,4 +1,4 @@
-"""What one video may cost."""
+"""Time and memory limits of decoding one video."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def header(*, duration_seconds: float, num_packets: int) -> Header:
         (0.0, 50, 10),
         (60.0, 1500, 20),
         (7200.0, 180_000, 1210),
-        (1e12, 120, 30),  # a lie: as long as it has frames, one a second
+        (1e12, 120, 30),  # a false length counts as one second per frame
         (-1e12, 120, 10),
     ],
 )

@@ -1,4 +1,4 @@
-"""Worker processes that die or hang: the run goes on, no neighbour is lost or blamed."""
+"""Worker processes that crash or hang: the run continues, and no other video is lost or rejected."""
 
 import multiprocessing
 import os
@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,14 @@ import psutil
 import pytest
 
 from haechi.extract.decoding import pool
-from haechi.extract.decoding.decode import Sampled
+from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.decoding.shared_frames import Output
 from haechi.extract.decoding.transforms import FrameTransform
-from haechi.extract.sampling import Uniform
+from haechi.extract.decoding.windows import WINDOW_FRAMES
+from haechi.extract.sampling import Sampling, Uniform, Windows
 from haechi.extract.settings import ExtractSettings
 from tests.extract import poison
 
@@ -41,7 +43,7 @@ def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
     with start_pool() as decoders:
         for index, result in decoders.run([videos / name for name in names], [OUTPUT]):
             assert index not in used | reasons.keys()
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 frames[index] = result.frames[0].copy()
             elif isinstance(result, Rejected):
                 reasons[index] = result.reason
@@ -52,6 +54,36 @@ def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
     assert (frames[0] == frames[4]).all()
     assert (frames[0] == frames[6]).all()
     assert (frames[0] != frames[2]).any()
+
+
+@pytest.mark.parametrize("sampling", [Uniform(frames=4), Windows(window_seconds=0.5, stride_seconds=0.5, clip_fps=8.0)])
+def test_frames_come_through_a_file_where_there_is_no_anonymous_memory(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
+) -> None:
+    """As on systems other than Linux."""
+    output = Output(transform=OUTPUT.transform, num_frames=WINDOW_FRAMES)
+    outputs = [OUTPUT, OUTPUT] if isinstance(sampling, Uniform) else [output, output]
+    paths = [videos / "sound.mp4", videos / "damaged.mp4", videos / "portrait.mp4"]
+
+    def frames_of_all() -> list[np.ndarray]:
+        found: dict[int, list[np.ndarray]] = {}
+        with DecodePool(num_workers=2, sampling=sampling, limits=Limits.of(ExtractSettings())) as decoders:
+            for index, result in decoders.run(paths, outputs):
+                if isinstance(result, DecodedFrames):
+                    found.setdefault(index, []).append(np.concatenate(result.frames))
+                    files.append(len(list(tmp_path.glob("haechi-frames-*"))))
+        return [np.concatenate(found[index]) for index in (0, 2)]
+
+    files: list[int] = []
+    expected = frames_of_all()
+    assert set(files) == {0}
+    files.clear()
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for ours, theirs in zip(frames_of_all(), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert set(files) == {5}  # slots: two for each worker, and one more
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
@@ -68,14 +100,13 @@ def test_whatever_a_decoder_does_is_a_row(videos: Path, tmp_path: Path) -> None:
         results = dict(decoders.run(paths, [OUTPUT]))
     assert sorted(results) == list(range(len(names)))
     rejected = {names[i]: r for i, r in results.items() if isinstance(r, Rejected)}
-    told = {name: (r.reason.value, r.message) for name, r in rejected.items()}
-    assert told == {
-        "abort.mp4": ("crashed", "the decoder died of it (SIGABRT)"),
-        "hang.mp4": ("timeout", "not decoded within 8 s, and as much for each minute of it (--timeout)"),
-        "segfault.mp4": ("crashed", "the decoder died of it (SIGSEGV)"),
-        "bloat.mp4": ("out_of_memory", "needs more than the 1 GB that a decoder may have (--worker-memory-gb)"),
-        "stop.mp4": ("timeout", "not decoded within 8 s, and as much for each minute of it (--timeout)"),
-        "killed.mp4": ("crashed", "the decoder died of it (SIGKILL)"),
+    assert {name: (r.reason.value, r.message) for name, r in rejected.items()} == {
+        "abort.mp4": ("crashed", "the decoder crashed on this file (SIGABRT)"),
+        "hang.mp4": ("timeout", "not decoded within the time limit: 8 s plus 8 s for each minute of video (--timeout)"),
+        "segfault.mp4": ("crashed", "the decoder crashed on this file (SIGSEGV)"),
+        "bloat.mp4": ("out_of_memory", "needs more memory than the limit of 1 GB (--worker-memory-gb)"),
+        "stop.mp4": ("timeout", "not decoded within the time limit: 8 s plus 8 s for each minute of video (--timeout)"),
+        "killed.mp4": ("crashed", "the decoder crashed on this file (SIGKILL)"),
     }
 
 
@@ -84,9 +115,9 @@ def test_a_video_whose_worker_is_ended_from_outside_gets_another(videos: Path, t
     path = tmp_path / "terminated_once.mp4"
     shutil.copy(videos / "sound.mp4", path)
     with start_pool(num_workers=1) as decoders:
-        (_, piece), (_, result) = decoders.run([path], [OUTPUT])
-    assert isinstance(piece, Piece)
-    assert isinstance(result, Sampled)
+        (_, frames), (_, result) = decoders.run([path], [OUTPUT])
+    assert isinstance(frames, DecodedFrames)
+    assert isinstance(result, DecodedFile)
     assert path.with_suffix(".tried").exists()
 
 
@@ -102,7 +133,7 @@ def test_when_asked_to_stop_it_begins_nothing_and_waits_a_little(
         stopping, on_idle = lambda: len(seen) >= 4, lambda: idle.append(time.monotonic())
         for index, result in decoders.run(paths, [OUTPUT], stopping=stopping, on_idle=on_idle):
             assert not isinstance(result, Rejected)
-            if isinstance(result, Sampled):
+            if isinstance(result, DecodedFile):
                 seen.append(index)
     assert 4 <= len(seen) <= 4 + 5
     assert 1 not in seen
@@ -110,7 +141,7 @@ def test_when_asked_to_stop_it_begins_nothing_and_waits_a_little(
 
 
 def test_a_worker_never_writes_into_a_file_of_the_run(videos: Path, tmp_path: Path) -> None:
-    """Where a run is left, its slots' descriptors go to what is opened next, such as a shard."""
+    """After a run ends early, the next opened file, such as a shard, gets the descriptor of a closed slot."""
     with start_pool() as decoders:
         results = decoders.run([videos / "sound.mp4"] * 12, [OUTPUT])
         next(results)
@@ -120,27 +151,27 @@ def test_a_worker_never_writes_into_a_file_of_the_run(videos: Path, tmp_path: Pa
             file.truncate(1 << 20)
         time.sleep(2)
         for file in files:
-            assert os.fstat(file.fileno()).st_blocks == 0  # none was ever written to
+            assert os.fstat(file.fileno()).st_blocks == 0  # nothing was written to it
             file.close()
 
 
 def test_a_stopped_pool_ends_even_where_nothing_waited_any_more(videos: Path) -> None:
-    """All videos are with the pool when the stop comes, and those that no worker has begun are taken back from it."""
+    """The pool has all videos already when it is asked to stop; those that no worker started are cancelled."""
     seen: list[int] = []
     with start_pool(num_workers=1) as decoders:
         for index, result in decoders.run([videos / "sound.mp4"] * 3, [OUTPUT], stopping=lambda: bool(seen)):
-            if isinstance(result, Sampled):
+            if isinstance(result, DecodedFile):
                 seen.append(index)
         assert 1 <= len(seen) <= 2
         assert not decoders._pool.active
 
 
 def test_decoding_processes_die_with_the_one_that_started_them(tmp_path: Path) -> None:
-    """Even if it has no time to tell them: nothing decodes on for nobody."""
+    """Even if it is killed and cannot stop them."""
     program = f"""
 from pathlib import Path
 from haechi.extract.decoding import pool
-from haechi.extract.decoding.decode import Sampled
+from haechi.extract.decoding.decode import DecodedFile
 from tests.extract import poison
 from tests.extract.decoding import test_pool
 if __name__ == "__main__":
@@ -162,27 +193,27 @@ if __name__ == "__main__":
 def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.1)
 
 
 def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
-    """As an out-of-memory killer does, between two videos."""
-    results: dict[int, Sampled | Rejected] = {}
+    """As by an out-of-memory killer, between two videos."""
+    results: dict[int, DecodedFile | Rejected] = {}
     with start_pool(num_workers=2) as decoders:
         for index, result in decoders.run([videos / "sound.mp4"] * 12, [OUTPUT]):
             assert index not in results
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 continue
             results[index] = result
             if index in (2, 7):
-                time.sleep(1)  # the workers finish what they have and wait
+                time.sleep(1)  # the workers finish their videos and wait
                 for child in multiprocessing.active_children():
                     os.kill(child.pid or 0, signal.SIGKILL)
                 time.sleep(0.5)
     assert sorted(results) == list(range(12))
-    assert all(isinstance(result, Sampled) or result.reason == Reason.CRASHED for result in results.values())
-    assert sum(isinstance(result, Sampled) for result in results.values()) >= 8
+    assert all(isinstance(result, DecodedFile) or result.reason == Reason.CRASHED for result in results.values())
+    assert sum(isinstance(result, DecodedFile) for result in results.values()) >= 8
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -200,10 +231,10 @@ def test_nothing_to_do() -> None:
 def test_only_so_many_videos_are_finished_ahead_of_one_that_hangs(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their features wait in memory for it."""
+    """Their features wait in memory until it is finished."""
     monkeypatch.setattr(pool, "MAX_AHEAD", 5)
     paths = [videos / "sound.mp4"] * 2 + [tmp_path / "hang.mp4"] + [videos / "sound.mp4"] * 12
     with start_pool(timeout_seconds=6) as decoders:
-        order = [index for index, result in decoders.run(paths, [OUTPUT]) if not isinstance(result, Piece)]
+        order = [index for index, result in decoders.run(paths, [OUTPUT]) if not isinstance(result, DecodedFrames)]
     assert sorted(order) == list(range(15))
     assert sorted(order[: order.index(2)]) == [0, 1, 3, 4, 5, 6]

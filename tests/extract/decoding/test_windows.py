@@ -1,4 +1,4 @@
-"""`windows` sampling: every moment is seen once, by the clock, whatever the container, in memory that does not grow."""
+"""`windows` sampling: by time, whatever the container, without gaps, and in memory that does not grow."""
 
 import math
 import time
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from haechi.extract.decoding import pool
-from haechi.extract.decoding.decode import Sampled, sample
+from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.frame_times import Clock
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodePool, Piece, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Output
 from haechi.extract.decoding.transforms import FrameTransform
-from haechi.extract.decoding.windows import WINDOW_FRAMES, Clocked, WindowStream, clocked
+from haechi.extract.decoding.windows import WINDOW_FRAMES, TimedFrame, WindowStream, timed_frames
 from haechi.extract.samples import write_video
 from haechi.extract.sampling import Uniform, Windows
 from haechi.extract.settings import ExtractSettings
@@ -39,7 +39,7 @@ def outputs(sampling: Windows) -> tuple[Output, Output]:
 
 
 def windows_of(kept: Kept) -> list[np.ndarray]:
-    return [piece[1] for piece in kept.pieces if len(piece[1])]
+    return [window for _, window in kept.published if len(window)]
 
 
 def sampling(window_seconds: float = 2.0, stride_seconds: float | None = None, clip_fps: float = 2.0) -> Windows:
@@ -50,7 +50,7 @@ def sampling(window_seconds: float = 2.0, stride_seconds: float | None = None, c
 def streamed(
     times: list[float], duration: float, how: Windows, *, max_samples: int = 1 << 20
 ) -> tuple[Kept, list[float], list[float], list[float]]:
-    """What becomes of frames that begin at `times`, each a picture of its own number."""
+    """The result for frames that start at `times`; all pixels of a frame have its number as value."""
     kept = Kept(*outputs(how))
     stream = WindowStream(how, kept, Stopwatch(), max_samples=max_samples)
     ends = [*times[1:], times[0] + duration]
@@ -61,10 +61,10 @@ def streamed(
 
 def test_every_window_and_clip_frame_is_the_one_shown_at_its_moment() -> None:
     how = sampling(2.0, 1.5, 2.0)
-    times = [5 + i / FPS for i in range(int(7 * FPS))]  # 7 seconds that begin at 5
+    times = [5 + i / FPS for i in range(int(7 * FPS))]  # 7 seconds, starting at 5
     kept, clip_seconds, starts, ends = streamed(times, 7, how)
     assert clip_seconds == [5 + i / 2 for i in range(14)]
-    assert starts == [5.0, 6.5, 8.0, 9.5, 10.0]  # the last one ends with the video
+    assert starts == [5.0, 6.5, 8.0, 9.5, 10.0]  # the last window ends with the video
     assert ends == [7.0, 8.5, 10.0, 11.5, 12.0]
     shown = [int(frame[0, 0, 0]) for frame in kept.frames(0)]
     assert shown == [math.floor((at - 5) * FPS + 0.05) for at in clip_seconds]
@@ -78,7 +78,7 @@ def test_every_window_and_clip_frame_is_the_one_shown_at_its_moment() -> None:
     [
         (0.5, [(0.0, 0.5)]),
         (2.0, [(0.0, 2.0)]),
-        (2.001, [(0.0, 2.0)]),  # a millisecond of rounding is no window
+        (2.001, [(0.0, 2.0)]),  # a rounding error of a millisecond makes no window
         (2.04, [(0.0, 2.0), (0.0625, 2.04)]),
         (3.0, [(0.0, 2.0), (1.0, 3.0)]),
         (4.0, [(0.0, 2.0), (2.0, 4.0)]),
@@ -103,13 +103,13 @@ def test_a_video_shorter_than_a_window_is_one(num_frames: int, seen: set[int]) -
 
 
 def test_no_frame_is_lost_where_many_clip_frames_come_with_a_window() -> None:
-    """More than a piece holds: they are handed on without a window."""
+    """If there are more than fit with one window, they are handed on without a window."""
     how = sampling(60.0, 60.0, 10.0)
     kept, clip_seconds, starts, _ = streamed([i / 10 for i in range(1000)], 100, how)
     assert len(clip_seconds) == len(kept.frames(0)) == 1000
     assert kept.frames(0)[:, 0, 0, 0].tolist() == [i % 256 for i in range(1000)]
     assert starts == [0.0, 41.25]  # on the grid of 60 / 32 s
-    assert max(len(piece[0]) for piece in kept.pieces) == how.max_clip_frames == 64
+    assert max(len(clip) for clip, _ in kept.published) == how.max_clip_frames == 64
 
 
 def test_a_slide_show_is_seen_at_every_moment() -> None:
@@ -119,30 +119,30 @@ def test_a_slide_show_is_seen_at_every_moment() -> None:
 
 
 def test_more_than_is_allowed_is_refused() -> None:
-    """Two frames may claim years between them."""
+    """Two frames may claim to be years apart."""
     with pytest.raises(
-        UnusableError, match=r"more than 1000 frames to be looked at, the limit \(--max-frames\)"
+        UnusableError, match=r"more than 1000 frames would be sampled, which is the limit \(--max-frames\)"
     ) as caught:
         streamed([0, 1e7], 2e7, sampling(), max_samples=1000)
     assert caught.value.reason == Reason.TOO_LARGE
 
 
 def test_each_frame_lasts_until_the_next() -> None:
-    found = list(clocked([("a", 1.0, 0.25), ("b", 1.5, 0.25), ("c", 3.0, 0.25)], Clock(may_jump=False)))
+    found = list(timed_frames([("a", 1.0, 0.25), ("b", 1.5, 0.25), ("c", 3.0, 0.25)], Clock(may_jump=False)))
     assert found == [
-        Clocked(frame="a", start_seconds=1.0, end_seconds=1.5),
-        Clocked(frame="b", start_seconds=1.5, end_seconds=3.0),
-        Clocked(frame="c", start_seconds=3.0, end_seconds=3.25),
+        TimedFrame(frame="a", start_seconds=1.0, end_seconds=1.5),
+        TimedFrame(frame="b", start_seconds=1.5, end_seconds=3.0),
+        TimedFrame(frame="c", start_seconds=3.0, end_seconds=3.25),
     ]
 
 
 def test_no_frames_no_times() -> None:
-    assert list(clocked([], Clock(may_jump=False))) == []
+    assert list(timed_frames([], Clock(may_jump=False))) == []
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "vp9.webm", "mpeg4.avi", "open_gop.mp4"])
 def test_the_frames_of_real_files(tmp_path: Path, name: str) -> None:
-    """Pictures that carry their number: 8 seconds of 25 a second, in windows of 3."""
+    """Frames show their number: 8 seconds at 25 frames/s, in windows of 3 seconds."""
     codec = {"vp9.webm": "libvpx-vp9", "mpeg4.avi": "mpeg4"}.get(name, "libx264")
     options = {"x264-params": "open-gop=1:keyint=20:bframes=3"} if name == "open_gop.mp4" else {}
     options |= {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx-vp9" else {}
@@ -164,7 +164,7 @@ def test_the_frames_of_real_files(tmp_path: Path, name: str) -> None:
 
 
 def test_variable_frame_rate_goes_by_the_clock(tmp_path: Path) -> None:
-    """Pictures that carry their number, 30 a second and then 5: each moment shows the frame that is on at that time."""
+    """Frames show their number, 30 frames/s and then 5: each sample is the frame that is shown at that time."""
     frames = [bar_code(i) for i in range(len(VFR_TIMES))]
     path = write_video(tmp_path / "vfr.mp4", frames, times_seconds=VFR_TIMES)
     how = sampling(1.0, 1.0, 4.0)
@@ -182,7 +182,7 @@ def test_variable_frame_rate_goes_by_the_clock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("starts", [[1000, 10], [10, 1000], [1000, 10, 1005]])
 def test_recordings_joined_byte_by_byte_last_as_long_as_they_do(tmp_path: Path, starts: list[int]) -> None:
-    """MPEG-TS as dashcams and recorders leave it, each part with a clock of its own."""
+    """MPEG-TS as dashcams and recorders write it: each part has its own clock."""
     joined = tmp_path / "joined.ts"
     for number, start in enumerate(starts):
         frames = [bar_code(40 * number + i // FPS) for i in range(5 * FPS)]
@@ -204,10 +204,10 @@ def test_recordings_joined_byte_by_byte_last_as_long_as_they_do(tmp_path: Path, 
 def test_a_small_file_that_claims_days_is_refused_before_it_is_looked_at(tmp_path: Path) -> None:
     path = write_video(tmp_path / "gap.mkv", [bar_code(i) for i in range(3)], times_seconds=[0.0, 0.04, 200_000.0])
     kept = Kept(*outputs(sampling()))
-    with pytest.raises(UnusableError, match="3 frames in 200,000 s: more than 600 s a frame") as caught:
+    with pytest.raises(UnusableError, match="3 frames in 200,000 s: more than 600 s per frame") as caught:
         sample(path, sampling=sampling(), limits=LIMITS, sink=kept)
     assert caught.value.reason == Reason.TOO_LARGE
-    assert kept.pieces == []
+    assert kept.published == []
 
 
 def test_rotation_is_applied(videos: Path) -> None:
@@ -246,45 +246,45 @@ def start_pool(how: Windows, *, num_workers: int = 1, timeout_seconds: float = 6
 
 @pytest.fixture(scope="module")
 def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of a minute, 10 frames a second, each with its number modulo 256."""
+    """A video of a minute at 10 frames/s; each frame shows its number modulo 256."""
     folder = tmp_path_factory.mktemp("minute")
     return write_video(folder / "minute.mp4", [bar_code(i % 256) for i in range(600)], fps=10)
 
 
-def test_pieces_come_in_order_whatever_the_pace(minute: Path) -> None:
-    """A worker waits for whoever takes them, and that is not counted as its time."""
+def test_frames_come_in_order_whatever_the_pace(minute: Path) -> None:
+    """The time in which a worker waits for the main process does not count against its time limit."""
     how = sampling(1.0, 1.0, 10.0)
     numbers: list[int] = []
-    with start_pool(how, timeout_seconds=2) as decoders:  # 4 with the minute that the video lasts
+    with start_pool(how, timeout_seconds=2) as decoders:  # 4 s in total, since the video lasts one minute
         for _, result in decoders.run([minute], outputs(how)):
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 numbers += [number_of(frame) for frame in result.frames[0]]
                 time.sleep(0.1)
-    assert isinstance(result, Sampled)
+    assert isinstance(result, DecodedFile)
     assert numbers == [i % 256 for i in range(600)]
     assert len(result.window_start_seconds) == 60
-    assert result.seconds["decode"] < 4  # of more than 6
+    assert result.seconds["decode"] < 4  # the whole took more than 6 s
 
 
-def test_videos_side_by_side_keep_their_pieces(videos: Path, minute: Path) -> None:
+def test_videos_side_by_side_keep_their_frames(videos: Path, minute: Path) -> None:
     how = sampling(1.0, 1.0, 10.0)
     found: dict[int, list[np.ndarray]] = {}
-    ended: dict[int, Sampled | Rejected] = {}
+    ended: dict[int, DecodedFile | Rejected] = {}
     paths = [minute, videos / "sound.mp4", videos / "cut.mkv", minute, videos / "sound.mp4"]
     with start_pool(how, num_workers=2) as decoders:
         for index, result in decoders.run(paths, outputs(how)):
             assert index not in ended
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 found.setdefault(index, []).append(result.frames[0].copy())
             else:
                 ended[index] = result
-    assert {i: isinstance(result, Sampled) for i, result in ended.items()} == {0: 1, 1: 1, 2: 0, 3: 1, 4: 1}
+    assert {i: isinstance(result, DecodedFile) for i, result in ended.items()} == {0: 1, 1: 1, 2: 0, 3: 1, 4: 1}
     for one, other in ((0, 3), (1, 4)):
         np.testing.assert_array_equal(np.concatenate(found[one]), np.concatenate(found[other]))
 
 
 def test_a_long_video_fits_where_its_frames_do_not(tmp_path: Path) -> None:
-    """Its windows would take 15 GB; the worker has less than one, of which half is its program."""
+    """Its windows would need 15 GB; the worker has less than 1 GB, and half of that is the program."""
     path = write_video(tmp_path / "long.mp4", [bar_code(i % 256) for i in range(600)], fps=1)
     how = sampling(2.0, 0.5, 2.0)
     large = FrameTransform(size=256, interpolation="bilinear", in_float=True)
@@ -292,15 +292,15 @@ def test_a_long_video_fits_where_its_frames_do_not(tmp_path: Path) -> None:
     num_windows = 0
     with start_pool(how, worker_memory_gb=0.75) as decoders:
         for _, result in decoders.run([path], wanted):
-            num_windows += isinstance(result, Piece) and len(result.frames[1]) > 0
-    assert isinstance(result, Sampled), result
+            num_windows += isinstance(result, DecodedFrames) and len(result.frames[1]) > 0
+    assert isinstance(result, DecodedFile), result
     assert num_windows == len(result.window_start_seconds) == 1197
 
 
 def test_what_a_killed_worker_handed_on_is_marked(
     minute: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its video is tried once more, from the beginning, under another number."""
+    """Its video is tried again from the beginning, with another attempt number."""
     monkeypatch.setattr(pool, "_sample_into_slot", poison.sample_into_slot)
     path = tmp_path / "terminated_midway.mp4"
     path.write_bytes(minute.read_bytes())
@@ -308,9 +308,9 @@ def test_what_a_killed_worker_handed_on_is_marked(
     numbers: dict[int, list[int]] = {}
     with start_pool(how) as decoders:
         for _, result in decoders.run([path], outputs(how)):
-            if isinstance(result, Piece):
+            if isinstance(result, DecodedFrames):
                 numbers.setdefault(result.attempt, []).extend(number_of(frame) for frame in result.frames[0])
-    assert isinstance(result, Sampled)
+    assert isinstance(result, DecodedFile)
     first, second = numbers.values()
     assert 0 < len(first) < 600
     assert second == [i % 256 for i in range(600)]

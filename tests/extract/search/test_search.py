@@ -1,4 +1,4 @@
-"""`haechi inspect --search`: the ranking is brute force's, whatever the blocks, and the command shows it."""
+"""`haechi search`: the ranking is that of a brute-force search, whatever the blocks, and the command shows it."""
 
 import json
 import subprocess
@@ -19,13 +19,13 @@ from haechi.cache.reader import Cache
 from haechi.extract.backbones import slowfast
 from haechi.extract.samples import write_sample_set
 from haechi.extract.search.ranking import MOMENTS_APART_SECONDS, NUM_MOMENTS, search
-from haechi.extract.search.text import clip_of, embed
+from haechi.extract.search.text import embed_texts, load_clip
 from tests import synthetic
 from tests.cache.forge import forge
 from tests.extract import clips
 
 FIGHT, KITCHEN = "people fighting in a street", "an empty kitchen"
-HOSTILE = "[red]\u202ex[/] 한국.mp4"  # markup, and a change of writing direction
+HOSTILE = "[red]\u202ex[/] 한국.mp4"  # markup of rich, and a change of writing direction
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 @pytest.fixture(scope="module")
 def texts(made: tuple[str, Path]) -> np.ndarray:
-    """(2, width): what open_clip itself makes of both sentences."""
+    """The embeddings of both sentences by open_clip itself, (2, width)."""
     name, weights = made
     module = open_clip.create_model(name, load_weights=False).eval()
     module.load_state_dict(torch.load(weights, weights_only=True))
@@ -46,9 +46,9 @@ def texts(made: tuple[str, Path]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(made: tuple[str, Path], texts: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eleven videos of noise; the first sentence is planted in video 4 at 6 s, the second in the hostile one at 0 s.
+    """Eleven videos of noise, with the first sentence in video 4 at 6 s and the second in the hostile one at 0 s.
 
-    An older shard holds the first sentence too, in a row of video 2 that is superseded.
+    An older shard has the first sentence too, in a superseded row of video 2.
     """
     rng = np.random.default_rng(0)
     videos = {f"video-{i:02d}.mp4": rng.normal(size=(3 + i, clips.WIDTH)) for i in range(10)}
@@ -67,7 +67,7 @@ def cache(folder: Path) -> Cache:
 
 
 def brute_force(cache: Cache, text: np.ndarray) -> list[tuple[float, float, str]]:
-    """Best score, its time and id of each video, best first."""
+    """The best score of each video, its time and the video's id, best first."""
     rows, times = cache.rows("clip", "features").astype(np.float64), cache.rows("clip", "time_seconds")
     scores = rows @ text / np.linalg.norm(rows, axis=1)
     offset = cache.offset("clip")
@@ -79,7 +79,7 @@ def brute_force(cache: Cache, text: np.ndarray) -> list[tuple[float, float, str]
 
 
 def test_the_ranking_is_brute_forces(cache: Cache, made: tuple[str, Path], texts: np.ndarray) -> None:
-    rows = embed(clip_of(cache, model=made[0]), [FIGHT, KITCHEN]).rows
+    rows = embed_texts(load_clip(cache, model=made[0]), [FIGHT, KITCHEN]).rows
     fight, kitchen = search(cache, rows, top=100)
     for found, text in ((fight, texts[0]), (kitchen, texts[1])):
         expected = brute_force(cache, text)
@@ -94,13 +94,13 @@ def test_the_ranking_is_brute_forces(cache: Cache, made: tuple[str, Path], texts
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Twenty videos, a row each, of a real width: the last bits of a product depend on how many rows it has."""
+    """Twenty videos of one row of a real width: the last bits of a matrix product depend on the number of rows."""
     source = synthetic.provenance(clip_width=512)
     return Cache.open(synthetic.write_cache(tmp_path_factory.mktemp("wide") / "c", source=source, num_frames=1))
 
 
 @pytest.mark.parametrize("block_rows", [1, 2, 7, 11])
-def test_the_blocks_do_not_show(wide: Cache, block_rows: int) -> None:
+def test_the_result_does_not_depend_on_the_blocks(wide: Cache, block_rows: int) -> None:
     texts = np.random.default_rng(1).normal(size=(2, 512)).astype(np.float32)
     whole = search(wide, texts, top=100)
     assert [len(found) for found in whole] == [20, 20]
@@ -125,7 +125,7 @@ def test_no_more_rows_are_read_at_once_than_a_block_has(
     assert max(sizes) <= 15
 
 
-def test_moments_stand_apart(cache: Cache, texts: np.ndarray) -> None:
+def test_moments_are_apart_in_time(cache: Cache, texts: np.ndarray) -> None:
     for video in search(cache, texts, top=100)[0]:
         times = sorted(moment.time_seconds for moment in video.moments)
         assert (np.diff(times) >= MOMENTS_APART_SECONDS).all()
@@ -148,7 +148,7 @@ def test_equal_scores_and_videos_without_rows(made: tuple[str, Path], texts: np.
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_rows_that_point_nowhere_are_named(
+def test_videos_with_zero_or_infinite_rows_are_named(
     made: tuple[str, Path], texts: np.ndarray, tmp_path: Path, value: float
 ) -> None:
     rows = np.ones((4, clips.WIDTH))
@@ -174,7 +174,7 @@ def call(*arguments: object) -> Result:
 
 def test_the_command_shows_a_table(folder: Path, made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "150")
-    done = call("inspect", folder, "--search", FIGHT, "--search", KITCHEN, "--clip-model", made[0], "--top", 2)
+    done = call("search", folder, FIGHT, KITCHEN, "--clip-model", made[0], "--top", 2)
     assert (done.exit_code, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines.index(FIGHT) < lines.index(KITCHEN)
@@ -183,12 +183,13 @@ def test_the_command_shows_a_table(folder: Path, made: tuple[str, Path], monkeyp
     (hostile,) = [line for line in lines if line.startswith("1.000 0.0 s")]
     assert hostile == r"1.000 0.0 s safe train [red]\u202ex[/] 한국.mp4"
     assert sum(".mp4" in line for line in lines) == 4
-    assert "cosine similarity" in done.stdout
+    assert "cosine similarity of the text and the frame" in done.stdout
 
 
 def test_json_is_what_search_finds(folder: Path, cache: Cache, made: tuple[str, Path], texts: np.ndarray) -> None:
-    arguments = ["--search", FIGHT, "--search", KITCHEN, "--clip-model", made[0], "--clip-weights", made[1]]
-    done = call("inspect", folder, *arguments, "--json", "--top", 3)
+    done = call(
+        "search", folder, FIGHT, KITCHEN, "--clip-model", made[0], "--clip-weights", made[1], "--json", "--top", 3
+    )
     assert (done.exit_code, done.stderr) == (0, "")
     records = json.loads(done.stdout)
     assert [record.pop("search") for record in records] == [FIGHT] * 3 + [KITCHEN] * 3
@@ -201,10 +202,10 @@ def test_json_is_what_search_finds(folder: Path, cache: Cache, made: tuple[str, 
         }
 
 
-def test_long_texts_are_told_beside_the_result(folder: Path, made: tuple[str, Path]) -> None:
-    done = call("inspect", folder, "--search", "[b]cat " * 30, "--clip-model", made[0], "--json")
+def test_long_texts_are_listed_beside_the_result(folder: Path, made: tuple[str, Path]) -> None:
+    done = call("search", folder, "[b]cat " * 30, "--clip-model", made[0], "--json")
     assert done.exit_code == 0
-    assert "longer than the model reads" in done.stderr
+    assert "longer than the model reads, so its end was cut off: [b]cat" in done.stderr
     assert "[b]cat [b]cat" in done.stderr
     assert len(json.loads(done.stdout)) == 11
 
@@ -212,24 +213,26 @@ def test_long_texts_are_told_beside_the_result(folder: Path, made: tuple[str, Pa
 def test_mistakes_are_one_error(folder: Path, made: tuple[str, Path], tmp_path: Path) -> None:
     model = ("--clip-model", made[0])
     for arguments, code, expected in (
-        (["--search", ""], 2, "say what to search for"),
-        (["--search", "cat", "--search", " \t"], 2, "say what to search for"),
-        (["--search", "cat", "--video", "video-00.mp4"], 2, "exclude each other"),
-        (["--search", "cat", "--top", "0"], 2, "--top"),
-        (["--top", "3", *model], 2, "only with --search: --top, --clip-model"),
-        (["--search", "cat"], 1, "--clip-model local-dir:PATH"),
-        (["--search", "cat", *model, "--clip-weights", "random:1"], 1, "clip.trained: True in the cache"),
+        ([], 2, "Missing argument 'TEXT...'"),
+        ([""], 2, "a TEXT is empty: give the words to search for"),
+        (["cat", " \t"], 2, "a TEXT is empty: give the words to search for"),
+        (["cat", "--video", "video-00.mp4"], 2, "No such option"),
+        (["cat", "--top", "0"], 2, "--top"),
+        (["--top", "3", *model], 2, "Missing argument 'TEXT...'"),
+        (["cat"], 1, "--clip-model local-dir:PATH"),
+        (["cat", *model, "--clip-weights", "random:1"], 1, "clip.trained: True in the cache, False here"),
     ):
-        done = call("inspect", folder, *arguments)
+        done = call("search", folder, *arguments)
         assert (done.exit_code, done.stdout) == (code, ""), arguments
         assert expected in done.stderr
-    assert "no such cache" in call("inspect", tmp_path / "gone", "--search", "cat").stderr
+    assert "no such cache" in call("search", tmp_path / "gone", "cat").stderr
 
 
-def test_search_is_no_command_of_its_own() -> None:
-    done = call("search")
-    assert done.exit_code == 2
-    assert "No such command" in done.stderr
+def test_search_is_a_command_of_its_own() -> None:
+    listed = call("--help").stdout
+    assert "Rank the videos of CACHE, and moments in them, by similarity to each TEXT." in " ".join(listed.split())
+    lines = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line.strip()]
+    assert lines.index("search") == lines.index("inspect") + 1
 
 
 def test_without_a_search_no_model_is_loaded(folder: Path) -> None:
@@ -242,13 +245,13 @@ def test_without_a_search_no_model_is_loaded(folder: Path) -> None:
 
 
 def test_a_cache_of_real_videos(made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the real extraction writes is what the search needs; SlowFast may be untrained."""
+    """A cache of the real extraction can be searched, even if its motion backbone is untrained."""
     monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
     assert list(write_sample_set(tmp_path / "videos", num_harmful=1, num_safe=1))
     name, weights = made
     flags = ["--clip-model", name, "--clip-weights", f"openai={weights}", "--slowfast-weights", "random:0"]
     done = call("extract", tmp_path / "videos", "--out", tmp_path / "c", *flags, "--device", "cpu", "--frames", 8)
     assert done.exit_code == 0, done.output
-    done = call("inspect", tmp_path / "c", "--search", FIGHT, "--clip-model", name, "--json")
+    done = call("search", tmp_path / "c", FIGHT, "--clip-model", name, "--json")
     assert done.exit_code == 0, done.output
     assert {record["label"] for record in json.loads(done.stdout)} == {0, 1}

@@ -1,0 +1,70 @@
+"""Stage 1 as one function, for notebooks and programs; `haechi extract` calls it too."""
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import haechi
+from haechi.cache.errors import SettingsError
+from haechi.cache.progress import SILENT, Progress
+from haechi.cache.text import named
+from haechi.extract import pipeline
+from haechi.extract.manifest import Manifest, read_manifest
+from haechi.extract.pipeline import Extraction
+from haechi.extract.settings import ExtractSettings
+
+
+def extract_features(
+    data: str | Path | Manifest,
+    out: str | Path,
+    *,
+    root: str | Path | None = None,
+    positive: str | None = None,
+    follow_symlinks: bool = False,
+    retry: str | Iterable[str] = (),
+    progress: Progress = SILENT,
+    settings: ExtractSettings | None = None,
+    **changes: Any,
+) -> Extraction:
+    """Extract the CLIP and SlowFast features of videos and images into the cache `out`, as `haechi extract` does.
+
+        done = extract_features("videos", "out/cache", sampling="windows")
+        print(done.num_used, done.failures)
+
+    Calling it again extracts only what is missing or has changed. A file that cannot be used is no error: it is counted
+    in `Extraction.failures`, and the cache records the reason.
+
+    - `data`: a manifest (CSV or JSON Lines with the column `path`, and optionally `label`, `split`, `group`, `id`), a
+      folder with the class folders `harmful` and `safe`, or a `Manifest` that was read before
+    - `out`: the folder of the cache; it is created if it does not exist
+    - `root`: the folder that relative paths of a manifest start from; None: the manifest's folder
+    - `positive`: the name of the harmful class folder, if it is not `harmful`; all other class folders are safe
+    - `follow_symlinks`: in a folder, also read symbolic links that lead out of it
+    - `retry`: reasons of failures that are tried again, such as `"timeout"` or `["timeout", "crashed"]`
+    - `progress`: receives progress and notices; by default nothing is shown
+    - `settings`, `changes`: the settings, and fields of `ExtractSettings` to change in them, such as `device="cuda:1"`
+
+    Raises `HaechiError`, whose text says what to do: `SettingsError` (unknown names or values), `ManifestError`,
+    `SettingsConflictError` (the cache was made with other settings), `WeightsError`, `CacheError`,
+    `InterruptedRunError` (Ctrl-C: finished rows are in the cache).
+    """
+    settings = _changed(settings or ExtractSettings(), changes)
+    if isinstance(data, Manifest):
+        if root is not None or positive is not None or follow_symlinks:
+            raise SettingsError(["root, positive and follow_symlinks go with a path, and data is a Manifest"])
+        manifest = data
+    else:
+        root = None if root is None else Path(root)
+        manifest = read_manifest(Path(data), root=root, positive=positive, follow_symlinks=follow_symlinks)
+    for notice in manifest.notices:
+        progress.notice(notice)
+    producer = f"haechi {haechi.__version__}"
+    return pipeline.extract(manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
+
+
+def _changed(settings: ExtractSettings, changes: dict[str, Any]) -> ExtractSettings:
+    names = [field.name for field in fields(ExtractSettings)]
+    if unknown := sorted(changes.keys() - set(names)):
+        raise SettingsError([f"no such settings: {named(unknown)}; the settings are {', '.join(names)}"])
+    return replace(settings, **changes)

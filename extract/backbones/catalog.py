@@ -1,0 +1,17 @@
+"""The class that runs each model. To add a backbone, write its class in a file of this folder and add one line here.
+
+A class is given as MODULE:CLASS and follows a protocol of `haechi.extract.backbones.roles`. This file loads no torch.
+"""
+
+ANY_OTHER = "*"
+
+# Names for --clip-model. open_clip has hundreds of models, so it runs every name that is not listed.
+IMAGE_MODELS = {
+    ANY_OTHER: "haechi.extract.backbones.openclip:OpenClip",
+}
+
+# Names for --slowfast-model.
+MOTION_MODELS = {
+    "slowfast_r50": "haechi.extract.backbones.slowfast:SlowFast",
+    "slowfast_r101": "haechi.extract.backbones.slowfast:SlowFast",
+}
