@@ -14,7 +14,7 @@ import pytest
 from haechi.cache import schema
 from haechi.cache.shard import Shard, settings_are_complete
 from haechi.cache.writer import shard_path, write_shard
-from haechi.extract.decoding.reasons import STAGE_OF, Reason
+from haechi.extract.decoding.reasons import STAGES, Reason
 from tests import synthetic
 from tests.cache.listing import listing, structure
 
@@ -78,7 +78,7 @@ def test_the_table_of_attributes_is_that_of_a_shard(tmp_path: Path) -> None:
 
 
 def test_the_table_of_failures_is_that_of_stage_1() -> None:
-    assert [row[:2] for row in _table("failures")] == [[f"`{reason}`", f"`{STAGE_OF[reason]}`"] for reason in Reason]
+    assert [row[:2] for row in _table("failures")] == [[f"`{reason}`", f"`{STAGES[reason]}`"] for reason in Reason]
 
 
 def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
