@@ -1,6 +1,8 @@
 """Texts of unknown origin, made safe to print, and lists of them made short."""
 
+import os
 import unicodedata
+from collections.abc import Iterable
 
 MAX_NAMED = 20
 
@@ -46,3 +48,8 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def harmless(text: str) -> str:
     """A text from outside as a cell of a CSV: what a spreadsheet would run as a formula gets a `'` in front."""
     return "'" + text if text.startswith(FORMULA_STARTS) else text
+
+
+def one_or_more(items: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The texts or paths as a list of texts. A single text or path is one item, not a sequence of letters."""
+    return [os.fspath(item) for item in ([items] if isinstance(items, str | os.PathLike) else items)]
