@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,32 @@ def test_arguments_reach_the_command() -> None:
         dry = ["make", "--dry-run", "-o", ".venv/installed", target, "CACHE=a b", "ARGS=--seed 3"]
         printed = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert re.search(rf"{command} 'a b'.*--seed 3", printed), printed
+
+
+def make_with_pythons(folder: Path, **pythons: str) -> subprocess.CompletedProcess[str]:
+    """`make install` where only these Pythons are on the PATH, each a shell script; nothing is installed."""
+    (folder / "bin").mkdir()
+    for name, script in pythons.items():
+        (folder / "bin" / name.replace("_", ".")).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "bin" / name.replace("_", ".")).chmod(0o755)
+    command = [str(shutil.which("make")), "install", f"VENV={folder / 'venv'}"]
+    environment = {"PATH": str(folder / "bin")}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_takes_the_newest_python_that_runs(tmp_path: Path) -> None:
+    """A pyenv shim exists but fails if its version is not selected."""
+    suitable = f'test "$1" = -c || {{ echo "RAN $0 $*"; exit 1; }}; exec {sys.executable} "$@"'
+    done = make_with_pythons(
+        tmp_path, python3_13="exit 127", python3_12=suitable, python3_11=suitable, python3="exit 1"
+    )
+    assert f"RAN {tmp_path}/bin/python3.12 -m venv {tmp_path}/venv" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_says_which_python_is_needed(tmp_path: Path) -> None:
+    done = make_with_pythons(tmp_path, python3_13="exit 127", python3="exit 1")
+    assert done.returncode != 0
+    assert "Python 3.13, 3.12 or 3.11 is needed" in done.stderr
+    assert "-m venv" not in done.stdout
