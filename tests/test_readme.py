@@ -1,4 +1,4 @@
-"""README and Makefile say what is there."""
+"""README, docs and Makefile agree with the code and with the measured figures."""
 
 import json
 import re
@@ -13,6 +13,8 @@ import haechi.cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+NUMBERS = DOCUMENTS[ROOT / "docs" / "numbers.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, flags=re.MULTILINE))
 
@@ -24,12 +26,42 @@ def test_every_command_stands_in_the_table() -> None:
 def test_every_target_named_is_there() -> None:
     named = set(re.findall(r"(?:^|`)make +([a-z]+)", README, flags=re.MULTILINE))
     assert {"demo", "test", "features", "train", "inspect"} <= named
-    assert named <= TARGETS
+    for text in DOCUMENTS.values():
+        assert set(re.findall(r"(?:^|`)make +([a-z]+)", text, flags=re.MULTILINE)) <= TARGETS
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for document, text in DOCUMENTS.items():
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    linked = {ROOT / target for target in re.findall(r"\]\(([^)#]+)\)", README)}
+    assert set(DOCUMENTS) - {ROOT / "README.md"} <= linked
+
+
+def test_your_videos_are_on_the_first_screen() -> None:
+    assert README.splitlines().index("## Your videos") < 40
+
+
+def test_every_path_of_the_map_exists() -> None:
+    """The tree of folders, and the table of what to edit."""
+    tree = re.search(r"^## Where things are\n\n```\n(.*?)```", README, flags=re.MULTILINE | re.DOTALL)
+    assert tree is not None
+    folder = ROOT
+    for line in tree[1].splitlines():
+        indented, name = re.match(r"( *)(\S+/) ", line).groups()  # type: ignore[union-attr]
+        path = (folder if indented else ROOT) / name
+        assert path.is_dir(), path
+        folder = folder if indented else path
+    rows = re.findall(r"^\| ((?:add|change) .+?) \| (.+) \|$", README, flags=re.MULTILINE)
+    assert len(rows) >= 9
+    for change, files in rows:
+        paths = re.findall(r"`([\w/.]+/[\w/.]+)`", files)
+        assert paths, change
+        for name in paths:
+            assert (ROOT / name).exists(), f"{change}: {name}"
 
 
 @pytest.mark.parametrize(
@@ -48,13 +80,29 @@ def test_the_results_are_those_of_the_runs(row: str, kind: str) -> None:
     columns = [[run["metrics"]["test"][name] for run in runs] for name in ("f1", "balanced_accuracy", "roc_auc")]
     columns.append([run["best_threshold"] for run in runs])
     cells = [f"{sum(c) / len(c):.3f} ({min(c):.3f} to {max(c):.3f})" for c in columns]
-    assert f"| {row} | {' | '.join(cells)} |" in README
+    assert f"| {row} | {' | '.join(cells)} |" in NUMBERS
     figures = runs[0]["metrics"]["test"]
     harmful = figures["true_positive"] + figures["false_negative"]
     safe = figures["false_positive"] + figures["true_negative"]
     always = 2 * harmful / (2 * harmful + safe)
-    assert f"{harmful + safe} surveillance clips ({harmful} fights, {safe} other)" in README
-    assert f"To call every clip a fight scores F1 {always:.3f}." in README
+    assert f"{harmful + safe} surveillance clips ({harmful} fights, {safe} other)" in NUMBERS
+    assert f"To call every clip a fight scores F1 {always:.3f}." in NUMBERS
+    if kind == "scenes":  # the headline
+        headline = " ".join(README.split())
+        f1, balanced, auc = (f"{sum(c) / len(c):.3f}" for c in columns[:3])
+        assert f"{harmful + safe} surveillance clips ({harmful} fights, {safe} other), UNTRAINED backbones" in headline
+        assert f"F1 {f1}, balanced accuracy {balanced}, ROC AUC {auc}. " in headline
+        assert f"Calling every clip a fight reaches F1 {always:.3f}. " in headline
+
+
+def test_the_ratios_of_the_headline_are_those_of_the_benchmarks() -> None:
+    ratios = {}
+    for name, what in (("train", "the report's loop / Haechi, per epoch"), ("extract", "the report's method / Haechi")):
+        rows = json.loads((ROOT / "docs" / "bench" / f"{name}-cpu.json").read_text())["rows"]
+        (ratios[name],) = [f"{row['median']:.3g} times" for row in rows if row["what"] == what]
+    headline = " ".join(README.split())
+    assert f"an epoch of stage 2 is {ratios['train']} as fast as the report's loop" in headline
+    assert f"{ratios['extract']} as fast as the report's method on a CPU" in headline
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -1,4 +1,4 @@
-"""README's table from docs/torture.json, between `<!-- torture -->` and `<!-- /torture -->`."""
+"""The table in docs/reliability.md from docs/torture.json, between `<!-- torture -->` and `<!-- /torture -->`."""
 
 import json
 import re
@@ -8,17 +8,17 @@ from bench.figures import measured_on
 from bench.measure import ROOT
 
 RESULT = ROOT / "docs" / "torture.json"
-README = ROOT / "README.md"
+DOCUMENT = ROOT / "docs" / "reliability.md"
 BLOCK = re.compile(r"(?P<head><!-- torture -->\n).*?(?P<foot><!-- /torture -->)", re.DOTALL)
 
 
 def filled(text: str, result: Path = RESULT) -> str:
-    """`text` with the table as the JSON has it."""
+    """`text` with the table filled from the JSON file."""
     return BLOCK.sub(lambda found: found["head"] + table(result) + found["foot"], text)
 
 
 def table(path: Path) -> str:
-    """A line a run, and what it was done on."""
+    """One line for each run, and the machine below."""
     if not path.exists():
         return "Not run yet.\n"
     result = json.loads(path.read_text(encoding="utf-8"))
@@ -27,5 +27,5 @@ def table(path: Path) -> str:
     return "\n".join(lines) + f"\n\n{measured_on(result)}.\n"
 
 
-def fill_readme() -> None:
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+def fill_document() -> None:
+    DOCUMENT.write_text(filled(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
