@@ -73,7 +73,7 @@ def test_our_own_defects_are_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.parametrize("arguments", [["--help"], ["inspect", "--help"], ["inspect", "tests/archive/cache", "--json"]])
 def test_a_closed_pipe_ends_a_command_silently(arguments: list[str]) -> None:
-    """As in `haechi inspect CACHE | head`, when `head` has ended."""
+    """As in `haechi inspect CACHE | head` after `head` has ended."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -86,7 +86,7 @@ def test_a_closed_pipe_ends_a_command_silently(arguments: list[str]) -> None:
 
 
 def test_importing_haechi_loads_no_heavy_package() -> None:
-    """The public names are there all the same."""
+    """Its public names are listed nevertheless."""
     code = "import sys, haechi; print(sorted({'click', 'h5py', 'numpy', 'torch'} & set(sys.modules)), dir(haechi))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded, _, names = done.stdout.partition("] ")

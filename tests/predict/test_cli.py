@@ -1,4 +1,4 @@
-"""`haechi predict` as a user types it."""
+"""The command `haechi predict`."""
 
 import itertools
 import json
