@@ -27,12 +27,13 @@ class Cache:
     shards: tuple[Shard, ...]
 
     @classmethod
-    def open(cls, path: Path) -> "Cache":
+    def open(cls, path: Path | str) -> "Cache":
         """Open every shard's head; reads no features.
 
         Raises `CacheError`: no such directory, no shards in it, any shard damaged (all are named), or shards of
         different fingerprints.
         """
+        path = Path(path)
         paths = shard_paths(path)
         if not paths:
             raise CacheError(f"{path}: no shards ({schema.SHARD_PATTERN}) in it; make them with `haechi extract`")
