@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haechi.cache.reader import Cache
+    from haechi.extract.api import extract_features
     from haechi.predict.classifier import Classifier
+    from haechi.train.api import train_head
 
 __version__ = "0.1.0"
 

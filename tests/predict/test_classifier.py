@@ -5,10 +5,13 @@ import csv
 import io
 import re
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import haechi
 from haechi.cache.errors import HaechiError, SettingsConflictError, SettingsError
 from haechi.cache.reader import Cache
 from haechi.predict import classifier as classifier_module
@@ -143,21 +146,27 @@ def test_a_prediction_is_a_score_or_a_reason(folder: Path, classifier: Classifie
 
 
 def test_the_example_of_the_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Word for word, but for the CLIP in miniature."""
+    """Word for word, with tiny networks, few frames and few epochs."""
     code = re.search(r"<!-- api.*?```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "run").symlink_to(folder / "run")
+    videos = sorted((folder / "videos").glob("*/*-0[0-9].mp4"))
+    rows = [f"{path},{path.parent.name}\n" for path in videos]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(rows), encoding="utf-8")
     shutil.copy(folder / "videos" / "safe" / "cut-off.mp4", tmp_path / "upload.mp4")
     shutil.copytree(folder / "videos" / "harmful", tmp_path / "inbox")
-    honest = Classifier.load
-    monkeypatch.setattr(
-        Classifier, "load", lambda run: honest(run, clip_model=f"local-dir:{folder / 'clip'}", device="cpu")
-    )
+    clip: dict[str, Any] = {"clip_model": f"local-dir:{folder / 'clip'}", "device": "cpu"}
+    weights = {"clip_weights": "random:0", "slowfast_weights": "random:0"}
+    one_split: dict[str, Any] = {"folds": 0, "test_fraction": 0.0, "val_fraction": 0.5}
+    extract_features, train_head, load = haechi.extract_features, haechi.train_head, Classifier.load
+    monkeypatch.setattr(haechi, "extract_features", partial(extract_features, frames=8, workers=1, **clip, **weights))
+    monkeypatch.setattr(haechi, "train_head", partial(train_head, epochs=2, device="cpu", **one_split))
+    monkeypatch.setattr(Classifier, "load", partial(load, workers=1, **clip))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(code[1], {})
+    assert (tmp_path / "out" / "run" / "report.html").is_file()
+    assert len(Cache.open(tmp_path / "out" / "cache").media["id"]) == len(videos) == 8
     lines = printed.getvalue().splitlines()
     assert lines[0] == "upload.mp4 None None not_media"
     assert [line.split()[0] for line in lines[1:]] == [f"inbox/harmful-0{i}.mp4" for i in range(4)]
