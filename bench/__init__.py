@@ -1,1 +1,1 @@
-"""Measures the real code against plain ways of doing the same and against its own limits. Nothing imports it."""
+"""Benchmarks of the real code, against plain implementations and against its own limits. No package imports it."""

@@ -1,4 +1,4 @@
-"""The benchmarks of speed one after another, then the documents' tables: `python -m bench`."""
+"""Runs the benchmarks of speed one after another, then updates the tables in the documents: `python -m bench`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bench.tables import DOCUMENTS, filled
 @click.command()
 @sources
 def main(*, data: Path | None, out: Path, quick: bool) -> None:
-    """Run extract (on the videos of --data), train, read and scale; bring README and docs up to what they found."""
+    """Run extract (on the videos of --data), train, read and scale, and update the tables in README and docs."""
     flags = ["--out", str(out), *(["--quick"] if quick else [])]
 
     def rounds(number: int) -> list[str]:

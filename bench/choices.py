@@ -1,7 +1,7 @@
-"""Why the head, its loss and its schedule are what they are: `python -m bench.choices --data CACHE`.
+"""Compares the default head, loss and schedule with alternatives: `python -m bench.choices --data CACHE`.
 
-Each alternative to the default is cross-validated in the default's own folds, splits and seeds, the whole of what
-`haechi train` does in each fold, and so is logistic regression on the same videos.
+The default, each alternative and logistic regression are cross-validated in the same folds with the same seeds. In each
+fold everything is done that `haechi train` does.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from bench import measure
 from bench.figures import show
-from bench.measure import Row
+from bench.measure import Measurement
 from bench.options import common
 from haechi.cache.reader import Cache
 from haechi.train.data.dataset import Dataset, load_dataset
@@ -47,14 +47,14 @@ REGRESSIONS: dict[str, dict[str, Any]] = {
 }
 
 FIGURES = {
-    "pooled_auc": "ROC AUC, all folds' videos together",
+    "pooled_auc": "ROC AUC, videos of all folds together",
     "fold_auc": "ROC AUC, mean of the folds",
     "f1": "F1, mean of the folds",
     "balanced_accuracy": "balanced accuracy, mean of the folds",
 }
-OF_TRAINING = {
-    "wandering": "standard deviation of the epochs' thresholds",
-    "seconds": "training, a fold",
+TRAINING_FIGURES = {
+    "wandering": "standard deviation of thresholds over epochs",
+    "seconds": "training, per fold",
 }
 COMPARED = "fold_auc"
 
@@ -62,9 +62,9 @@ COMPARED = "fold_auc"
 @click.command()
 @common
 def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
-    """Cross-validate the default and every alternative on the cache --data, in `rounds` rounds of other folds."""
+    """Cross-validate the default and every alternative on the cache --data; each round has different folds."""
     if data is None:
-        raise click.UsageError("--data CACHE: a cache of labelled videos is needed")
+        raise click.UsageError("--data CACHE is missing: a cache of labelled videos")
     cache = Cache.open(data)
     dataset = load_dataset(cache, TrainSettings.from_preset(DEFAULT_PRESET))
     found: dict[tuple[str, str], list[float]] = {}
@@ -74,20 +74,20 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
                 **{"preset": DEFAULT_PRESET, "seed": seed, "epochs": 1 if quick else None, **changes}
             )
             folds = list(trained_folds(dataset, settings))
-            figures = {name: figures_of(dataset, folds, [fold.scores for fold in folds]) | training_of(folds)}
-            if not changes:  # the same folds for all
+            figures = {name: fold_figures(dataset, folds, [fold.scores for fold in folds]) | training_figures(folds)}
+            if not changes:  # once, on the folds of the default: all contestants have the same
                 figures |= {
-                    regression: figures_of(dataset, folds, regression_scores(dataset, folds, **options))
+                    regression: fold_figures(dataset, folds, regression_scores(dataset, folds, **options))
                     for regression, options in REGRESSIONS.items()
                 }
-            for contestant, of_contestant in figures.items():
-                for figure, value in of_contestant.items():
+            for contestant, figures_found in figures.items():
+                for figure, value in figures_found.items():
                     found.setdefault((contestant, figure), []).append(value)
     show(
         measure.write(
             out,
             "choices",
-            rows_of_table(found),
+            table_rows(found),
             untrained=bool(cache.untrained),
             num_videos=len(dataset.ids),
             num_harmful=int(dataset.labels.sum()),
@@ -99,29 +99,31 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
 
 
 def trained_folds(dataset: Dataset, settings: TrainSettings) -> Iterator[Trained]:
-    """The head of each fold, groups whole; the fold is its test split, which only the end scores."""
+    """Yield each fold's head. Groups stay whole; the fold is the test split, which is scored once, at the end."""
     for given in make_folds(dataset.labels, dataset.groups, settings, num_folds=NUM_FOLDS):
         yield train_once(prepare(replace(dataset, splits=given), settings))
 
 
 def regression_scores(dataset: Dataset, folds: list[Trained], **options: Any) -> list[np.ndarray]:
-    """Every fold's scores (N,) by logistic regression on the videos that its head was trained on."""
+    """Scores (N,) of each fold by logistic regression, fitted to the videos that the fold's head was trained on."""
     return [
-        fit_baselines(dataset.features, dataset.labels, rows_of(fold, "train"), **options).scores["logistic_regression"]
+        fit_baselines(dataset.features, dataset.labels, part_rows(fold, "train"), **options).scores[
+            "logistic_regression"
+        ]
         for fold in folds
     ]
 
 
-def figures_of(dataset: Dataset, folds: list[Trained], scores: list[np.ndarray]) -> dict[str, float]:
-    """Figures of `FIGURES` from a fold's scores (N,) each, at the threshold that its validation videos choose."""
+def fold_figures(dataset: Dataset, folds: list[Trained], scores: list[np.ndarray]) -> dict[str, float]:
+    """The figures of `FIGURES` from the scores (N,) of each fold, at the threshold chosen on its validation videos."""
     labels, out_of_fold = dataset.labels, np.empty(len(dataset.labels))
     found: dict[str, list[float]] = {"fold_auc": [], "f1": [], "balanced_accuracy": []}
-    for fold, of_fold in zip(folds, scores, strict=True):
-        val, test = rows_of(fold, "val"), rows_of(fold, "test")
-        out_of_fold[test] = of_fold[test]
+    for fold, fold_scores in zip(folds, scores, strict=True):
+        val, test = part_rows(fold, "val"), part_rows(fold, "test")
+        out_of_fold[test] = fold_scores[test]
         policy = Policy.parse(fold.experiment.settings.policy)
-        threshold = choose_threshold(of_fold[val], labels[val], policy).threshold
-        figures = metrics_at(of_fold[test], labels[test], threshold)
+        threshold = choose_threshold(fold_scores[val], labels[val], policy).threshold
+        figures = metrics_at(fold_scores[test], labels[test], threshold)
         for name, value in (("fold_auc", figures["roc_auc"]), *((name, figures[name]) for name in list(found)[1:])):
             if value is not None:
                 found[name].append(value)
@@ -129,23 +131,23 @@ def figures_of(dataset: Dataset, folds: list[Trained], scores: list[np.ndarray])
     return {"pooled_auc": float(roc_auc_score(labels, out_of_fold)), **means}
 
 
-def training_of(folds: list[Trained]) -> dict[str, float]:
-    """Figures of `OF_TRAINING`, means over the folds."""
+def training_figures(folds: list[Trained]) -> dict[str, float]:
+    """The figures of `TRAINING_FIGURES`, means over the folds."""
     wandering = [np.std([epoch.best.threshold for epoch in fold.epochs]) for fold in folds]
     return {"wandering": float(np.mean(wandering)), "seconds": float(np.mean([fold.seconds for fold in folds]))}
 
 
-def rows_of(fold: Trained, part: str) -> np.ndarray:
-    """(n,) int64: the videos of one part."""
+def part_rows(fold: Trained, part: str) -> np.ndarray:
+    """Indices (n,) int64 of the videos in one part of the fold's split."""
     return fold.experiment.split.rows(part)
 
 
-def rows_of_table(found: dict[tuple[str, str], list[float]]) -> list[Row]:
-    """A row a figure and contestant, and how far each is above the default in the same folds."""
+def table_rows(found: dict[tuple[str, str], list[float]]) -> list[Measurement]:
+    """One row for each figure and contestant, and the difference of each to the default in the same folds."""
     names = [*REGRESSIONS, *ALTERNATIVES]
     rows = [
-        Row(what=f"{name}: {title}", unit="s" if figure == "seconds" else "", values=found[name, figure])
-        for figure, title in (FIGURES | OF_TRAINING).items()
+        Measurement(what=f"{name}: {title}", unit="s" if figure == "seconds" else "", values=found[name, figure])
+        for figure, title in (FIGURES | TRAINING_FIGURES).items()
         for name in names
         if (name, figure) in found
     ]
@@ -153,7 +155,7 @@ def rows_of_table(found: dict[tuple[str, str], list[float]]) -> list[Row]:
         if name != "default":
             pairs = zip(found[name, COMPARED], found["default", COMPARED], strict=True)
             rows.append(
-                Row(what=f"{name} less default: {FIGURES[COMPARED]}", unit="", values=[a - b for a, b in pairs])
+                Measurement(what=f"{name} less default: {FIGURES[COMPARED]}", unit="", values=[a - b for a, b in pairs])
             )
     return rows
 

@@ -1,6 +1,6 @@
-"""What `haechi extract` competes with in `bench.extract`, each in a process of its own.
+"""What `bench.extract` compares `haechi extract` with. Each runs in its own process.
 
-`python -m bench.contestants NAME MANIFEST` prints JSON: the seconds from the first video to the last, all being warm.
+`python -m bench.contestants NAME MANIFEST` prints JSON: the seconds for all videos, measured after a warm-up.
 """
 
 import json
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from haechi.extract.decoding.pool import DecodePool
     from haechi.extract.decoding.shared_frames import Output
 
-# Decoding processes load this file too: what is heavy is imported where it is needed.
+# Decoding processes import this file too, so heavy packages are imported inside functions.
 
 
 def report(manifest: Manifest, settings: ExtractSettings) -> float:
-    """The report's way, its networks warm."""
+    """The report's method, with warm networks."""
     import torch
 
-    from bench.measure import device_kind, seconds_of
+    from bench.measure import device_kind, timed
     from bench.report_extract import ReportExtractor
 
     extractor = ReportExtractor(settings, torch.device(device_kind()))
     extractor.extract(manifest.entries[0].path)
-    return seconds_of(lambda: [extractor.extract(entry.path) for entry in manifest.entries])
+    return timed(lambda: [extractor.extract(entry.path) for entry in manifest.entries])
 
 
 def decode(manifest: Manifest, settings: ExtractSettings) -> float:
-    """Only decoding, by a process a core, all of them warm."""
+    """Decoding alone, with one warm process for each core."""
     from haechi.extract.backbones.device import Compute
     from haechi.extract.backbones.pair import Backbones
 
@@ -50,8 +50,8 @@ def decode(manifest: Manifest, settings: ExtractSettings) -> float:
 
 
 def model(manifest: Manifest, settings: ExtractSettings) -> float:
-    """Only the backbones, warm, on the same batches, decoded before."""
-    from bench.measure import seconds_of
+    """The warm backbones alone, on the same batches, which are decoded before."""
+    from bench.measure import timed
     from haechi.extract.backbones.batch_queue import BatchQueue
     from haechi.extract.backbones.device import Compute
     from haechi.extract.backbones.pair import Backbones
@@ -69,11 +69,11 @@ def model(manifest: Manifest, settings: ExtractSettings) -> float:
 
     with compute.applied():
         run()
-        return seconds_of(run)
+        return timed(run)
 
 
 def _pool(settings: ExtractSettings) -> "DecodePool":
-    """A decoding process a core."""
+    """One decoding process for each core."""
     import joblib
 
     from haechi.extract.decoding.pool import DecodePool
@@ -88,7 +88,7 @@ def _pool(settings: ExtractSettings) -> "DecodePool":
 def _decoded(
     pool: "DecodePool", manifest: Manifest, outputs: "list[Output]"
 ) -> "list[tuple[tuple[int, int], list[np.ndarray]]]":
-    """Every video's frames in memory."""
+    """The frames of all videos, in memory, under the keys that the batch queue needs."""
     from haechi.extract.decoding.pool import DecodedFrames, Rejected
 
     pieces = []
@@ -105,10 +105,10 @@ CONTESTANTS = {"report": report, "model": model, "decode": decode}
 @click.command()
 @click.argument("name", type=click.Choice(list(CONTESTANTS)))
 @click.argument("manifest", type=click.Path(path_type=Path, exists=True))
-@click.option("--settings", required=True, help="The fields of ExtractSettings that differ, as JSON.")
-@click.option("--small", is_flag=True, help="With a SlowFast in miniature.")
+@click.option("--settings", required=True, help="Fields of ExtractSettings that differ from the defaults, as JSON.")
+@click.option("--small", is_flag=True, help="Use a tiny SlowFast network.")
 def main(name: str, manifest: Path, settings: str, *, small: bool) -> None:
-    """Let one of them run on the videos of MANIFEST."""
+    """Run the contestant NAME on the videos of MANIFEST."""
     if small:
         from bench.networks import shrink_slowfast
 

@@ -1,4 +1,4 @@
-"""A result for the eye: the same table on the screen and, through `bench.tables`, in README."""
+"""Shows results: figures as text, the same on the screen and, through `bench.tables`, in the documents."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def show(path: Path) -> None:
-    """Print what a benchmark wrote."""
+    """Print the result file of a benchmark as a table."""
     result = json.loads(path.read_text(encoding="utf-8"))
     console = Console(highlight=False, emoji=False)
     table = Table(title=f"{result['bench']}: {measured_on(result)}", title_justify="left", box=None, pad_edge=False)
@@ -22,7 +22,7 @@ def show(path: Path) -> None:
 
 
 def measured_on(result: dict[str, Any]) -> str:
-    """Machine, date and weights, as a phrase."""
+    """Machine, version of torch, date, and whether the weights were random, as one line of text."""
     machine = result["machine"]
     parts = [
         *([machine["gpu"]] if machine["gpu"] else []),
@@ -35,20 +35,20 @@ def measured_on(result: dict[str, Any]) -> str:
 
 
 def figure(row: dict[str, Any]) -> str:
-    """The median, and the spread where there were several rounds: `5.1 s (5 to 5.3)`."""
+    """The median and, after several rounds, the smallest and the largest value: `5.1 s (5 to 5.3)`."""
     unit = "" if row["unit"] == "" else f" {row['unit']}"
     spread = f" ({number(row['min'])} to {number(row['max'])})" if row["rounds"] > 1 else ""
     return f"{number(row['median'])}{unit}{spread}"
 
 
 def mark(row: dict[str, Any]) -> str:
-    """What the row is held to, such as `at most 1.1`."""
+    """The mark that the row should keep, such as `at most 1.1`; empty if there is none."""
     marks = [f"at {side} {number(row[f'at_{side}'])}" for side in ("least", "most") if row[f"at_{side}"] is not None]
     return ", ".join(marks)
 
 
 def number(value: float) -> str:
-    """Three digits that count, without an exponent where it can be read."""
+    """Three significant digits; from 100 on a whole number with thousands separators."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

@@ -1,7 +1,7 @@
-"""A long video, from clips to the moment: `python -m bench.long`.
+"""Finds one harmful minute in a long video: `python -m bench.long`.
 
-Short clips train a head on windows; a video of hours at 1280 x 720, in which one minute is of the other kind, is judged
-with it. Does the timeline find the minute, and what does a decoding process hold meanwhile?
+A head is trained on short clips with `windows` sampling. Then it judges a video of hours at 1280 x 720 in which one
+minute is harmful. Measured are where the highest score is and how much memory a decoding process needs.
 """
 
 import json
@@ -17,30 +17,35 @@ import numpy as np
 
 from bench import measure
 from bench.figures import show
-from bench.measure import Row
+from bench.measure import Measurement
 from bench.networks import write_clip_config
 from haechi.extract.samples import scene, write_video
 
 FPS, SCALE = 25, 4
-DRAWN = {"height": 180, "width": 320}  # pixels of clips; the long video is drawn so, and shown `SCALE` times as large
+DRAWN = {
+    "height": 180,
+    "width": 320,
+}  # pixels of the clips; frames of the long video are drawn in this size and enlarged by `SCALE`
 NUM_CLIPS, CLIP_SECONDS = 24, 10.0
-NUM_SAFE_MINUTES = 4  # different ones, which take turns
+NUM_SAFE_MINUTES = 4  # different minutes, repeated in turn
 
 MARK_MEGABYTES = 2000
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=measure.RESULTS, help="Folder of the JSON.")
-@click.option("--minutes", type=click.IntRange(min=3), default=120, show_default=True, help="Of the video.")
+@click.option("--minutes", type=click.IntRange(min=3), default=120, show_default=True, help="Length of the video.")
 @click.option("--window-seconds", type=float, default=2.0, show_default=True)
 @click.option("--clip-fps", type=float, default=2.0, show_default=True)
-@click.option("--small", is_flag=True, help="With networks in miniature: what it costs around them.")
-@click.option("--quick", is_flag=True, help="Three minutes of small pictures: to see that it runs.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Make all in this folder, and use what is there.")
+@click.option("--small", is_flag=True, help="Use tiny networks, to measure everything except the backbones.")
+@click.option("--quick", is_flag=True, help="Three minutes of small frames: only checks that everything runs.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="Write all files to this folder, and reuse those that are there."
+)
 def main(
     *, out: Path, minutes: int, window_seconds: float, clip_fps: float, small: bool, quick: bool, keep: Path | None
 ) -> None:
-    """Make clips and a long video, extract, train, predict; write where the maximum was found and the peak memory."""
+    """Make clips and a long video, extract, train and predict; report the place of the maximum and the peak memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,14 +70,14 @@ def main(
             [program, "predict", run, video, "--json", "--timeline", picture, "--worker-memory-gb", "2", *where],
             watch=True,
         )
-        prediction = json.loads(judged.told)
-        rows = rows_of(prediction, judged, harmful_minute)
+        prediction = json.loads(judged.stdout)
+        rows = measurements(prediction, judged, harmful_minute)
         facts = {"minutes": minutes, "sampling": sampling, "networks": "miniatures" if small else "real"}
         show(measure.write(out, "long-small" if small else "long", rows, untrained=True, **facts))
 
 
-def rows_of(prediction: dict[str, Any], judged: measure.Run, harmful_minute: int) -> list[Row]:
-    """The figures of one judged video."""
+def measurements(prediction: dict[str, Any], judged: measure.CommandResult, harmful_minute: int) -> list[Measurement]:
+    """The measurements from the prediction of the long video."""
     scores = np.array([window["score"] for window in prediction["windows"]])
     middles = np.array([(w["start_seconds"] + w["end_seconds"]) / 2 for w in prediction["windows"]])
     inside = middles // 60 == harmful_minute
@@ -80,25 +85,29 @@ def rows_of(prediction: dict[str, Any], judged: measure.Run, harmful_minute: int
     begins, ends = moment["start_seconds"], moment["end_seconds"]
     shared = max(0.0, min(ends, 60 * (harmful_minute + 1)) - max(begins, 60 * harmful_minute)) / (ends - begins)
     return [
-        Row(what="windows", unit="", values=[len(scores)]),
-        Row(what="part of the most harmful moment that lies in the minute", unit="", values=[shared], at_least=0.5),
-        Row(what="lowest score in the minute", unit="", values=[float(scores[inside].min())]),
-        Row(what="highest score elsewhere", unit="", values=[float(scores[~inside].max())]),
-        Row(what="score of the whole video", unit="", values=[prediction["score"]]),
-        Row(
+        Measurement(what="windows", unit="", values=[len(scores)]),
+        Measurement(
+            what="share of the most harmful moment inside the harmful minute", unit="", values=[shared], at_least=0.5
+        ),
+        Measurement(what="lowest score in the harmful minute", unit="", values=[float(scores[inside].min())]),
+        Measurement(what="highest score elsewhere", unit="", values=[float(scores[~inside].max())]),
+        Measurement(what="score of the whole video", unit="", values=[prediction["score"]]),
+        Measurement(
             what=f"peak memory of the decoding process, {DRAWN['width'] * SCALE} x {DRAWN['height'] * SCALE}",
             unit="MB",
             values=[judged.peak_child_megabytes],
             at_most=MARK_MEGABYTES,
         ),
-        Row(what="peak memory of all processes", unit="MB", values=[judged.peak_megabytes]),
-        Row(what="from command to result", unit="s", values=[judged.seconds]),
-        Row(what="seconds of video a second", unit="x", values=[prediction["duration_seconds"] / judged.seconds]),
+        Measurement(what="peak memory of all processes", unit="MB", values=[judged.peak_megabytes]),
+        Measurement(what="from command to result", unit="s", values=[judged.seconds]),
+        Measurement(
+            what="duration of the video / time", unit="x", values=[prediction["duration_seconds"] / judged.seconds]
+        ),
     ]
 
 
 def write_clips(folder: Path, num_clips: int, *, seconds: float) -> None:
-    """Class folders of short clips."""
+    """Write short clips into class folders."""
     for i in range(num_clips):
         name = ("safe", "harmful")[i % 2]
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -107,7 +116,7 @@ def write_clips(folder: Path, num_clips: int, *, seconds: float) -> None:
 
 
 def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: int = SCALE) -> None:
-    """A video of so many minutes, all of them safe but one: a scene a minute, encoded once and used in turn."""
+    """Write a video in which all minutes but one are safe. Few minutes are encoded and then repeated in turn."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -118,9 +127,9 @@ def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: in
         for minute in range(minutes):
             part = harmful if minute == harmful_minute else safe[minute % NUM_SAFE_MINUTES]
             with av.open(str(part)) as source:
-                of_source = source.streams.video[0]
-                stream = stream or container.add_stream_from_template(of_source)
-                for packet in source.demux(of_source):
+                source_stream = source.streams.video[0]
+                stream = stream or container.add_stream_from_template(source_stream)
+                for packet in source.demux(source_stream):
                     if packet.dts is None or packet.pts is None or packet.time_base is None:
                         continue
                     shift = round(60 * minute / packet.time_base)
@@ -131,7 +140,7 @@ def write_long_video(path: Path, *, minutes: int, harmful_minute: int, scale: in
 
 
 class _Enlarged(Sequence[np.ndarray]):
-    """Frames (H, W, 3) at `scale` times their size, made when they are asked for."""
+    """Frames (H, W, 3) enlarged by `scale` when they are accessed."""
 
     def __init__(self, frames: Sequence[np.ndarray], scale: int) -> None:
         self._frames, self._scale = frames, scale

@@ -1,4 +1,4 @@
-"""How a benchmark measures: rounds in turn, commands with their memory, and a JSON file of what was found."""
+"""Measures times in rounds and commands with their memory, and writes the results as JSON."""
 
 import importlib.metadata
 import json
@@ -33,17 +33,18 @@ SAMPLE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A figure, measured once or once a round."""
+class Measurement:
+    """One figure, measured once or once in each round."""
 
     what: str
     unit: str
-    """`s`, `MB`, `x` (times), or empty for a plain number."""
+    """`s`, `MB`, `x` (a ratio), or empty for a plain number."""
     values: Sequence[float]
-    """One a round."""
+    """One value for each round."""
     at_most: float | None = None
-    """The mark that the median is held to."""
+    """The mark: the median should be at most this."""
     at_least: float | None = None
+    """The mark: the median should be at least this."""
 
     @property
     def median(self) -> float:
@@ -51,7 +52,7 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the median keeps the mark; None where there is none."""
+        """Whether the median keeps the mark; None if there is no mark."""
         if self.at_most is None and self.at_least is None:
             return None
         high = self.at_most is None or self.median <= self.at_most
@@ -64,23 +65,23 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """A command that ended well."""
+class CommandResult:
+    """Time, memory and output of a command that succeeded."""
 
     seconds: float
-    """From command to result."""
+    """From the start of the command to its end."""
     peak_megabytes: float
-    """Of the process and all its children together; 0 where it was not watched."""
+    """Of the process and all its children together; 0 if memory was not watched."""
     peak_child_megabytes: float
-    """Of the largest of its children, with what it shares; likewise."""
+    """Of the largest child, including shared pages; 0 if memory was not watched."""
     device_megabytes: list[float]
-    """A GPU's memory in use, sampled; empty without a GPU and where it was not watched."""
-    told: str
-    """What it wrote to standard output."""
+    """Samples of the GPU's memory in use; empty without a GPU, or if memory was not watched."""
+    stdout: str
+    """Its standard output."""
 
 
 def in_turn(contestants: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contestant, one a round. Rounds go A B C A B C, so that a slow minute hits all alike."""
+    """Seconds of each contestant in each round. The order is A B C A B C, so that a slow minute affects all alike."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, contestant in contestants.items():
@@ -89,12 +90,12 @@ def in_turn(contestants: Mapping[str, Callable[[], float]], *, rounds: int) -> d
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Round by round."""
+    """Ratios of two series, round by round."""
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds of a call, until the device has done all that was asked of it."""
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of a call, including the GPU work that it started."""
     synchronise()
     started = time.perf_counter()
     work()
@@ -107,10 +108,10 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def run(command: Sequence[str | Path], *, watch: bool = False) -> Run:
-    """Run a command of this Python's packages, as in `("haechi", "train", …)`, from the repository's root.
+def run(command: Sequence[str | Path], *, watch: bool = False) -> CommandResult:
+    """Run a Python module as a command, such as `("haechi", "train", …)`, in the root of the repository.
 
-    `watch` samples memory, which costs a little time. Raises `RuntimeError` with what it wrote where it fails.
+    `watch`: also sample its memory, which costs a little time. Raises `RuntimeError` with its output if it fails.
     """
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
@@ -122,27 +123,27 @@ def run(command: Sequence[str | Path], *, watch: bool = False) -> Run:
             status = process.wait()
             seconds = time.perf_counter() - started
         finally:
-            process.kill()  # where it was not waited for to the end
+            process.kill()  # if waiting was interrupted
             if memory is not None:
                 memory.stop()
         output.seek(0)
         errors.seek(0)
-        told = output.read()
+        stdout = output.read()
         if status:
-            raise RuntimeError(f"{' '.join(map(str, command))}: exit status {status}\n{told}{errors.read()}")
-    return Run(
+            raise RuntimeError(f"{' '.join(map(str, command))}: exit status {status}\n{stdout}{errors.read()}")
+    return CommandResult(
         seconds=seconds,
         peak_megabytes=memory.peak_bytes / 1e6 if memory else 0.0,
         peak_child_megabytes=memory.peak_child_bytes / 1e6 if memory else 0.0,
         device_megabytes=memory.device_megabytes if memory else [],
-        told=told,
+        stdout=stdout,
     )
 
 
 class Memory:
-    """Samples the memory of a process and its children, from now until it is told to stop.
+    """Samples the memory of a process and its children until `stop` is called.
 
-    Pages that several processes share count once (PSS); where the system does not tell, each time (RSS).
+    Pages shared by several processes count once (PSS), or in each process if the system does not report PSS (RSS).
     """
 
     def __init__(self, pid: int) -> None:
@@ -161,46 +162,47 @@ class Memory:
         while not self._stopped.wait(SAMPLE_SECONDS):
             with suppress(psutil.NoSuchProcess):
                 family = [self._process, *self._process.children(recursive=True)]
-                self.peak_bytes = max(self.peak_bytes, sum(map(_bytes_of, family)))
-                self.peak_child_bytes = max([self.peak_child_bytes, *map(_own_bytes_of, family[1:])])
+                self.peak_bytes = max(self.peak_bytes, sum(map(_proportional_bytes, family)))
+                self.peak_child_bytes = max([self.peak_child_bytes, *map(_resident_bytes, family[1:])])
             self.device_megabytes += _device_megabytes()
 
 
-def _bytes_of(process: psutil.Process) -> int:
+def _proportional_bytes(process: psutil.Process) -> int:
+    """Memory of one process, with shared pages divided among the processes that share them."""
     try:
         return int(process.memory_full_info().pss)
     except psutil.AccessDenied:
         with suppress(psutil.NoSuchProcess):
             return int(process.memory_info().rss)
     except psutil.NoSuchProcess:
-        pass  # it ended meanwhile
+        pass  # it has ended
     return 0
 
 
-def _own_bytes_of(process: psutil.Process) -> int:
-    """Of one process alone, what it shares counted whole."""
+def _resident_bytes(process: psutil.Process) -> int:
+    """Memory of one process, with shared pages counted in full."""
     with suppress(psutil.NoSuchProcess):
         return int(process.memory_info().rss)
     return 0
 
 
 def _device_megabytes() -> list[float]:
-    """Memory in use on the first GPU, of all programs together."""
+    """Memory in use on the first GPU by all programs; empty without a GPU."""
     tool = shutil.which("nvidia-smi")
     if tool is None or not torch.cuda.is_available():
         return []
     query = [tool, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()  # noqa: S603
-    return [float(lines[0]) * 1.048576]  # it tells MiB
+    return [float(lines[0]) * 1.048576]  # nvidia-smi reports MiB
 
 
 def device_kind() -> str:
-    """`cuda` where there is a GPU; CUDA_VISIBLE_DEVICES= hides it."""
+    """`cuda` if there is a GPU (CUDA_VISIBLE_DEVICES= hides it), else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine: processor, cores, memory, GPU and operating system."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return {
@@ -212,15 +214,24 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, name: str, rows: Sequence[Row], *, untrained: bool, **facts: Any) -> Path:
-    """Write `NAME-cpu.json` or `NAME-cuda.json`: the rows, what they were measured on and with, and when."""
+def package_versions() -> dict[str, str]:
+    """Package -> version, of those in `PACKAGES` that are installed: decord exists for x86-64 Linux only."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def write(folder: Path, name: str, rows: Sequence[Measurement], *, untrained: bool, **facts: Any) -> Path:
+    """Write `NAME-cpu.json` or `NAME-cuda.json`: the rows, the machine, versions of packages, and the date."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{device_kind()}.json"
     result = {
         "bench": name,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version()} | package_versions(),
         "untrained": untrained,
         **facts,
         "rows": [row.to_dict() for row in rows],

@@ -1,4 +1,4 @@
-"""The flags that every benchmark takes."""
+"""Flags that several benchmarks share."""
 
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,23 @@ from bench.measure import RESULTS
 
 
 def sources(command: Any) -> Any:
-    """--data, --out and --quick."""
+    """Adds --data, --out and --quick."""
     for decorator in (
         click.option(
-            "--quick", is_flag=True, help="Tiny networks and sizes: to see that it runs; figures mean nothing."
+            "--quick",
+            is_flag=True,
+            help="Tiny networks and sizes: only checks that everything runs; the figures mean nothing.",
         ),
         click.option(
-            "--out", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the JSON. [default: docs/bench]"
+            "--out",
+            type=click.Path(path_type=Path),
+            default=RESULTS,
+            help="Folder for the JSON file. [default: docs/bench]",
         ),
         click.option(
             "--data",
             type=click.Path(path_type=Path, exists=True),
-            help="A manifest or a folder of videos. [default: videos made on the spot]",
+            help="A manifest or a folder of videos. [default: generated videos]",
         ),
     ):
         command = decorator(command)
@@ -28,8 +33,8 @@ def sources(command: Any) -> Any:
 
 
 def common(command: Any) -> Any:
-    """Those and --rounds."""
+    """Adds --data, --out, --quick and --rounds."""
     rounds = click.option(
-        "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Repeats, in turn."
+        "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often everything is measured."
     )
     return rounds(sources(command))

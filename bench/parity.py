@@ -1,7 +1,7 @@
-"""Whether the features are right: the real run against a plain reference. `python -m bench.parity [--data VIDEOS]`.
+"""Compares the features of a real run with a plain reference implementation: `python -m bench.parity [--data VIDEOS]`.
 
-Features of untrained networks are all alike, and so are frames of one scene: an error is told relative to the mean
-distance between the reference's features of different frames (for SlowFast: of different windows).
+Features of untrained networks are all similar, and so are frames of one scene. So an error is given relative to the
+mean distance between the reference's features of different frames (for SlowFast: of different windows).
 """
 
 import sys
@@ -16,11 +16,11 @@ import torch
 
 from bench import measure
 from bench.figures import show
-from bench.measure import Row
+from bench.measure import Measurement
 from bench.networks import shrink_slowfast, write_clip_config
 from bench.options import sources
 from bench.reference import Reference, sampled
-from bench.videos import gather
+from bench.videos import pick_videos
 from haechi.cache.errors import HaechiError
 from haechi.cache.reader import Cache
 from haechi.cache.schema import to_store
@@ -30,7 +30,7 @@ from haechi.extract.backbones.slowfast import SlowFast
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
 
-# Largest error of a frame or window, relative to the mean distance between different ones.
+# Largest allowed error of a frame or window, relative to the mean distance between different ones.
 BOUNDS = {"fp32": 0.002, "bf16": 0.03, "fp16": 0.03}
 BOUND_STORAGE = 0.001
 BOUND_BATCHES = 1e-5
@@ -39,7 +39,7 @@ BOUND_SECONDS = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Of N videos, in their order, float32."""
+    """Features of N videos, in their order, float32."""
 
     clip: np.ndarray
     """(N * T, 512)"""
@@ -51,7 +51,7 @@ class Features:
     """(N * T,)"""
 
     def errors(self, reference: "Features") -> dict[str, float]:
-        """The largest error of each stream, relative to the mean distance within the reference's."""
+        """The largest error of each stream, relative to the mean distance within the reference."""
         return {
             name: relative_error(getattr(self, name), getattr(reference, name))
             for name in ("clip", "slowfast", "logits")
@@ -59,14 +59,14 @@ class Features:
 
 
 def relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
-    """Largest distance between rows (n, D) of the same number, over the mean distance of the reference's rows."""
+    """Largest distance between corresponding rows (n, D), over the mean distance between rows of the reference."""
     exact = torch.from_numpy(reference).double()
     errors = (torch.from_numpy(ours).double() - exact).norm(dim=1)
     return float(errors.max() / torch.pdist(exact).mean())
 
 
-def referred(videos: Sequence[Path], settings: ExtractSettings) -> Features:
-    """The plain reference's features."""
+def reference_features(videos: Sequence[Path], settings: ExtractSettings) -> Features:
+    """Features made by the reference implementation."""
     reference = Reference(settings, side=SlowFast.transform.size)
     found = []
     for video in videos:
@@ -82,7 +82,7 @@ def referred(videos: Sequence[Path], settings: ExtractSettings) -> Features:
 
 
 def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: bool = False) -> Features:
-    """The real run's features, stored as float32; `backwards`: with the manifest's rows in the other order."""
+    """Features made by the real run, stored as float32; `backwards`: the manifest's rows are in reversed order."""
     order = range(len(videos))[:: -1 if backwards else 1]
     rows = [Entry(id=f"{i:05d}", path=videos[i].absolute(), label=-1, split="", group="", line=0) for i in order]
     with tempfile.TemporaryDirectory() as name:
@@ -91,7 +91,9 @@ def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: b
         pipeline.extract(manifest, Path(name, "cache"), settings, producer="haechi bench")
         cache = Cache.open(Path(name, "cache"))
         if failures := cache.failures:
-            raise HaechiError(f"{videos[int(failures[0].id)]}: {failures[0].message}; parity wants sound videos")
+            raise HaechiError(
+                f"{videos[int(failures[0].id)]}: {failures[0].message}; parity needs videos that can be decoded"
+            )
         place = np.argsort(cache.media["id"].astype(str))  # (N,)
 
         def stream(stream: str, array: str) -> np.ndarray:
@@ -108,7 +110,7 @@ def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: b
 
 
 def stored(features: Features) -> Features:
-    """What float16 leaves of the features."""
+    """The features after storage as float16."""
 
     def store(values: np.ndarray) -> np.ndarray:
         return to_store(values, store="float16", what="features").astype(np.float32)
@@ -118,15 +120,15 @@ def stored(features: Features) -> Features:
     )
 
 
-def compare(videos: Sequence[Path], settings: ExtractSettings, *, precisions: Sequence[str] = ()) -> list[Row]:
-    """All errors, each with its bound. `precisions` are compared besides float32."""
+def compare(videos: Sequence[Path], settings: ExtractSettings, *, precisions: Sequence[str] = ()) -> list[Measurement]:
+    """All errors, each with its bound; float32 is always compared, and these `precisions` too."""
     settings = replace(settings, precision="fp32")
-    reference = referred(videos, settings)
+    reference = reference_features(videos, settings)
     ours = extracted(videos, replace(settings, workers=1))
 
-    def rows(what: str, found: Features, against: Features, bound: float) -> list[Row]:
+    def rows(what: str, found: Features, against: Features, bound: float) -> list[Measurement]:
         errors = found.errors(against).items()
-        return [Row(what=f"{what}, {name}", unit="", values=[error], at_most=bound) for name, error in errors]
+        return [Measurement(what=f"{what}, {name}", unit="", values=[error], at_most=bound) for name, error in errors]
 
     seconds = float(np.abs(ours.time_seconds - reference.time_seconds).max())
     one = replace(settings, batch_frames=1, batch_windows=1)
@@ -141,9 +143,9 @@ def compare(videos: Sequence[Path], settings: ExtractSettings, *, precisions: Se
             )
         ),
         *rows("float16 storage", stored(ours), ours, BOUND_STORAGE),
-        *rows("one frame, one window a batch", extracted(videos, one), ours, BOUND_BATCHES),
-        *rows("one batch, two workers, backwards", extracted(videos, many, backwards=True), ours, BOUND_BATCHES),
-        Row(what="times of frames, against PyAV's", unit="s", values=[seconds], at_most=BOUND_SECONDS),
+        *rows("batches of one frame and one window", extracted(videos, one), ours, BOUND_BATCHES),
+        *rows("one batch, two workers, reversed order", extracted(videos, many, backwards=True), ours, BOUND_BATCHES),
+        Measurement(what="frame times against PyAV's", unit="s", values=[seconds], at_most=BOUND_SECONDS),
     ]
 
 
@@ -157,7 +159,7 @@ def compare(videos: Sequence[Path], settings: ExtractSettings, *, precisions: Se
     "precisions",
     multiple=True,
     type=click.Choice(sorted(BOUNDS.keys() - {"fp32"})),
-    help="Compare this too. [default: what the hardware computes in]",
+    help="Compare this precision too. [default: the one that `haechi extract` would choose]",
 )
 def main(
     *,
@@ -169,14 +171,14 @@ def main(
     slowfast_weights: str,
     precisions: tuple[str, ...],
 ) -> None:
-    """Print every error beside its bound; exit with 1 where one is broken."""
+    """Print every error with its bound; exit status 1 if a bound is exceeded."""
     with tempfile.TemporaryDirectory() as folder:
         settings = ExtractSettings(clip_weights=clip_weights, slowfast_weights=slowfast_weights)
         small = {"height": 96, "width": 128, "num_frames": 40} if quick else {}
         if quick:
             settings = replace(settings, clip_model=write_clip_config(Path(folder, "clip")), frames=8)
             shrink_slowfast()
-        videos = gather(data, Path(folder, "videos"), num_videos=num_videos, **small)
+        videos = pick_videos(data, Path(folder, "videos"), num_videos=num_videos, **small)
         fastest = Compute.choose(settings).precision
         rows = compare(videos, settings, precisions=precisions or [fastest] * (fastest != "fp32"))
     untrained = "random" in clip_weights or "random" in slowfast_weights

@@ -1,7 +1,8 @@
-"""The features written the obvious way: what `bench.parity` holds the real code to.
+"""A plain reference implementation of the features, which `bench.parity` compares the real code with.
 
-Every frame decoded with PyAV, open_clip's own preprocessing on pictures, one frame at a time; SlowFast on float frames
-resized by torchvision, one window at a time; float32 on the CPU. Shares with `extract` only names and weights.
+PyAV decodes every frame. CLIP gets one frame at a time, through open_clip's own preprocessing. SlowFast gets one window
+at a time, of float frames resized by torchvision. All is float32 on the CPU. Only names and weights are shared with
+`extract`.
 """
 
 from pathlib import Path
@@ -20,15 +21,15 @@ from haechi.extract.backbones.slowfast import MODELS
 from haechi.extract.backbones.weights import Weights
 from haechi.extract.settings import ExtractSettings
 
-# Of pytorchvideo's tutorial for slowfast_r50.
+# From pytorchvideo's tutorial for slowfast_r50.
 SIDE, NUM_FAST, ALPHA, MEAN, STD = 256, 32, 4, 0.45, 0.225
 
 
 class Reference:
-    """Both networks, as their libraries build them."""
+    """CLIP and SlowFast as their libraries build them."""
 
     def __init__(self, settings: ExtractSettings, *, side: int = SIDE) -> None:
-        """`side`: of SlowFast's frames."""
+        """`side`: height and width of SlowFast's frames."""
         self._side = side
         wanted = Weights.parse(settings.clip_weights, flag="--clip-weights")
         with torch.random.fork_rng(devices=[]):
@@ -44,18 +45,18 @@ class Reference:
             self._slowfast: Any = MODELS[settings.slowfast_model](pretrained=wanted.tag is not None).eval()
         if wanted.file is not None:
             self._slowfast.load_state_dict(torch.load(wanted.file, weights_only=True)["model_state"])
-        self._before_classifier: list[Tensor] = []  # what reached it last
+        self._before_classifier: list[Tensor] = []  # the latest input of the classifier
         classifier: Any = self._slowfast.blocks[-1]
         classifier.proj.register_forward_pre_hook(lambda _, inputs: self._before_classifier.append(inputs[0]))
 
     @torch.no_grad()
     def clip(self, pictures: list[Image.Image]) -> np.ndarray:
-        """(T, 512): the embedding of each picture."""
+        """The embeddings (T, 512) of T pictures."""
         return np.concatenate([self._clip.encode_image(self._preprocess(p).unsqueeze(0)).numpy() for p in pictures])
 
     @torch.no_grad()
     def slowfast(self, pictures: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-        """Features before the classifier (2304,) and logits (400,) of one window."""
+        """The features before the classifier (2304,) and the logits (400,) of one window."""
         chosen = [pictures[i] for i in np.linspace(0, len(pictures) - 1, NUM_FAST, dtype=int)]
         frames = []
         for picture in chosen:
@@ -71,7 +72,7 @@ class Reference:
 
 
 def sampled(path: Path, num_samples: int) -> tuple[list[Image.Image], np.ndarray]:
-    """Decode a whole video; T of its frames, first and last included, and when each is shown (T,), seconds."""
+    """Decode a whole video; return T frames, first and last included, and their times (T,) in seconds."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
     chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, num_samples, dtype=int)]

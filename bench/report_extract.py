@@ -1,4 +1,4 @@
-"""The report's own way of extracting, as it stands in most notebooks: the baseline of `bench.extract`."""
+"""The report's method of extraction, common in notebooks: the baseline of `bench.extract`."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ MEAN, STD = 0.45, 0.225
 
 
 class ReportExtractor:
-    """Both networks in float32, with random weights: the time of a network does not depend on them."""
+    """Both networks in float32, with random weights, because speed does not depend on the weights."""
 
     def __init__(self, settings: ExtractSettings, device: torch.device) -> None:
         self._device = device
@@ -28,10 +28,10 @@ class ReportExtractor:
 
     @torch.no_grad()
     def extract(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """CLIP's embeddings (32, 512) and SlowFast's logits (400,) of one video."""
+        """The CLIP embeddings (32, 512) and SlowFast logits (400,) of one video."""
         frames = read_frames(path)
         embeddings = []
-        for frame in frames:  # one at a time
+        for frame in frames:  # one frame at a time
             picture: Tensor = self._preprocess(Image.fromarray(frame)).unsqueeze(0)  # (1, 3, h, w)
             embeddings.append(self._clip.encode_image(picture.to(self._device)).cpu().numpy()[0])
         fast = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float() / 255  # (3, 32, 256, 256)
@@ -42,7 +42,7 @@ class ReportExtractor:
 
 
 def read_frames(path: Path) -> list[np.ndarray]:
-    """32 frames (256, 256, 3), evenly spaced, each found by a seek."""
+    """32 evenly spaced frames (256, 256, 3), with a seek for each."""
     video = cv2.VideoCapture(str(path))
     num_frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     frames = []
@@ -50,7 +50,7 @@ def read_frames(path: Path) -> list[np.ndarray]:
         video.set(cv2.CAP_PROP_POS_FRAMES, int(index))
         was_read, frame = video.read()
         if not was_read:
-            frame = np.zeros((SIDE, SIDE, 3), np.uint8)  # the report goes on with a black frame
+            frame = np.zeros((SIDE, SIDE, 3), np.uint8)  # as in the report: a black frame
         frames.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), (SIDE, SIDE)))
     video.release()
     return frames

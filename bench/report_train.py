@@ -1,4 +1,4 @@
-"""The report's own training: the baseline of `bench.train`."""
+"""The report's training loop: the baseline of `bench.train`."""
 
 import time
 
@@ -12,7 +12,7 @@ BATCH_SIZE, LR, WEIGHT_DECAY = 4, 3e-4, 3e-3
 
 
 class ReportDataset(Dataset[tuple[Tensor, float]]):
-    """One Python object a sample."""
+    """One Python object for each sample."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         """`x` (N, T, D) float32, `y` (N,)."""
@@ -26,7 +26,7 @@ class ReportDataset(Dataset[tuple[Tensor, float]]):
 
 
 class ReportHead(nn.Module):
-    """Model 4: a Transformer encoder of two layers over the frames, their mean, an MLP of 256, 128 and 1."""
+    """Model 4: a Transformer encoder of two layers over the frames, mean pooling, an MLP of 256, 128 and 1 units."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class ReportHead(nn.Module):
 
 
 class ReportTraining:
-    """Model 4 in float32, batches of four, Adam as torch has it by default."""
+    """Model 4 in float32 with batches of four and Adam."""
 
     def __init__(self, x: Tensor, y: Tensor, *, device: torch.device, num_steps: int) -> None:
-        """`x` (N, T, D) float32, `y` (N,); `num_steps`: how many of an epoch's steps are run, at most."""
+        """`x` (N, T, D) float32, `y` (N,); `num_steps`: at most this many steps of an epoch are run."""
         self._loader = DataLoader(ReportDataset(x, y), batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
         self._num_steps = min(num_steps, len(self._loader))
         self._device = device
@@ -58,11 +58,11 @@ class ReportTraining:
 
     @property
     def share(self) -> float:
-        """The share of an epoch's steps that is run."""
+        """The share of an epoch's steps that are run."""
         return self._num_steps / len(self._loader)
 
     def epoch(self) -> float:
-        """Seconds of a whole epoch, as the steps that were run tell; it trains only, and does not validate."""
+        """Seconds of a whole epoch without validation, extrapolated from the steps that are run."""
         self._head.train()
         started = time.perf_counter()
         for step, (features, labels) in enumerate(self._loader):
@@ -72,5 +72,5 @@ class ReportTraining:
             loss = self._criterion(self._head(features.to(self._device)), labels.float().to(self._device))
             loss.backward()
             self._optimizer.step()
-            loss.item()  # the report adds it up for its log
+            loss.item()  # the report sums the losses for its log
         return (time.perf_counter() - started) / self.share

@@ -1,7 +1,7 @@
-"""Cost as work grows: time and peak memory of four commands at 100, 1,000 and 10,000 videos: `python -m bench.scale`.
+"""Time and peak memory of four commands with 100, 1,000 and 10,000 videos: `python -m bench.scale`.
 
-A few short videos stand under many ids, and both networks are miniatures (`bench.networks`): this is the cost of
-everything around the backbones.
+A few short videos are repeated under many ids, and both networks are tiny (`bench.networks`), so that the cost of
+everything except the backbones is measured.
 """
 
 import tempfile
@@ -11,28 +11,28 @@ import click
 
 from bench import measure
 from bench.figures import show
-from bench.measure import Row
+from bench.measure import Measurement
 from bench.networks import write_clip_config
 from bench.options import common
-from bench.videos import gather, write_manifest
+from bench.videos import pick_videos, write_manifest
 
 SIZES, QUICK_SIZES = (100, 1_000, 10_000), (10, 20, 40)
 NUM_VIDEOS, NUM_FRAMES, EPOCHS = 8, 8, 2
 
-# Memory that does not grow: a tenth for noise.
+# Our mark: memory does not grow; 10 % are allowed for noise.
 MARK_GROWTH = 1.10
 
 
 @click.command()
 @common
 def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
-    """Run extract, extract with nothing to do, inspect and train on more and more videos, `rounds` times."""
+    """Run extract, extract with nothing to do, inspect and train on more and more videos."""
     sizes = QUICK_SIZES if quick else SIZES
-    runs: dict[str, dict[int, list[measure.Run]]] = {}
+    runs: dict[str, dict[int, list[measure.CommandResult]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_clip_config(folder / "clip")
-        videos = gather(data, folder / "videos", num_videos=NUM_VIDEOS, height=48, width=64, num_frames=20)
+        videos = pick_videos(data, folder / "videos", num_videos=NUM_VIDEOS, height=48, width=64, num_frames=20)
         for round_number in range(rounds):
             for size in sizes:
                 manifest = write_manifest(folder / f"{size}.csv", videos, num_rows=size)
@@ -63,21 +63,21 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
     ]
     before, after = (_peaks(runs["extract"][size]) for size in sizes[-2:])
     growth = f"memory of extract, {sizes[-1]:,} videos / {sizes[-2]:,}"
-    rows.append(Row(what=growth, unit="x", values=measure.ratios(after, before), at_most=MARK_GROWTH))
+    rows.append(Measurement(what=growth, unit="x", values=measure.ratios(after, before), at_most=MARK_GROWTH))
     show(
         measure.write(out, "scale", rows, untrained=True, commands=list(runs), sizes=list(sizes), networks="miniatures")
     )
 
 
-def _rows(what: str, runs: list[measure.Run]) -> list[Row]:
+def _rows(what: str, runs: list[measure.CommandResult]) -> list[Measurement]:
     seconds = [run.seconds for run in runs]
     return [
-        Row(what=f"{what}: time", unit="s", values=seconds),
-        Row(what=f"{what}: memory", unit="MB", values=_peaks(runs)),
+        Measurement(what=f"{what}: time", unit="s", values=seconds),
+        Measurement(what=f"{what}: memory", unit="MB", values=_peaks(runs)),
     ]
 
 
-def _peaks(runs: list[measure.Run]) -> list[float]:
+def _peaks(runs: list[measure.CommandResult]) -> list[float]:
     return [run.peak_megabytes for run in runs]
 
 

@@ -1,7 +1,7 @@
-"""How well scenes are found where each video's recording is known: `python -m bench.scenes --data CACHE --truth CSV`.
+"""Measures how well scenes are found if the recording of each video is known.
 
-Pairs of videos cut from one recording are the truth. A recording may show several places, and then its pairs are no
-near-duplicates: recall has a ceiling below 1.
+`python -m bench.scenes --data CACHE --truth CSV`. The truth are pairs of videos cut from one recording. A recording may
+show several places, and then such pairs are not near-duplicates, so recall cannot reach 1.
 """
 
 import csv
@@ -19,7 +19,7 @@ from sklearn.metrics import (
 
 from bench import measure
 from bench.figures import show
-from bench.measure import Row
+from bench.measure import Measurement
 from bench.options import common
 from haechi.cache.reader import Cache
 from haechi.train.data.scenes import Scenes, find_scenes
@@ -31,16 +31,16 @@ from haechi.train.data.scenes import Scenes, find_scenes
     "--truth",
     required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="CSV with the columns path (the id) and source; empty: unknown, the video takes no part.",
+    help="CSV with the columns path (the id) and source; videos with an empty source are not evaluated.",
 )
 def main(*, data: Path | None, out: Path, rounds: int, quick: bool, truth: Path) -> None:
-    """Find the scenes of the cache --data, and compare them with the sources in --truth."""
+    """Find the scenes in the cache --data and compare them with the sources in --truth."""
     if data is None:
-        raise click.UsageError("--data CACHE: a cache is needed")
+        raise click.UsageError("--data CACHE is missing")
     cache = Cache.open(data)
     videos = np.arange(len(cache.media["id"]))
-    sources = sources_of(cache.media["id"], truth)
-    seconds = [measure.seconds_of(lambda: find_scenes(cache, videos)) for _ in range(1 if quick else rounds)]
+    sources = read_sources(cache.media["id"], truth)
+    seconds = [measure.timed(lambda: find_scenes(cache, videos)) for _ in range(1 if quick else rounds)]
     scenes = find_scenes(cache, videos)
     sizes = np.bincount(scenes.scene)
     figures = {
@@ -52,8 +52,8 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool, truth: Path)
         "scenes of several videos": int((sizes > 1).sum()),
         "videos of the largest scene": int(sizes.max()),
     }
-    rows = [Row(what=what, unit="", values=[value]) for what, value in figures.items()]
-    rows.append(Row(what="time", unit="s", values=seconds))
+    rows = [Measurement(what=what, unit="", values=[value]) for what, value in figures.items()]
+    rows.append(Measurement(what="time", unit="s", values=seconds))
     known = sources != ""
     show(
         measure.write(
@@ -68,19 +68,19 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool, truth: Path)
     )
 
 
-def sources_of(ids: np.ndarray, truth: Path) -> np.ndarray:
-    """(N,) str: the recording of each video; empty: unknown. Raises `click.UsageError` where no two have the same."""
+def read_sources(ids: np.ndarray, truth: Path) -> np.ndarray:
+    """The recording of each video (N,) str; empty: unknown. Raises `click.UsageError` if no two videos share one."""
     with truth.open(encoding="utf-8", newline="") as file:
         found = {row["path"]: row["source"] for row in csv.DictReader(file)}
     sources = np.array([found.get(id, "") for id in ids], dtype=object)
     known = sources[sources != ""].tolist()
     if len(set(known)) == len(known):
-        raise click.UsageError(f"--truth {truth}: no two videos of the cache have the same source in it")
+        raise click.UsageError(f"--truth {truth}: no two videos of the cache have the same source")
     return sources
 
 
 def pair_figures(sources: np.ndarray, scene: np.ndarray) -> dict[str, float]:
-    """Figures over all pairs of the videos whose source is known, and of the groups; arguments are (N,)."""
+    """Figures over all pairs of videos with a known source, and over the groups; both arguments are (N,)."""
     known = sources != ""
     truth, found = sources[known].astype(str), scene[known]
     (_, wrong), (missed, right) = pair_confusion_matrix(truth, found)
@@ -95,7 +95,7 @@ def pair_figures(sources: np.ndarray, scene: np.ndarray) -> dict[str, float]:
 
 
 def rankings(cache: Cache, scenes: Scenes, sources: np.ndarray) -> dict[str, float]:
-    """Average precision of pairs by their cosine, without any threshold: our descriptors and plainer ones."""
+    """Average precision of pairs ranked by cosine similarity, for the descriptors of Haechi and for simpler ones."""
     lengths = np.diff(cache.offset("clip"))
     frames = cache.rows("clip", "features").astype(np.float32)  # (ΣT, D)
     means = np.add.reduceat(frames, np.cumsum(lengths) - lengths) / lengths[:, None]
@@ -104,7 +104,7 @@ def rankings(cache: Cache, scenes: Scenes, sources: np.ndarray) -> dict[str, flo
         "mean of frames": means,
         "centred": centred,
         "standardised": centred / np.maximum(frames.std(axis=0), 1e-12),
-        "ours, whitened within videos": scenes.descriptors,
+        "whitened within videos (used by Haechi)": scenes.descriptors,
     }
     known = np.flatnonzero(sources != "")
     one, other = known[np.stack(np.triu_indices(len(known), k=1))]
@@ -113,7 +113,7 @@ def rankings(cache: Cache, scenes: Scenes, sources: np.ndarray) -> dict[str, flo
 
 
 def _cosines(descriptors: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(P,) of the pairs of videos `one` and `other`, (P,) each."""
+    """Cosine similarities (P,) of the pairs of videos `one` and `other`, (P,) each."""
     unit = descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-12)
     cosines: np.ndarray = (unit @ unit.T)[one, other]
     return cosines

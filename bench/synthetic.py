@@ -1,4 +1,4 @@
-"""A cache of numbers at the report's size: for benchmarks that need neither videos nor backbones."""
+"""A cache of random numbers in the report's size, for benchmarks that need neither videos nor backbones."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from haechi.cache.schema import Item, Media, Provenance
 from haechi.cache.writer import shard_path, write_shard
 
-# Of the report: harmful and safe videos that train, and as many in proportion of the 580 that validate.
+# Harmful and safe videos: of the report's training part, and in the same proportion of its 580 validation videos.
 TRAIN, VAL = (2393, 893), (422, 158)
 NUM_FRAMES, CLIP_WIDTH, SLOWFAST_WIDTH, NUM_LOGITS = 32, 512, 2304, 400
 SHARD_SIZE = 256

@@ -1,6 +1,6 @@
-"""The documents' tables from the JSON of the benchmarks: `python -m bench.tables`.
+"""Writes the results of the benchmarks into tables of the documents: `python -m bench.tables`.
 
-A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, NAME being that of a benchmark.
+A table is between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, where NAME is a benchmark.
 """
 
 import json
@@ -15,18 +15,18 @@ from bench.measure import RESULTS, ROOT
 
 BLOCK = re.compile(r"(?P<head><!-- bench:(?P<name>\w+) -->\n).*?(?P<foot><!-- /bench:(?P=name) -->)", re.DOTALL)
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "numbers.md")
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 NOT_MEASURED = "not measured"
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
-    """`text` with every table as the JSON in `results` has it."""
+    """`text` with every table filled from the JSON files in `results`."""
     return BLOCK.sub(lambda found: found["head"] + table(found["name"], results) + found["foot"], text)
 
 
 def table(name: str, results: Path) -> str:
-    """The table of one benchmark, a column for the CPU and one for the GPU, and what they were measured on."""
+    """The table of one benchmark, with a column for the CPU and one for the GPU, and the machines below it."""
     on_cpu, on_gpu = (_read(results / f"{name}-{kind}.json") for kind in ("cpu", "cuda"))
     if name == "scale":
         body = "".join(_growth(result) for result in (on_cpu, on_gpu) if result)
@@ -43,7 +43,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _rows(on_cpu: dict[str, Any] | None, on_gpu: dict[str, Any] | None) -> str:
-    """A line a figure, in the order of the CPU's, then those that only a GPU has."""
+    """One line for each figure: those of the CPU in their order, then those that only the GPU has."""
     cpu, gpu = ({row["what"]: row for row in result["rows"]} if result else None for result in (on_cpu, on_gpu))
     lines = ["| | CPU | GPU | mark |", "|---|---|---|---|"]
     for what, row in ((cpu or {}) | (gpu or {})).items():
@@ -52,28 +52,28 @@ def _rows(on_cpu: dict[str, Any] | None, on_gpu: dict[str, Any] | None) -> str:
 
 
 def _cell(rows: dict[str, Any] | None, what: str) -> str:
-    """Empty for what the other kind of machine alone has."""
+    """The figure of one machine; empty if only the other machine has it."""
     if rows is None:
         return NOT_MEASURED
     return f"{figure(rows[what])}{', missed' if rows[what]['holds'] is False else ''}" if what in rows else ""
 
 
 def _grid(result: dict[str, Any]) -> str:
-    """A line a contestant, a column a figure: of the rows that are called `CONTESTANT: FIGURE`."""
+    """One line for each contestant and one column for each figure, from rows named `CONTESTANT: FIGURE`."""
     cells: dict[str, dict[str, str]] = {}
     for row in result["rows"]:
         contestant, _, title = row["what"].partition(": ")
         cells.setdefault(contestant, {})[title] = figure(row)
-    titles = list(dict.fromkeys(title for of_contestant in cells.values() for title in of_contestant))
+    titles = list(dict.fromkeys(title for figures_found in cells.values() for title in figures_found))
     lines = [f"| | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
-    for contestant, of_contestant in cells.items():
+    for contestant, figures_found in cells.items():
         if not contestant.endswith(" less default"):
-            lines.append(f"| {contestant} | {' | '.join(of_contestant.get(title, '') for title in titles)} |")
+            lines.append(f"| {contestant} | {' | '.join(figures_found.get(title, '') for title in titles)} |")
     return "\n".join(lines) + "\n"
 
 
 def _growth(result: dict[str, Any]) -> str:
-    """A line a command, a column a size: time and peak memory; then the rows that have a mark."""
+    """Time and peak memory, one line for each command and one column for each size; then the rows with a mark."""
     rows = {row["what"]: row for row in result["rows"]}
     sizes = [f"{size:,} videos" for size in result["sizes"]]
     lines = [f"| | {' | '.join(sizes)} |", "|---" * (1 + len(sizes)) + "|"]
@@ -86,7 +86,7 @@ def _growth(result: dict[str, Any]) -> str:
 
 @click.command()
 def main() -> None:
-    """Bring the tables of README and docs up to the JSON."""
+    """Fill the tables in README and docs from the JSON files."""
     for path in DOCUMENTS:
         path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -1,11 +1,11 @@
-"""`python -m bench.tiny COMMAND …` runs `haechi COMMAND …` with a SlowFast in miniature (`bench.networks`).
+"""`python -m bench.tiny COMMAND …` runs `haechi COMMAND …` with a tiny SlowFast network (`bench.networks`).
 
-A CLIP in miniature is open_clip's own, chosen by the name that `networks.write_clip_config` returns.
+For a tiny CLIP, pass the model name that `networks.write_clip_config` returns as --clip-model.
 """
 
 import sys
 
-if __name__ == "__main__":  # decoding processes load this file too, and need none of it
+if __name__ == "__main__":  # decoding processes import this file too, and need nothing of it
     import haechi.cli
     from bench.networks import shrink_slowfast
 

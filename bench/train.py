@@ -1,6 +1,6 @@
-"""Training at the report's size against the report's loop, and against tensors already in memory.
+"""Compares training at the report's size with the report's loop and with a plain loop on tensors in memory.
 
-`python -m bench.train`. The features are random numbers: 3,286 training and 580 validation videos, 32 frames each.
+`python -m bench.train`. The features are random numbers: 3,286 training and 580 validation videos of 32 frames.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import measure
 from bench.figures import show
-from bench.measure import Row
+from bench.measure import Measurement
 from bench.options import common
 from bench.report_train import ReportTraining
 from bench.synthetic import write_cache
@@ -36,10 +36,10 @@ MARK_SECONDS, MARK_REPORT, MARK_MEMORY = 90.0, 10.0, 1.05
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
-    help="Steps of the report's epoch that are run in a round; the rest is reckoned from them.",
+    help="Steps of the report's epoch that are run in each round; the time of an epoch is extrapolated.",
 )
 def main(*, data: Path | None, out: Path, rounds: int, quick: bool, report_steps: int) -> None:
-    """Time the command, and epochs of ours, of the report's loop and of the plainest loop, in turn."""
+    """Time the command, then epochs of Haechi, of the report's loop and of a plain loop, in turn."""
     with tempfile.TemporaryDirectory() as name:
         cache = data or write_cache(Path(name, "cache"), share=0.02 if quick else 1.0)
         flags = ["--preset", PRESET, "--epochs", str(EPOCHS), "--patience", str(EPOCHS)]
@@ -47,7 +47,7 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool, report_steps
             measure.run(["haechi", "train", cache, "--out", Path(name, f"run-{i}"), *flags]).seconds
             for i in range(rounds)
         ]
-        # One epoch more than rounds: the first warms up.
+        # One epoch more than rounds, because the first is a warm-up.
         settings = TrainSettings.from_preset(PRESET, epochs=rounds + 1, patience=rounds + 1)
         dataset = load_dataset(Cache.open(cache), settings)
         experiment = prepare(dataset, settings)
@@ -68,17 +68,19 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool, report_steps
     to_report = measure.ratios(times["report"], times["ours"])
     to_plain = measure.ratios(times["ours"], times["plain"])
     rows = [
-        Row(
+        Measurement(
             what=f"{EPOCHS} epochs of `haechi train --preset {PRESET}`, from command to result",
             unit="s",
             values=commands,
             at_most=MARK_SECONDS,
         ),
-        Row(what="ours, an epoch with its validation", unit="s", values=times["ours"]),
-        Row(what="the report's loop, an epoch without", unit="s", values=times["report"]),
-        Row(what="the same loop on tensors in memory, an epoch", unit="s", values=times["plain"]),
-        Row(what="the report's loop / ours, an epoch", unit="x", values=to_report, at_least=MARK_REPORT),
-        Row(what="ours / the same loop on tensors in memory, an epoch", unit="x", values=to_plain, at_most=MARK_MEMORY),
+        Measurement(what="Haechi, per epoch with validation", unit="s", values=times["ours"]),
+        Measurement(what="the report's loop, per epoch without validation", unit="s", values=times["report"]),
+        Measurement(what="a plain loop on tensors in memory, per epoch", unit="s", values=times["plain"]),
+        Measurement(what="the report's loop / Haechi, per epoch", unit="x", values=to_report, at_least=MARK_REPORT),
+        Measurement(
+            what="Haechi / a plain loop on tensors in memory, per epoch", unit="x", values=to_plain, at_most=MARK_MEMORY
+        ),
     ]
     show(
         measure.write(
@@ -102,7 +104,7 @@ def _report(dataset: Dataset, experiment: Experiment, *, num_steps: int) -> Repo
 
 @dataclass(frozen=True, kw_only=True)
 class PlainTraining:
-    """The same head, batches, optimizer and precision as ours, on float32 tensors that are there already."""
+    """A plain loop with the head, batches, optimizer and precision of Haechi, on float32 tensors in memory."""
 
     experiment: Experiment
     train: tuple[Tensor, ...]
@@ -132,8 +134,8 @@ class PlainTraining:
         )
 
     def epoch(self) -> float:
-        """Seconds of an epoch with the loss on the validation videos."""
-        return measure.seconds_of(self._epoch)
+        """Seconds of an epoch, including the loss on the validation videos."""
+        return measure.timed(self._epoch)
 
     def _epoch(self) -> None:
         head, device = self.experiment.head, self.experiment.device

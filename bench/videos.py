@@ -1,4 +1,4 @@
-"""The videos that are measured on: those given, or generated ones, and manifests that name them."""
+"""The videos of a benchmark, given or generated, and manifests of them."""
 
 import csv
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from haechi.extract.sampling import uniform
 VARIABLE_RATE = 3  # every third generated video has a variable frame rate
 
 
-def gather(
+def pick_videos(
     data: Path | None, folder: Path, *, num_videos: int, height: int = 360, width: int = 640, num_frames: int = 100
 ) -> list[Path]:
-    """`num_videos` of `data` (a manifest or a folder), evenly spread over it; without `data` generated in `folder`."""
+    """`num_videos` videos evenly spread over `data` (a manifest or a folder); without `data`, generated in `folder`."""
     if data is not None:
         paths = [entry.path for entry in read_manifest(data).entries]
         return [paths[i] for i in uniform(len(paths), min(num_videos, len(paths)))]
@@ -30,15 +30,15 @@ def gather(
 
 
 def variable_times(num_frames: int) -> list[float]:
-    """When each frame is shown: 30 frames a second, in the second half 5."""
+    """Times of frames in seconds: 30 frames per second in the first half, 5 in the second."""
     fast = num_frames // 2
     return [i / 30 for i in range(fast)] + [fast / 30 + i / 5 for i in range(num_frames - fast)]
 
 
 def write_manifest(path: Path, videos: Sequence[Path], *, num_rows: int | None = None) -> Path:
-    """A manifest of `num_rows` rows (as many as there are videos), which repeats the videos under other ids.
+    """Write a manifest of `num_rows` rows (default: one for each video) that repeats the videos under different ids.
 
-    Labels alternate, and two rows in ten validate.
+    Labels alternate, and two of ten rows are for validation.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -27,12 +27,13 @@ class Cache:
     shards: tuple[Shard, ...]
 
     @classmethod
-    def open(cls, path: Path) -> "Cache":
+    def open(cls, path: Path | str) -> "Cache":
         """Open every shard without reading its rows.
 
         Raises `CacheError` if there is no such folder, no shard in it, any shard that cannot be used (all are listed),
         or shards with different fingerprints.
         """
+        path = Path(path)
         paths = shard_paths(path)
         if not paths:
             raise CacheError(f"{path}: no shards ({schema.SHARD_PATTERN}) in it; make them with `haechi extract`")

@@ -1,8 +1,8 @@
 """Makes texts of unknown origin safe to print, and lists of them short."""
 
+import os
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
 
 MAX_NAMED = 20
 
@@ -50,8 +50,6 @@ def harmless(text: str) -> str:
     return "'" + text if text.startswith(FORMULA_STARTS) else text
 
 
-def one_or_more(items: str | Path | Iterable[str | Path]) -> list[str]:
-    """`items` as a list of texts. A single text or path is one item, not a sequence of letters."""
-    if isinstance(items, str | Path):
-        return [str(items)]
-    return [str(item) for item in items]
+def one_or_more(items: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The texts or paths as a list of texts. A single text or path is one item, not a sequence of letters."""
+    return [os.fspath(item) for item in ([items] if isinstance(items, str | os.PathLike) else items)]

@@ -1,1 +1,1 @@
-"""A trained head on new media."""
+"""Trained heads on new media."""

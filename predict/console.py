@@ -1,4 +1,4 @@
-"""What `haechi predict` prints."""
+"""What `haechi predict` prints: a table, or one line of JSON for each file."""
 
 import json
 from collections import Counter
@@ -7,29 +7,29 @@ from dataclasses import asdict
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
+from rich.table import Table
 
 from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE
-from haechi.cache.text import visible
-from haechi.predict.clock import clock
-from haechi.predict.prediction import HARMFUL_MOMENT, LONGER, Prediction, Window
+from haechi.cache.text import counted, visible
+from haechi.predict.player_time import player_time
+from haechi.predict.prediction import HARMFUL_MOMENT, LONGER, Prediction, ScoredWindow
 
 STYLES = {LABEL_NAMES[HARMFUL]: "bold red", HARMFUL_MOMENT: "red", LABEL_NAMES[SAFE]: "green"}
 
 
 def json_line(prediction: Prediction) -> str:
-    """One line of JSON: all of the prediction, its most harmful moment, and the decision in words."""
+    """One line of JSON: all fields of the prediction, its most harmful moment, and the decision in words."""
     moment = prediction.moment and asdict(prediction.moment)
     return json.dumps({**asdict(prediction), "moment": moment, "decision": prediction.decision}, allow_nan=False)
 
 
-def moment_text(moment: Window) -> str:
-    """As `0.931 at 1:02:10`."""
-    return f"{moment.score:.3f} at {clock(moment.start_seconds)}"
+def moment_text(moment: ScoredWindow) -> str:
+    """Such as `0.931 at 1:02:10`."""
+    return f"{moment.score:.3f} at {player_time(moment.start_seconds)}"
 
 
-class Table:
-    """A line a file, and below it how many were decided how."""
+class PredictionTable:
+    """One line for each file, and below them the number of files for each decision."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, str, str, str]] = []
@@ -39,7 +39,7 @@ class Table:
         self._thresholds: dict[str, float] = {}
 
     def add(self, prediction: Prediction) -> None:
-        """Take a file's line."""
+        """Add the line of one file."""
         word = prediction.decision
         self._counts[word] += 1
         decision = f"[{STYLES.get(word, 'yellow')}]{word}[/]"
@@ -55,8 +55,8 @@ class Table:
         self._rows.append((f"{prediction.score:.3f}", f"{prediction.calibrated:.3f}", moment, decision, name))
 
     def show(self, console: Console) -> None:
-        """Print all lines and the counts; the most harmful moments where a file has more than one window."""
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+        """Print all lines and the counts; with a column of moments if any file has more than one window."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("score", justify="right")
         table.add_column("calibrated", justify="right")
         if self._has_windows:
@@ -66,15 +66,17 @@ class Table:
         for score, calibrated, moment, decision, name in self._rows:
             table.add_row(score, calibrated, *([moment] if self._has_windows else []), decision, name)
         console.print(table)
-        told = ", ".join(f"{count} {word}" for word, count in self._counts.items())
-        least = ", ".join(f"{threshold:.3f} of {kind}s" for kind, threshold in self._thresholds.items())
-        words = [f"harmful: a score of at least {least}"] if least else []
+        counts = ", ".join(f"{count} {word}" for word, count in self._counts.items())
+        thresholds = ", ".join(f"{threshold:.3f} for {kind}s" for kind, threshold in self._thresholds.items())
+        meanings = [f"harmful: score at least {thresholds}"] if thresholds else []
         if HARMFUL_MOMENT in self._counts:
-            words.append(f"{HARMFUL_MOMENT}: of a window alone, not of the whole")
-        console.print(f"{self._counts.total()} files: {told}" + (f" ({'; '.join(words)})" if words else ""))
+            meanings.append(f"{HARMFUL_MOMENT}: a window reaches the threshold, the whole video does not")
+        explained = f" ({'; '.join(meanings)})" if meanings else ""
+        console.print(f"{counted(self._counts.total(), 'file')}: {counts}{explained}")
         if self._num_longer:
-            instead = "look at their moments" if self._has_windows else "windows see more of them (--sampling windows)"
+            instead = "look at their moments" if self._has_windows else "--sampling windows covers long videos"
             console.print(
-                f"[yellow]{self._num_longer} last more than {LONGER:g} times as long as any video that the head was "
-                f"trained on: their score as a whole is a guess; {instead}[/]"
+                f"[yellow]{counted(self._num_longer, 'video lasts', 'videos last')} more than {LONGER:g} times as long "
+                "as the longest video that the head was trained on: do not rely on the score of the whole video; "
+                f"{instead}[/]"
             )

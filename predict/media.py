@@ -1,4 +1,4 @@
-"""What is to be judged: files, folders, manifests, and paths on standard input, to a list of entries."""
+"""From the names that a user gives (files, folders, manifests) to the list of media to judge."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -7,29 +7,29 @@ from pathlib import Path
 
 from haechi.cache import manifest_file, schema
 from haechi.cache.errors import HaechiError
-from haechi.cache.text import bullet_list, shown
+from haechi.cache.text import bullet_list, counted, shown
 from haechi.extract.folder import find_media
 from haechi.extract.manifest import Entry, read_manifest
 
 
-def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list[Entry], list[str]]:
-    """The entries that `media` name, and what a user should know of them. A file that two of them name is judged once.
+def gather(names: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list[Entry], list[str]]:
+    """The media under these names, each file once, and notices for the user.
 
-    A folder stands for all videos and images in it, a file that ends like a manifest (.csv, .jsonl) for its rows, else
-    a name stands for itself, be it there or not. Ids are the paths as given, below a folder joined to it, or those of
-    a manifest.
+    A folder gives all videos and images in it, a manifest (.csv, .jsonl) its rows, any other name itself, whether or
+    not there is such a file. The id of a file is its path as given, in a folder the folder's name joined with the path
+    below it, in a manifest the id there.
 
-    Raises `HaechiError` that lists every name that is unfit, and every id of two files; and where there is nothing to
-    judge.
+    Raises `HaechiError` that lists all names that cannot be used and all ids that two files share, or if there are no
+    media.
     """
     found: dict[str, Entry] = {}
     paths: set[Path] = set()
     notices: list[str] = []
     problems: list[str] = []
-    for name in media:
+    for name in names:
         path = Path(name)
         if not name:
-            problems.append("an empty name stands for no file")
+            problems.append("an empty name, expected the path of a file or folder")
             continue
         if path.suffix.lower() in manifest_file.SUFFIXES and path.is_file():
             manifest = read_manifest(path)
@@ -50,19 +50,21 @@ def gather(media: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
         found |= {entry.id: entry for entry in new}
         paths |= {entry.path for entry in new}
     if problems:
-        raise HaechiError(f"wrong in {len(problems)} places:\n{bullet_list(problems, limit=100)}")
+        raise HaechiError(
+            f"{counted(len(problems), 'problem')} with the given media:\n{bullet_list(problems, limit=100)}"
+        )
     if not found:
-        raise HaechiError("\n".join(["nothing to judge: no videos or images there", *notices]))
+        raise HaechiError("\n".join(["nothing to judge: no videos or images found", *notices]))
     return list(found.values()), notices
 
 
 def _clash(one: Entry, other: Entry) -> str:
-    files = " and of ".join(shown(str(entry.path)) for entry in (one, other))
-    return f"{shown(one.id)}: the id of {files}; give one of them another id, or judge them apart"
+    files = " and ".join(shown(str(entry.path)) for entry in (one, other))
+    return f"{shown(one.id)}: two files have this id, {files}; change one of the ids, or judge the files separately"
 
 
-def lines(source: Iterable[bytes]) -> Iterator[str]:
-    """The paths on standard input, one a line; blank lines are none. Bytes that are no UTF-8 are kept, as in a path."""
+def read_paths(source: Iterable[bytes]) -> Iterator[str]:
+    """One path from each line; blank lines are skipped. Bytes that are not UTF-8 are kept, as in the system's paths."""
     for line in source:
         if path := line.rstrip(b"\r\n"):
             yield os.fsdecode(path)

@@ -53,7 +53,7 @@ STOREYS = {
         {"cli"},
     ],
     "predict": [
-        {"clock", "media", "prediction", "scoring", "export"},
+        {"export", "media", "player_time", "prediction", "scoring"},
         {"classifier", "console"},
         {"timeline_plot"},
         {"cli"},

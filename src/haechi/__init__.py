@@ -1,11 +1,11 @@
-"""Haechi: videos and images to a harmful-content classifier, in two stages with a file format between them.
+"""Haechi: from videos and images to a harmful-content classifier, in two stages with a file format between them.
 
-    extract_features(data, out)     stage 1: media to a feature cache (`haechi extract`)
-    train_head(cache, out)          stage 2: a feature cache to a trained head (`haechi train`)
-    Classifier.load(run)            the head on new media (`haechi predict`)
-    Cache.open(path)                what a cache holds
+    extract_features(data, out)     stage 1: from media to a feature cache (`haechi extract`)
+    train_head(cache, out)          stage 2: from a feature cache to a trained head (`haechi train`)
+    Classifier.load(run)            a trained head for new media (`haechi predict`)
+    Cache.open(path)                the contents of a cache
 
-Each is loaded when it is first asked for: `import haechi` itself loads neither torch nor h5py.
+Each is imported when it is first used: `import haechi` itself imports neither torch nor h5py.
 """
 
 import importlib
@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haechi.cache.reader import Cache
+    from haechi.extract.api import extract_features
     from haechi.predict.classifier import Classifier
+    from haechi.train.api import train_head
 
 __version__ = "0.1.0"
 
-__all__ = ["Cache", "Classifier", "__version__"]
+__all__ = ["Cache", "Classifier", "__version__", "extract_features", "train_head"]
 
-# Public name -> the module that holds it.
+# Public name -> its module.
 PUBLIC = {
     "Cache": "haechi.cache.reader",
     "Classifier": "haechi.predict.classifier",
+    "extract_features": "haechi.extract.api",
+    "train_head": "haechi.train.api",
 }
 
 

@@ -1,4 +1,4 @@
-"""`python -m haechi`, the same as the command `haechi`."""
+"""`python -m haechi` is the same as the command `haechi`."""
 
 from haechi.cli import main
 

@@ -1,9 +1,16 @@
-"""The command line's front door: loads a stage's command only when it is called."""
+"""The command line. A command's module is imported only when that command is called.
+
+Exit status: 0 success, 1 an error in words, 2 a wrong call, 3 see `haechi predict --help`. If the reader of standard
+output ends, as in `haechi inspect CACHE | head`, the command ends silently with 1, as programs made with click do.
+"""
 
 import importlib
+import io
 import os
+import select
 import shlex
-from typing import Any
+import sys
+from typing import Any, TextIO
 
 import click
 
@@ -11,7 +18,7 @@ from haechi import __version__
 from haechi.cache.errors import HaechiError
 from haechi.cache.text import visible
 
-# Command -> the module that holds it (under the command's own name) and its line in `haechi --help`.
+# Command -> the module with a function of the same name, and the line in `haechi --help`.
 COMMANDS = {
     "extract": ("haechi.extract.cli", "Stage 1: videos to a feature cache."),
     "validate": ("haechi.extract.cli", "Check every video of a dataset; write the result as CSV."),
@@ -22,14 +29,14 @@ COMMANDS = {
     ),
     "verify": ("haechi.cache.cli", "Check every byte of the cache in the folder CACHE."),
     "train": ("haechi.train.cli", "Stage 2: a feature cache to a trained head, its threshold and a page of figures."),
-    "predict": ("haechi.predict.cli", "Judge MEDIA with the head of RUN, a folder that `haechi train` left."),
-    "export": ("haechi.predict.cli", "Write the head of RUN as ONNX, its threshold in the metadata."),
+    "predict": ("haechi.predict.cli", "Judge MEDIA with the trained head in the folder RUN."),
+    "export": ("haechi.predict.cli", "Write the head of RUN as ONNX, with its threshold in the metadata."),
     "compare": ("haechi.train.cli", "Show runs side by side, and whether they differ by more than chance."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called, and whose users never see a traceback."""
+    """A group that imports its commands when they are called, and prints errors that users can cause in words."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -45,7 +52,7 @@ class LazyGroup(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """The root context's `obj` is the command as it was called, for what records how it was made."""
+        """The root context's `obj` is the command line as called: runs record it."""
         return super().make_context(info_name, args, parent, obj=shlex.join(["haechi", *args]), **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -65,19 +72,32 @@ class LazyGroup(click.Group):
                 "stage 2 `pip install 'haechi[train]'`, export `pip install 'haechi[export]'`"
             ) from error
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+                raise  # click handles it: no message, no further output, exit status 1
             if error.errno is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{os.strerror(error.errno)}") from error
 
 
+def _is_closed(stream: TextIO) -> bool:
+    """Whether this stream is a pipe whose reader has ended."""
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # not a file of the system
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))  # with no events asked for, errors and hang-ups are reported
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__)
 def main() -> None:
-    """Turn folders of videos into a harmful-content classifier that can be believed.
+    """Turn folders of videos into a harmful-content classifier with figures that you can rely on.
 
-    Two stages: `haechi extract DATA --out CACHE` once a dataset, then `haechi train CACHE --out RUN` in seconds, as
-    often as needed.
+    Two stages: `haechi extract DATA --out CACHE` once for each dataset, then `haechi train CACHE --out RUN` in seconds,
+    as often as you like.
     """
 
 

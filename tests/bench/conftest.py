@@ -1,4 +1,4 @@
-"""Commands in this process and networks in miniature: the benchmarks' own code, without the seconds of start-up."""
+"""Runs commands in this process and with tiny networks: the code of the benchmarks without the time for start-up."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ COMMANDS = {"haechi": haechi.cli.main, "bench.tiny": haechi.cli.main, "bench.con
 
 @pytest.fixture
 def small_slowfast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """slowfast_r50 in miniature until the test ends."""
+    """slowfast_r50 is a tiny network until the test ends."""
     monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", slowfast.MODELS["slowfast_r50"])
     monkeypatch.setattr(slowfast.SlowFast, "transform", slowfast.SlowFast.transform)
     networks.shrink_slowfast()
@@ -27,19 +27,19 @@ def small_slowfast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def in_process(small_slowfast: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`measure.run` calls a command instead of starting it."""
+    """`measure.run` calls a command in this process instead of starting a new one."""
 
-    def run(command: Sequence[str | Path], *, watch: bool = False) -> measure.Run:
+    def run(command: Sequence[str | Path], *, watch: bool = False) -> measure.CommandResult:
         module, *arguments = map(str, command)
         started = time.perf_counter()
         result = CliRunner().invoke(COMMANDS[module], arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
-        return measure.Run(
+        return measure.CommandResult(
             seconds=time.perf_counter() - started,
             peak_megabytes=100.0 if watch else 0.0,
             peak_child_megabytes=50.0 if watch else 0.0,
             device_megabytes=[],
-            told=result.stdout,
+            stdout=result.stdout,
         )
 
     monkeypatch.setattr(measure, "run", run)

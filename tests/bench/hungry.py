@@ -1,4 +1,4 @@
-"""A command of 200 megabytes whose child shares them: `python -m tests.bench.hungry`."""
+"""A command that holds 200 megabytes and shares them with a child process: `python -m tests.bench.hungry`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The comparison runs from end to end, all contestants in the same folds, and its figures are scikit-learn's."""
+"""The comparison runs from end to end, with the same folds for all contestants; its figures agree with scikit-learn."""
 
 import dataclasses
 import json
@@ -47,11 +47,11 @@ def test_folds_are_the_same_for_all_and_keep_groups_whole(tmp_path: Path) -> Non
     )
     for part in ("train", "val", "test"):
         for ours, theirs in zip(folds, others, strict=True):
-            assert (choices.rows_of(ours, part) == choices.rows_of(theirs, part)).all()
-    assert sorted(np.concatenate([choices.rows_of(fold, "test") for fold in folds])) == list(range(60))
+            assert (choices.part_rows(ours, part) == choices.part_rows(theirs, part)).all()
+    assert sorted(np.concatenate([choices.part_rows(fold, "test") for fold in folds])) == list(range(60))
     for fold in folds:
-        inside = set(dataset.groups[choices.rows_of(fold, "test")])
-        assert not inside & set(np.delete(dataset.groups, choices.rows_of(fold, "test")))
+        inside = set(dataset.groups[choices.part_rows(fold, "test")])
+        assert not inside & set(np.delete(dataset.groups, choices.part_rows(fold, "test")))
 
 
 def test_figures_are_those_of_scores_out_of_fold(tmp_path: Path) -> None:
@@ -59,15 +59,15 @@ def test_figures_are_those_of_scores_out_of_fold(tmp_path: Path) -> None:
     folds = list(choices.trained_folds(dataset, SETTINGS))
     rng = np.random.default_rng(0)
     scores = [rng.random(60) for _ in folds]
-    for fold, of_fold in zip(folds, scores, strict=True):  # validation that chooses the middle of 0.4 and 0.6
-        val = choices.rows_of(fold, "val")
-        of_fold[val] = np.where(dataset.labels[val] == 1, 0.6, 0.4)
-    found = choices.figures_of(dataset, folds, scores)
+    for fold, fold_scores in zip(folds, scores, strict=True):  # the threshold is the middle of 0.4 and 0.6
+        val = choices.part_rows(fold, "val")
+        fold_scores[val] = np.where(dataset.labels[val] == 1, 0.6, 0.4)
+    found = choices.fold_figures(dataset, folds, scores)
     out_of_fold, parts = np.empty(60), []
-    for fold, of_fold in zip(folds, scores, strict=True):
-        test = choices.rows_of(fold, "test")
-        out_of_fold[test] = of_fold[test]
-        parts.append((dataset.labels[test], of_fold[test]))
+    for fold, fold_scores in zip(folds, scores, strict=True):
+        test = choices.part_rows(fold, "test")
+        out_of_fold[test] = fold_scores[test]
+        parts.append((dataset.labels[test], fold_scores[test]))
     assert found["pooled_auc"] == roc_auc_score(dataset.labels, out_of_fold)
     assert found["fold_auc"] == pytest.approx(np.mean([roc_auc_score(y, s) for y, s in parts]))
     assert found["f1"] == pytest.approx(np.mean([f1_score(y, s >= 0.5) for y, s in parts]))
@@ -78,5 +78,5 @@ def test_figures_are_those_of_scores_out_of_fold(tmp_path: Path) -> None:
 def test_wandering_is_that_of_the_epochs_thresholds(tmp_path: Path) -> None:
     folds = list(choices.trained_folds(load(tmp_path), SETTINGS))
     thresholds = [[epoch.best.threshold for epoch in fold.epochs] for fold in folds]
-    assert choices.training_of(folds)["wandering"] == pytest.approx(np.mean([np.std(each) for each in thresholds]))
-    assert choices.training_of(folds)["wandering"] > 0
+    assert choices.training_figures(folds)["wandering"] == pytest.approx(np.mean([np.std(each) for each in thresholds]))
+    assert choices.training_figures(folds)["wandering"] > 0

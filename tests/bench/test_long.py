@@ -1,4 +1,4 @@
-"""A long video from clips to the moment, small and with networks in miniature."""
+"""The benchmark of a long video, with small frames and tiny networks."""
 
 import json
 from pathlib import Path
@@ -16,5 +16,5 @@ def test_the_minute_that_differs_is_found(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / f"long-small-{measure.device_kind()}.json").read_text())
     found = {row["what"]: row["median"] for row in result["rows"]}
     assert found["windows"] == 90
-    assert found["part of the most harmful moment that lies in the minute"] == 1
+    assert found["share of the most harmful moment inside the harmful minute"] == 1
     assert Image.open(tmp_path / "kept" / "timeline.png").size[0] == 1500

@@ -1,4 +1,4 @@
-"""Rounds, commands, memory, and what is written down."""
+"""Rounds, commands, memory, and the file of results."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from bench import measure
 from bench.figures import figure, mark
-from bench.measure import Row
+from bench.measure import Measurement
 from tests.bench.hungry import MEGABYTES
 
 
@@ -24,7 +24,7 @@ from tests.bench.hungry import MEGABYTES
 def test_a_mark_is_held_by_the_median(
     values: list[float], at_least: float | None, at_most: float | None, holds: bool | None
 ) -> None:
-    assert Row(what="", unit="x", values=values, at_least=at_least, at_most=at_most).holds is holds
+    assert Measurement(what="", unit="x", values=values, at_least=at_least, at_most=at_most).holds is holds
 
 
 def test_rounds_go_in_turn() -> None:
@@ -44,7 +44,7 @@ def test_memory_of_a_command_and_its_children_counts_shared_pages_once() -> None
     run = measure.run(["tests.bench.hungry"], watch=True)
     assert MEGABYTES < run.peak_megabytes < 1.5 * MEGABYTES
     assert run.seconds > 1
-    assert run.told == f"held {MEGABYTES * 1_000_000}\n"
+    assert run.stdout == f"held {MEGABYTES * 1_000_000}\n"
 
 
 def test_a_command_that_fails_says_why() -> None:
@@ -53,7 +53,7 @@ def test_a_command_that_fails_says_why() -> None:
 
 
 def test_what_is_written_is_what_is_shown(tmp_path: Path) -> None:
-    row = Row(what="ours", unit="s", values=[5.0, 4.0, 6.5], at_most=5.5)
+    row = Measurement(what="ours", unit="s", values=[5.0, 4.0, 6.5], at_most=5.5)
     path = measure.write(tmp_path, "extract", [row], untrained=True, num_videos=3)
     result = json.loads(path.read_text())
     assert path.name == f"extract-{measure.device_kind()}.json"

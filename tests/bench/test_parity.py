@@ -1,4 +1,4 @@
-"""The real run keeps to the plain reference, and parity sees it where it does not."""
+"""The real run agrees with the reference implementation, and parity finds errors that are put in."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,20 +8,20 @@ import pytest
 
 from bench import parity
 from bench.networks import SIDE, write_clip_config
-from bench.parity import BOUNDS, compare, extracted, referred, relative_error
-from bench.videos import gather
+from bench.parity import BOUNDS, compare, extracted, reference_features, relative_error
+from bench.videos import pick_videos
 from haechi.extract.backbones import openclip, slowfast
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.settings import ExtractSettings
 
-# The miniatures' features are further from zero than from each other: float16 costs them more than the real ones.
+# Features of the tiny networks are large compared with their differences, so float16 changes them more than real ones.
 BOUND_STORAGE = 0.005
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of constant and variable frame rate."""
-    return gather(None, tmp_path_factory.mktemp("videos"), num_videos=3, height=90, width=160, num_frames=40)
+    """Videos of constant and of variable frame rate."""
+    return pick_videos(None, tmp_path_factory.mktemp("videos"), num_videos=3, height=90, width=160, num_frames=40)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_every_bound_is_kept(videos: list[Path], settings: ExtractSettings, monk
 def test_a_wrong_transform_is_seen(
     videos: list[Path], settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = referred(videos, settings)
+    reference = reference_features(videos, settings)
     bilinear = FrameTransform(size=SIDE, interpolation="bilinear")
     monkeypatch.setattr(openclip, "_transform", lambda preprocess, name: bilinear)  # in place of bicubic
     monkeypatch.setattr(slowfast, "MEAN", 0.46)
@@ -57,7 +57,7 @@ def test_an_error_is_relative_to_the_distance_of_different_rows() -> None:
 
 
 def test_videos_are_held_to_their_own_features(videos: list[Path], settings: ExtractSettings) -> None:
-    reference = referred(videos, settings)
+    reference = reference_features(videos, settings)
     swapped = replace(reference, slowfast=np.roll(reference.slowfast, 1, axis=0))
     errors = swapped.errors(reference)
     assert errors["slowfast"] > BOUNDS["fp32"] > errors["clip"] == 0

@@ -1,4 +1,4 @@
-"""Figures of scenes agree with counts by hand, and are written."""
+"""Figures of scenes agree with figures computed by hand, and are written."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ from tests import synthetic
 def test_pairs_are_counted_where_the_source_is_known() -> None:
     sources = np.array(["a", "a", "a", "b", "b", "", ""], dtype=object)
     figures = scenes.pair_figures(sources, np.array([0, 0, 1, 1, 2, 2, 2]))
-    assert figures["precision of pairs"] == 1 / 2  # 0-1, not 2-3; those with 5 and 6 take no part
-    assert figures["recall of pairs"] == 1 / 4  # of 0-1, 0-2, 1-2, 3-4
+    assert figures["precision of pairs"] == 1 / 2  # 0-1 is right, 2-3 is wrong; pairs with 5 and 6 are not evaluated
+    assert figures["recall of pairs"] == 1 / 4  # one of 0-1, 0-2, 1-2, 3-4
     assert figures["F1 of pairs"] == pytest.approx(1 / 3)
     assert figures["adjusted Rand index"] < 1
     nothing = scenes.pair_figures(sources, np.arange(7))
@@ -30,9 +30,9 @@ def test_truth_that_tells_nothing_is_refused(tmp_path: Path) -> None:
     truth.write_text("path,source\na.mp4,x\nb.mp4,y\nc.mp4,\nd.mp4,\n", encoding="utf-8")
     ids = np.array(["a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4"], dtype=object)
     with pytest.raises(click.UsageError, match="no two videos"):
-        scenes.sources_of(ids, truth)
+        scenes.read_sources(ids, truth)
     truth.write_text("path,source\na.mp4,x\nd.mp4,x\nc.mp4,\n", encoding="utf-8")
-    assert scenes.sources_of(ids, truth).tolist() == ["x", "", "", "x", ""]
+    assert scenes.read_sources(ids, truth).tolist() == ["x", "", "", "x", ""]
 
 
 def test_it_runs_and_writes(tmp_path: Path) -> None:
@@ -57,6 +57,6 @@ def test_it_runs_and_writes(tmp_path: Path) -> None:
     assert (result["num_videos"], result["num_known"], result["num_sources"]) == (40, 40, 20)
     assert found["precision of pairs"] == found["recall of pairs"] == found["adjusted Rand index"] == 1
     assert (found["scenes of several videos"], found["videos of the largest scene"]) == (20, 2)
-    assert found["average precision of pairs: ours, whitened within videos"] == pytest.approx(1)
+    assert found["average precision of pairs: whitened within videos (used by Haechi)"] == pytest.approx(1)
     assert found["time"] > 0
     assert result["untrained"]

@@ -1,4 +1,4 @@
-"""README's tables are those of the JSON."""
+"""The tables in the documents agree with the JSON files."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from bench import measure, tables
 EMPTY = "before\n<!-- bench:extract -->\nold\n<!-- /bench:extract -->\nafter\n"
 
 
-def write(folder: Path, kind: str, rows: list[measure.Row], *, name: str = "extract", **facts: Any) -> None:
+def write(folder: Path, kind: str, rows: list[measure.Measurement], *, name: str = "extract", **facts: Any) -> None:
     result = {
         "bench": name,
         "date": "2026-01-02",
@@ -32,15 +32,15 @@ def test_the_documents_are_up_to_date(document: Path) -> None:
 
 def test_contestants_are_lines_and_figures_columns(tmp_path: Path) -> None:
     names = ("default: AUC", "cosine: AUC", "cosine less default: AUC", "default: time")
-    rows = [measure.Row(what=name, unit="", values=[i / 10]) for i, name in enumerate(names)]
+    rows = [measure.Measurement(what=name, unit="", values=[i / 10]) for i, name in enumerate(names)]
     write(tmp_path, "cpu", rows, name="choices")
     text = tables.filled("<!-- bench:choices -->\n<!-- /bench:choices -->", tmp_path)
     assert "| | AUC | time |\n|---|---|---|\n| default | 0 | 0.3 |\n| cosine | 0.1 |  |\n\n" in text
 
 
 def test_a_table_has_both_machines_and_the_marks(tmp_path: Path) -> None:
-    ours = measure.Row(what="ours", unit="s", values=[1.0, 2.0, 3.0])
-    ratio = measure.Row(what="faster", unit="x", values=[4.0], at_least=5.0)
+    ours = measure.Measurement(what="ours", unit="s", values=[1.0, 2.0, 3.0])
+    ratio = measure.Measurement(what="faster", unit="x", values=[4.0], at_least=5.0)
     write(tmp_path, "cpu", [ours, ratio])
     without_gpu = tables.filled(EMPTY, tmp_path)
     assert "| ours | 2 s (1 to 3) | not measured |  |\n" in without_gpu
@@ -64,11 +64,11 @@ def test_nothing_measured_yet(tmp_path: Path) -> None:
 
 def test_growth_has_a_column_a_size(tmp_path: Path) -> None:
     rows = [
-        measure.Row(what=f"train, {size} videos: {kind}", unit=unit, values=[size * 2.0])
+        measure.Measurement(what=f"train, {size} videos: {kind}", unit=unit, values=[size * 2.0])
         for size in (10, 20)
         for kind, unit in (("time", "s"), ("memory", "MB"))
     ]
-    rows.append(measure.Row(what="growth", unit="x", values=[1.0], at_most=1.1))
+    rows.append(measure.Measurement(what="growth", unit="x", values=[1.0], at_most=1.1))
     write(tmp_path, "cpu", rows, name="scale", commands=["train"], sizes=[10, 20])
     text = tables.filled(EMPTY.replace("extract", "scale"), tmp_path)
     assert "| | 10 videos | 20 videos |\n|---|---|---|\n| train | 20 s, 20 MB | 40 s, 40 MB |\n" in text

@@ -144,3 +144,9 @@ def test_wrong_offsets_are_refused_when_read(tmp_path: Path, read: object) -> No
     forge(shard_path(tmp_path, 0), lambda file: change(file, "clip/offset", 1, 10**12))
     with pytest.raises(CacheError, match="clip/offset"):
         read(Cache.open(tmp_path))  # type: ignore[operator]
+
+
+def test_a_cache_is_opened_by_the_text_of_its_path(tmp_path: Path) -> None:
+    cache = synthetic.write_cache(tmp_path / "cache")
+    assert Cache.open(str(cache)).fingerprint == Cache.open(cache).fingerprint
+    assert Cache.open(str(cache)).path == cache

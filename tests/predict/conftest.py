@@ -1,4 +1,4 @@
-"""A run on real videos, with networks in miniature."""
+"""Runs trained on real videos, with tiny networks."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from bench import networks
 from haechi.extract.backbones import slowfast
 from haechi.extract.samples import write_sample_images, write_sample_set
 
-# One split, so that the scores that are left behind are those of the head that is kept.
+# One split, so that the scores in predictions.csv are those of the head in the run folder.
 QUICK = ["--epochs", "2", "--device", "cpu", "--folds", "0", "--test-fraction", "0", "--val-fraction", "0.5"]
 
 
@@ -23,8 +23,8 @@ def call(*arguments: object, input: str | bytes | None = None) -> Result:
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`videos`, eight sound and one cut off, and `images`, twelve; `both`, their `cache`, `run` and `image-run`; and
-    `clip`, the CLIP in miniature that they need."""
+    """`videos` (eight good ones and one that is cut off), `images` (twelve) and `both` in one folder; their `cache`,
+    `run` and `image-run`; and the tiny CLIP that they need, `clip`."""
     folder = tmp_path_factory.mktemp("predict")
     assert len(list(write_sample_set(folder / "videos", num_harmful=4, num_safe=4))) == 9
     assert len(list(write_sample_images(folder / "images"))) == 12
@@ -45,7 +45,7 @@ WEIGHTS = ["--clip-weights", "random:0", "--slowfast-weights", "random:0"]
 
 
 def flags(folder: Path) -> list[str]:
-    """What the checkpoint cannot know: where the CLIP in miniature lies, and where to compute."""
+    """What is not in the checkpoint: the folder of the tiny CLIP, and the device."""
     return ["--clip-model", f"local-dir:{folder / 'clip'}", "--device", "cpu", "--precision", "fp32", "--workers", "2"]
 
 

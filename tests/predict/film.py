@@ -1,4 +1,4 @@
-"""Caches on windows sampling, made of numbers: short clips to train on, and films with one bad window."""
+"""Caches of random numbers with `windows` sampling: short clips to train on, and films with one bad window."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.predict.conftest import QUICK, call
 WINDOW_SECONDS, CLIP_FPS = 2.0, 2.0
 SAMPLING = {"name": "windows", "window_seconds": WINDOW_SECONDS, "stride_seconds": WINDOW_SECONDS, "clip_fps": CLIP_FPS}
 
-# Heads that see both streams, windows alone and frames alone.
+# Flags for heads that see both streams, only windows, or only frames.
 HEADS = {
     "both": [],
     "windows alone": ["--no-clip", "--slowfast", "pooled"],
@@ -34,7 +34,7 @@ def media(id: str, seconds: float, *, label: int = -1) -> Media:
 
 
 def film(row: Media, *, seed: int = 0, shift: float = -1.0, bad: tuple[float, float] = (0, 0)) -> Item:
-    """Rows about `shift`, those that begin in the `bad` seconds about -`shift`; the last window ends with the film."""
+    """Rows with values around `shift`, and around -`shift` in the `bad` seconds; the last window ends with the film."""
     rng = np.random.default_rng(seed)
     seconds = row.duration_seconds
     time = np.arange(0, seconds, 1 / CLIP_FPS, dtype=np.float32)  # (T,)
@@ -69,7 +69,7 @@ def write_cache(path: Path, *shards: list[Item]) -> Path:
 
 
 def train_run(folder: Path, *flags: str) -> Path:
-    """A run in `folder`, on clips as long as a window: `folder` / clips."""
+    """Train a run in `folder` on clips as long as a window, whose cache is `folder` / clips."""
     clips = [
         film(media(f"clip-{i:02d}.mp4", WINDOW_SECONDS, label=i % 2), seed=i, shift=1.0 if i % 2 else -1.0)
         for i in range(24)

@@ -1,4 +1,4 @@
-"""`haechi predict` as a user types it."""
+"""The command `haechi predict`."""
 
 import itertools
 import json
@@ -70,15 +70,15 @@ def test_both_kinds_in_one_call(folder: Path) -> None:
     text = " ".join(done.stdout.split())
     assert "21 files: " in text
     assert "1 not judged" in text
-    assert " of videos" in text
-    assert " of images" in text
+    assert " for videos" in text
+    assert " for images" in text
 
 
 @pytest.mark.parametrize("media", [[], ["a.mp4", "--cache", "c"]])
 def test_media_or_a_cache(folder: Path, media: list[str]) -> None:
     done = call("predict", folder / "run", *media, *flags(folder))
     assert done.exit_code == 2
-    assert "MEDIA, or --cache CACHE" in done.output
+    assert "give either MEDIA or --cache CACHE" in done.output
 
 
 def test_a_file_is_judged_once_and_an_id_is_of_one_file(folder: Path, tmp_path: Path) -> None:
@@ -92,14 +92,14 @@ def test_a_file_is_judged_once_and_an_id_is_of_one_file(folder: Path, tmp_path: 
         (tmp_path / day / "list.csv").write_text("path\ncam.mp4\n")
     done = call("predict", folder / "run", *(tmp_path / day / "list.csv" for day in ("day1", "day2")), *flags(folder))
     assert done.exit_code == 1
-    assert "'cam.mp4': the id of " in done.output
-    assert "judge them apart" in done.output
+    assert "'cam.mp4': two files have this id, " in done.output
+    assert "judge the files separately" in done.output
 
 
 def test_unfit_names_are_told(folder: Path) -> None:
     done = call("predict", folder / "run", "", "-", *flags(folder), input=b"caf\xe9.mp4\n")
     assert done.exit_code == 1
-    assert "an empty name stands for no file" in done.output
+    assert "an empty name, expected the path of a file or folder" in done.output
     assert "bytes that are not UTF-8" in done.output
 
 
@@ -114,7 +114,7 @@ def test_what_was_judged_is_shown_whatever_ends_it(folder: Path, monkeypatch: py
     done = call("predict", folder / "run", folder / "videos", *flags(folder))
     assert done.exit_code == 1
     assert "2 files: " in done.stdout
-    assert "stopped after 2 files: the others are not judged" in " ".join(done.stderr.split())
+    assert "stopped after 2 files: the others were not judged" in " ".join(done.stderr.split())
     assert "the disk is gone" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The head in ONNX gives the head's logits."""
+"""The exported ONNX head gives the same logits as the head."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_logits_are_the_heads(cache: Path, tmp_path: Path, name: str) -> None:
     for name in checkpoint.streams:
         rows, offset = opened.rows(*name.split("/")), opened.offset(name.partition("/")[0])
         lengths = np.diff(offset)
-        mask = np.arange(lengths.max() + 2) < lengths[:, None]  # (N, rows), longer than any
+        mask = np.arange(lengths.max() + 2) < lengths[:, None]  # (N, rows), longer than every video
         padded = np.full((*mask.shape, rows.shape[1]), 7.0, np.float32)
         padded[mask] = rows
         inputs[name.replace("/", "_")], inputs[name.replace("/", "_") + "_mask"] = padded, mask
@@ -62,17 +62,17 @@ def test_logits_are_the_heads(cache: Path, tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(found["scores"], scores, atol=1e-5)
     np.testing.assert_allclose(found["calibrated"], checkpoint.calibration.apply(scores), atol=1e-5)
 
-    said = session.get_modelmeta().custom_metadata_map
-    assert said["format"] == FORMAT
-    assert float(said["threshold"]) == checkpoint.best_threshold
-    assert json.loads(said["inputs"]).keys() == inputs.keys()
-    assert said["fingerprint"] == opened.fingerprint
-    assert int(said["max_rows"]) == checkpoint.settings.max_rows
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["format"] == FORMAT
+    assert float(metadata["threshold"]) == checkpoint.best_threshold
+    assert json.loads(metadata["inputs"]).keys() == inputs.keys()
+    assert metadata["fingerprint"] == opened.fingerprint
+    assert int(metadata["max_rows"]) == checkpoint.settings.max_rows
     assert "score at least" in done.output
 
 
 def test_videos_of_different_lengths(cache: Path, tmp_path: Path) -> None:
-    """Numbers of videos and rows are free, and padding changes nothing."""
+    """Any number of videos and rows can be given, and padding changes nothing."""
     checkpoint = trained(cache, tmp_path / "run", [])
     export_onnx(checkpoint, tmp_path / "head.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "head.onnx")

@@ -1,4 +1,4 @@
-"""The picture of the scores over time."""
+"""The picture of scores over time."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,30 +13,30 @@ from matplotlib.font_manager import FontEntry
 
 from haechi.cache.errors import HaechiError
 from haechi.predict import timeline_plot
-from haechi.predict.prediction import Prediction, Window, not_judged
-from haechi.predict.timeline_plot import Timelines, envelope
+from haechi.predict.prediction import Prediction, ScoredWindow, not_judged
+from haechi.predict.timeline_plot import TimelinePlot, envelope
 from tests.predict import film
 from tests.predict.conftest import call, flags
 from tests.predict.test_windows import prediction
 from tests.train.output.test_plots import assert_nothing_is_cut_off, red_pixels
 
 
-def timelines(
+def new_plot(
     path: Path, *, untrained: tuple[str, ...] = (), media: str = "video", sampling: str = "windows"
-) -> Timelines:
+) -> TimelinePlot:
     classifier: Any = SimpleNamespace(models={media: None}, untrained=list(untrained), sampling=sampling)
-    return Timelines(path, classifier)
+    return TimelinePlot(path, classifier)
 
 
 def draw(path: Path, *predictions: Prediction, **options: Any) -> list[str]:
-    picture = timelines(path, **options)
+    picture = new_plot(path, **options)
     for each in predictions:
         picture.add(each)
     return picture.draw()
 
 
-def windows(*table: tuple[float, float, float]) -> list[Window]:
-    return [Window(start_seconds=start, end_seconds=end, score=score) for start, end, score in table]
+def windows(*table: tuple[float, float, float]) -> list[ScoredWindow]:
+    return [ScoredWindow(start_seconds=start, end_seconds=end, score=score) for start, end, score in table]
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def test_no_window_is_lost_where_several_share_a_piece(stride: float) -> None:
 
 
 def test_red_is_above_the_threshold(tmp_path: Path) -> None:
-    """All of a picture's red: what is above the threshold and the mark of it, and UNTRAINED."""
+    """Red is used for scores above the threshold with their mark, and for UNTRAINED, and for nothing else."""
     safe, bad = prediction(0.2, 0.1, 0.3, 0.2), prediction(0.2, 0.1, 0.9, 0.2)
     for name, options in (("trained", {}), ("untrained", {"untrained": ("clip",)})):
-        for each, of_window in ((safe, "safe"), (bad, "bad")):
-            assert draw(tmp_path / f"{name}-{of_window}.png", each, **options) == []
-            assert_nothing_is_cut_off(tmp_path / f"{name}-{of_window}.png")
+        for each, kind in ((safe, "safe"), (bad, "bad")):
+            assert draw(tmp_path / f"{name}-{kind}.png", each, **options) == []
+            assert_nothing_is_cut_off(tmp_path / f"{name}-{kind}.png")
     assert red_pixels(tmp_path / "trained-safe.png") == 0
     assert red_pixels(tmp_path / "trained-bad.png") > 100
     assert red_pixels(tmp_path / "untrained-safe.png") > 100
@@ -109,11 +109,11 @@ def test_letters_that_no_font_has_are_told(tmp_path: Path, monkeypatch: pytest.M
     assert draw(tmp_path / "a.png", named) == []
     monkeypatch.setattr(timeline_plot, "_letters", lambda font: set(map(ord, "a.mp4")))
     (note,) = draw(tmp_path / "a.png", named)
-    assert "no font here has ᶁ; such letters are boxes" in note
+    assert "no installed font has ᶁ; boxes are drawn instead" in note
 
 
 def test_a_font_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Matplotlib's list of fonts is from the day when it was first used."""
+    """Matplotlib lists fonts once, when it is first used."""
     gone = FontEntry(fname=str(tmp_path / "gone.ttf"), name="Gone")
     monkeypatch.setattr(timeline_plot.fontManager, "ttflist", [gone, *timeline_plot.fontManager.ttflist])
     assert draw(tmp_path / "a.png", replace(prediction(0.2, 0.1), id="aᶁ.mp4")) == []
@@ -121,7 +121,7 @@ def test_a_font_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
     (note,) = draw(tmp_path / "a.png", not_judged("b.mp4", "damaged", "is damaged"))
-    assert "not drawn, as no video was judged" in note
+    assert "not drawn, because no video was judged" in note
     assert list(tmp_path.iterdir()) == []
 
 
@@ -139,18 +139,18 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "told"),
+    ("name", "options", "message"),
     [
-        ("nowhere/a.png", {}, "nowhere: there is no such folder"),
+        ("nowhere/a.png", {}, "nowhere: no such folder; create it first"),
         ("", {}, "--timeline: an empty name"),
-        ("a.jpg", {}, "a PNG is drawn; name it --timeline .*a.png"),
-        ("a.png", {"sampling": "uniform"}, "extract with --sampling windows and train on that"),
-        ("a.png", {"media": "image"}, "for videos, and the run is for images"),
+        ("a.jpg", {}, "expected the name of a PNG; use --timeline .*a.png"),
+        ("a.png", {"sampling": "uniform"}, "extract with --sampling windows and train on that cache"),
+        ("a.png", {"media": "image"}, "for videos, but the run is for images"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path: Path, name: str, options: dict[str, str], told: str) -> None:
-    with pytest.raises(HaechiError, match=told):
-        timelines(tmp_path / name if name else Path(), **options)
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path, name: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(HaechiError, match=message):
+        new_plot(tmp_path / name if name else Path(), **options)
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
@@ -164,12 +164,12 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert_nothing_is_cut_off(tmp_path / "a.png")
     done = call(*judged, "--timeline", tmp_path / "nowhere" / "a.png")
     assert done.exit_code == 1
-    assert "there is no such folder" in done.output
+    assert "no such folder; create it first" in done.output
     assert "film.mp4" not in done.output  # nothing was judged before
 
 
 def test_uniform_sampling_is_refused_before_the_work(folder: Path, tmp_path: Path) -> None:
     done = call("predict", folder / "run", folder / "videos", *flags(folder), "--timeline", tmp_path / "a.png")
     assert done.exit_code == 1
-    assert "extract with --sampling windows and train on that" in done.output
+    assert "extract with --sampling windows and train on that cache" in done.output
     assert "harmful-00.mp4" not in done.output

@@ -1,4 +1,4 @@
-"""Windows of long videos: their scores, the most harmful moment, and what is said of it."""
+"""Windows of long videos: their scores, the most harmful moment, and how both are shown."""
 
 import contextlib
 import csv
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench import networks
-from haechi.cache.errors import SettingsError
+from haechi.cache.errors import SettingsConflictError, SettingsError
 from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Item
@@ -24,10 +24,10 @@ from haechi.extract.samples import write_video
 from haechi.extract.sampling import Windows
 from haechi.predict import classifier as classifier_module
 from haechi.predict import scoring
-from haechi.predict.classifier import Classifier, MismatchError, load_checkpoint
-from haechi.predict.clock import clock
+from haechi.predict.classifier import Classifier, load_checkpoint
 from haechi.predict.media import gather
-from haechi.predict.prediction import Prediction, Window, not_judged
+from haechi.predict.player_time import player_time
+from haechi.predict.prediction import Prediction, ScoredWindow, not_judged
 from haechi.predict.scoring import CLIP_TIME, WINDOW_END, WINDOW_START, cut_windows
 from haechi.train.data.dataset import open_features
 from haechi.train.model.checkpoint import feature_recipe
@@ -62,7 +62,7 @@ def judge(run: Path, folder: Path, *items: Item) -> list[Prediction]:
 
 
 def cut(item: Item, start: float, end: float) -> Item:
-    """What extraction would have made of this window alone."""
+    """What extraction would make of this window alone."""
     shown = (item.arrays["clip/time_seconds"] >= start) & (item.arrays["clip/time_seconds"] < end)
     (own,) = np.flatnonzero(
         (item.arrays["slowfast/start_seconds"] == start) & (item.arrays["slowfast/end_seconds"] == end)
@@ -94,7 +94,7 @@ def test_a_window_scores_as_if_it_were_the_video(run: Path, tmp_path: Path, long
 def test_times_count_from_the_first_frame_whatever_the_container_says(
     run: Path, tmp_path: Path, long_film: Item
 ) -> None:
-    """Recorders and broadcasts have clocks that begin anywhere."""
+    """Timestamps of recorders and broadcasts begin anywhere."""
     origin = np.float32(50_000)
     moved = synthetic.with_arrays(
         long_film,
@@ -137,7 +137,7 @@ def test_scores_of_the_run(run: Path) -> None:
 def test_media_and_caches_are_judged_alike(
     one_run: Path, tmp_path: Path, long_film: Item, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With what extraction hands on in place of extraction itself."""
+    """The extraction is replaced by its results."""
     items = [long_film, film.film(film.media("b.mp4", 1.5))]
     from_cache = judge(one_run, tmp_path / "cache", *items)
 
@@ -148,7 +148,7 @@ def test_media_and_caches_are_judged_alike(
             backbones=None,
             settings=film.provenance().settings,
             compute=SimpleNamespace(name="cpu", precision="fp32"),
-            rows=lambda entries, watch, progress: reversed(list(enumerate(items))),
+            rows=lambda entries, watch, **options: reversed(list(enumerate(items))),
         )
 
     monkeypatch.setattr(classifier_module, "open_flow", open_flow)
@@ -228,7 +228,9 @@ def prediction(score: float, *windows: float, threshold: float = 0.5) -> Predict
         is_harmful=score >= threshold,
         duration_seconds=2.0 * len(windows),
         is_longer_than_trained=False,
-        windows=tuple(Window(start_seconds=2.0 * i, end_seconds=2.0 * i + 2, score=p) for i, p in enumerate(windows)),
+        windows=tuple(
+            ScoredWindow(start_seconds=2.0 * i, end_seconds=2.0 * i + 2, score=p) for i, p in enumerate(windows)
+        ),
     )
 
 
@@ -257,7 +259,7 @@ def test_decisions(given: Prediction, decision: str, moment: float | None) -> No
     ],
 )
 def test_the_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert player_time(seconds) == text
 
 
 def test_what_is_printed(one_run: Path, tmp_path: Path, long_film: Item) -> None:
@@ -280,8 +282,9 @@ def test_what_is_printed(one_run: Path, tmp_path: Path, long_film: Item) -> None
     assert row[2:] == [f"{bad['score']:.3f}", "at", "0:12", "harmful", "moment", "film.mp4"]
     assert "3 files: 1 safe, 1 harmful moment, 1 not judged" in text
     words = " ".join(text.split())
-    assert "harmful moment: of a window alone, not of the whole" in words
-    assert "2 last more than 2 times as long as any video that the head was trained on: their score as a whole" in words
+    assert "harmful moment: a window reaches the threshold, the whole video does not" in words
+    longer = "2 videos last more than 2 times as long as the longest video that the head was trained on: do not rely on"
+    assert longer in words
 
 
 def test_one_window_a_video_needs_no_column(one_run: Path) -> None:
@@ -300,7 +303,7 @@ def test_sampling_is_that_of_the_run(one_run: Path, monkeypatch: pytest.MonkeyPa
         settings = honest.features["settings"] | {"sampling": sampling}
         other = replace(honest, features=honest.features | {"settings": settings})
         monkeypatch.setattr(classifier_module, "load_checkpoint", lambda run, other=other: other)
-        with pytest.raises(MismatchError, match="its features are sampled as"):
+        with pytest.raises(SettingsConflictError, match="its features are sampled as"):
             Classifier.load(one_run)
 
 
@@ -308,13 +311,13 @@ def test_a_cache_of_other_windows_is_refused(one_run: Path, tmp_path: Path, monk
     monkeypatch.setitem(film.SAMPLING, "clip_fps", 4.0)
     cache = Cache.open(film.write_cache(tmp_path / "cache", [film.film(film.media("a.mp4", 3.0))]))
     assert feature_recipe(cache)["settings"]["sampling"]["clip_fps"] == 4.0
-    with pytest.raises(MismatchError, match=r"sampling\.clip_fps: 2\.0 in the run, 4\.0 here"):
+    with pytest.raises(SettingsConflictError, match=r"sampling\.clip_fps: 2\.0 in the run, 4\.0 here"):
         Classifier.load(one_run).predict_cache(cache)
 
 
 @pytest.fixture(scope="module")
-def of_videos(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`videos`, the eight of 2 s and one of 7.3 s, their `cache` on windows of 2 s, one every 1.5 s, and a `run`."""
+def real_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`videos` (eight of 2 s and one of 7.3 s), their `cache` with windows of 2 s every 1.5 s, and a `run`."""
     into = tmp_path_factory.mktemp("of-videos")
     for label in ("harmful", "safe"):
         (into / "videos" / label).mkdir(parents=True)
@@ -334,35 +337,51 @@ def of_videos(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return into
 
 
-def test_real_videos_are_judged_as_in_their_cache(folder: Path, of_videos: Path) -> None:
+def test_real_videos_are_judged_as_in_their_cache(folder: Path, real_run: Path) -> None:
     judged = Classifier.load(
-        of_videos / "run", clip_model=f"local-dir:{folder / 'clip'}", device="cpu", precision="fp32"
+        real_run / "run", clip_model=f"local-dir:{folder / 'clip'}", device="cpu", precision="fp32"
     )
-    cached = {p.id: p for p in judged.predict_cache(Cache.open(of_videos / "cache"))}
-    counted: list[int] = []
-
-    class Count(Progress):
-        def windows(self, count: int) -> None:
-            counted.append(count)
-
-    paths = sorted((of_videos / "videos").glob("*/*.mp4"))
+    cached = {p.id: p for p in judged.predict_cache(Cache.open(real_run / "cache"))}
+    progress = Counting()
+    paths = sorted((real_run / "videos").glob("*/*.mp4"))
     entries, _ = gather(map(str, paths))
-    predictions = list(judged.judge(entries, progress=Count()))
-    with (of_videos / "run" / "predictions.csv").open(encoding="utf-8") as file:
-        of_run = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
-    assert len(predictions) == len(cached) == len(of_run) == 9
+    predictions = list(judged.judge(entries, progress=progress))
+    with (real_run / "run" / "predictions.csv").open(encoding="utf-8") as file:
+        run_scores = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
+    assert len(predictions) == len(cached) == len(run_scores) == 9
     for prediction in predictions:
-        id = Path(prediction.id).relative_to(of_videos / "videos").as_posix()
-        assert prediction.score == pytest.approx(of_run[id], abs=1e-4)
+        id = Path(prediction.id).relative_to(real_run / "videos").as_posix()
+        assert prediction.score == pytest.approx(run_scores[id], abs=1e-4)
         assert len(prediction.windows) == (5 if id == "safe/long.mp4" else 1)
-        for window, of_cache in zip(prediction.windows, cached[id].windows, strict=True):
-            assert window == replace(of_cache, score=pytest.approx(of_cache.score, abs=1e-4))
+        for window, cached_window in zip(prediction.windows, cached[id].windows, strict=True):
+            assert window == replace(cached_window, score=pytest.approx(cached_window.score, abs=1e-4))
     assert [w.start_seconds for w in cached["safe/long.mp4"].windows] == pytest.approx([0, 1.5, 3, 4.5, 5.3], abs=0.1)
-    assert sum(counted) == 8 + 5
+    assert progress.num_windows == 8 + 5
+    assert progress.started == [(9, "judge on cpu, fp32")]
+    assert progress.num_done == 9
+    assert progress.num_failed == 0
 
 
-def test_a_picture_of_real_videos(folder: Path, of_videos: Path, tmp_path: Path) -> None:
-    media = ["predict", of_videos / "run", of_videos / "videos" / "safe" / "long.mp4", *flags(folder)]
+class Counting(Progress):
+    """Keeps what it receives."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[int, str]] = []
+        self.num_done = self.num_failed = self.num_windows = 0
+
+    def start(self, total: int, what: str) -> None:
+        self.started.append((total, what))
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        self.num_done += count
+        self.num_failed += count * failed
+
+    def windows(self, count: int) -> None:
+        self.num_windows += count
+
+
+def test_a_picture_of_real_videos(folder: Path, real_run: Path, tmp_path: Path) -> None:
+    media = ["predict", real_run / "run", real_run / "videos" / "safe" / "long.mp4", *flags(folder)]
     done = call(*media, "--timeline", tmp_path / "a.png")
     assert done.exit_code == 0, done.output
     assert " at 0:0" in done.stdout  # the moment

@@ -61,7 +61,7 @@ def main(*, only: tuple[str, ...], quick: bool, seed: int, out: Path | None, kee
         importlib.import_module(module)
     from tests.torture.processes import run_forked
     from tests.torture.record import Record
-    from tests.torture.table import RESULT, fill_readme
+    from tests.torture.table import RESULT, fill_document
 
     console = Console(highlight=False, emoji=False)
     records: dict[str, Record] = {}
@@ -79,7 +79,7 @@ def main(*, only: tuple[str, ...], quick: bool, seed: int, out: Path | None, kee
     if out is not None:
         _write(out, records)
     if whole and out == RESULT:
-        fill_readme()
+        fill_document()
     sys.exit(any(record.losses for record in records.values()))
 
 

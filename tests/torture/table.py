@@ -1,4 +1,4 @@
-"""Writes docs/torture.json as a table into README.md, between `<!-- torture -->` and `<!-- /torture -->`."""
+"""The table in docs/reliability.md from docs/torture.json, between `<!-- torture -->` and `<!-- /torture -->`."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from bench.figures import measured_on
 from bench.measure import ROOT
 
 RESULT = ROOT / "docs" / "torture.json"
-README = ROOT / "README.md"
+DOCUMENT = ROOT / "docs" / "reliability.md"
 BLOCK = re.compile(r"(?P<head><!-- torture -->\n).*?(?P<foot><!-- /torture -->)", re.DOTALL)
 
 
@@ -27,5 +27,5 @@ def table(path: Path) -> str:
     return "\n".join(lines) + f"\n\n{measured_on(result)}.\n"
 
 
-def fill_readme() -> None:
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+def fill_document() -> None:
+    DOCUMENT.write_text(filled(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")

@@ -19,7 +19,7 @@ from tests.torture.damage import DAMAGES
 from tests.torture.flip import _wrong, find_regions
 from tests.torture.media import KINDS, write_kinds
 from tests.torture.processes import descendants, run_forked
-from tests.torture.table import README, filled
+from tests.torture.table import DOCUMENT, filled
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_hdf5_accepts_the_checksums(tmp_path: Path) -> None:
 
 
 def test_the_table_is_that_of_the_json(tmp_path: Path) -> None:
-    text = README.read_text(encoding="utf-8")
+    text = DOCUMENT.read_text(encoding="utf-8")
     assert filled(text) == text
     run = {"what": "runs killed", "tried": 1200, "lost": 0, "note": "a note"}
     machine = {"cpu": "A CPU", "cores": 2, "memory_gb": 8, "gpu": None}

@@ -1,10 +1,10 @@
-"""Times in a video, as a player shows them."""
+"""Times in a video, as players show them."""
 
 import math
 
 
-def clock(seconds: float) -> str:
-    """`m:ss`, or `h:mm:ss` from an hour on: the second that has begun."""
+def player_time(seconds: float) -> str:
+    """`m:ss`, or `h:mm:ss` from one hour on; seconds are rounded down."""
     minutes, second = divmod(math.floor(abs(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     sign = "-" if seconds < 0 else ""
