@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c '$(IS_SUITABLE)' || { echo 'Python 3.13, 3.12 or 3.11 is needed: install one, or name it as in make PYTHON=/path/to/python3.13 …' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[extract,train,export,bench,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[extract,train,export,bench,dev]'
 	touch $@
 
 demo: $(INSTALLED) ## Generate videos and images, extract, train, predict (untrained weights, no network needed)
