@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findSystemFonts, fontManager, get_font
 from matplotlib.ticker import MultipleLocator
 
+from haechi.cache.atomic import PARTIAL_PREFIX
 from haechi.cache.errors import HaechiError
 from haechi.cache.kinds import VIDEO
 from haechi.cache.text import bullet_list, visible
@@ -23,7 +24,6 @@ from haechi.predict.clock import clock
 from haechi.predict.console import moment_text
 from haechi.predict.prediction import Prediction, Window
 from haechi.train.output.plots import BLUE, RED
-from haechi.train.run_folder import PARTIAL_PREFIX
 
 MAX_PANELS = 20
 SUFFIX = ".png"
