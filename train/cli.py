@@ -215,8 +215,8 @@ def _train_one(
     from haechi.device import find_device
     from haechi.train.data.dataset import load_dataset
     from haechi.train.output import console as screen
-    from haechi.train.output.metrics_json import verdict
     from haechi.train.output.save import save
+    from haechi.train.output.verdict import verdict
     from haechi.train.pipeline import carry_out
     from haechi.train.plan import Grouping, make_plan
     from haechi.train.run_folder import run_folder
@@ -265,7 +265,7 @@ def _train_many(
     from haechi.train.output.save import save
     from haechi.train.pipeline import carry_out
     from haechi.train.plan import Grouping, make_plan
-    from haechi.train.result import JUDGED
+    from haechi.train.result import HELD_OUT_PARTS
     from haechi.train.run_folder import experiments_folder, run_folder
 
     console = Console(highlight=False, emoji=False)
@@ -307,7 +307,7 @@ def _train_many(
             console.print(screen.outcome_line(outcomes[-1]), soft_wrap=True)
     if all(outcome.error for outcome in outcomes):
         raise TrainError(f"all {len(outcomes)} experiments diverged; try a lower learning rate (--lr)")
-    for part in JUDGED:
+    for part in HELD_OUT_PARTS:
         if any(part in outcome.figures for outcome in outcomes):
             console.print("", screen.experiments_table(outcomes, part))
     console.print("Validation has chosen epoch and threshold: its figures are too good, most of all the best of many.")

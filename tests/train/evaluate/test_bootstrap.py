@@ -13,7 +13,7 @@ from haechi.train.evaluate.bootstrap import (
     threshold_interval,
     weighted_figures,
 )
-from haechi.train.evaluate.metrics import metrics_at
+from haechi.train.evaluate.metrics import METRICS, Metric, WeightedCounts, metrics_at
 from haechi.train.policy import Policy
 
 ALONE = ""
@@ -50,6 +50,23 @@ def test_weighted_figures_are_scikit_learns(digits: int) -> None:
             }
             for name, value in expected.items():
                 assert found[name][draw] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=[metric.name for metric in METRICS])
+@pytest.mark.parametrize("digits", [1, 12])
+def test_weighted_values_of_a_metric_are_its_exact_ones(metric: Metric, digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    for _ in range(30):
+        n = int(rng.integers(4, 60))
+        scores, labels = rng.random(n).round(digits), rng.integers(0, 2, n)
+        labels[:2] = 0, 1
+        weights = rng.integers(0, 3, (3, n)).astype(float)
+        weights[:, :2] += 1
+        threshold = float(rng.random())
+        found = metric.weighted_values(WeightedCounts.of(scores, labels, threshold, weights))
+        judged = scores if metric.uses_scores else scores >= threshold
+        for value, weight in zip(found, weights, strict=True):
+            assert value == pytest.approx(metric.exact(labels, judged, sample_weight=weight), abs=1e-12, nan_ok=True)
 
 
 def test_with_equal_weights_they_are_the_figures_of_a_run() -> None:

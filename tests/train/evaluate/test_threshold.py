@@ -118,7 +118,7 @@ def test_a_bound_that_nothing_keeps_is_missed_by_the_least_and_said() -> None:
 def test_few_videos_and_a_bound_that_is_not_kept_are_said() -> None:
     assert cautions(50, F1, met=True) == []
     (few,) = cautions(49, F1, met=True, where=" in a fold")
-    assert few.startswith("only 49 videos chose it in a fold")
+    assert few.startswith("chosen on only 49 videos in a fold")
     (missed,) = cautions(50, Policy.parse("precision>=0.9"), met=False)
     assert missed.startswith("no threshold keeps precision>=0.9")
 
