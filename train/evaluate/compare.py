@@ -138,9 +138,11 @@ def _obstacles(first: FinishedRun, other: FinishedRun) -> list[str]:
     labels, other_labels = (dict(zip(each.ids, each.labels.tolist(), strict=True)) for each in (first, other))
     for present, absent, run in [(labels, other_labels, first), (other_labels, labels, other)]:
         if alone := sorted(present.keys() - absent.keys()):
-            problems.append(f"evaluated only in {run.path}: {counted(len(alone), 'video')}: {_listed(alone)}")
+            problems.append(f"{counted(len(alone), 'video is', 'videos are')} only in {run.path}: {_listed(alone)}")
     if relabelled := sorted(id for id in labels.keys() & other_labels.keys() if labels[id] != other_labels[id]):
-        problems.append(f"{other.path}: another label for {counted(len(relabelled), 'video')}: {_listed(relabelled)}")
+        problems.append(
+            f"{other.path}: {counted(len(relabelled), 'video has', 'videos have')} another label: {_listed(relabelled)}"
+        )
     return problems
 
 

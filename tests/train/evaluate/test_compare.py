@@ -70,7 +70,7 @@ def test_what_cannot_be_compared_is_refused_with_every_reason(runs: Path) -> Non
         compare([runs / "good", runs / "other", runs / "fewer"])
     text = str(caught.value)
     assert f"{runs / 'other'}: features have fingerprint" in text
-    assert f"evaluated only in {runs / 'good'}: 5 videos: 'video-0" in text
+    assert f"5 videos are only in {runs / 'good'}: 'video-0" in text
 
 
 def test_other_labels_are_refused(runs: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_other_labels_are_refused(runs: Path, tmp_path: Path) -> None:
     id, label, rest = lines[row].split(",", 2)
     lines[row] = f"{id},{1 - int(label)},{rest}"
     (tmp_path / "predictions.csv").write_text("\n".join(lines))
-    with pytest.raises(TrainError, match=f"another label for 1 video: '{id}'"):
+    with pytest.raises(TrainError, match=f"1 video has another label: '{id}'"):
         compare([runs / "good", tmp_path])
 
 
