@@ -9,8 +9,8 @@ The new run is written into a work folder beside the run's folder:
     runs/.partial-mine-x1y2z3w4/     work folder of the training that replaces runs/mine, locked while it runs
         lock
         new/                         the files of the new run
-        whole/                       hard links to them and to the user's own files in runs/mine
-    runs/mine/                       the old run, and the user's own files
+        whole/                       hard links to them and to the user's other files in runs/mine
+    runs/mine/                       the old run, and the user's other files
 
 When all files are on disk, the operating system exchanges `whole` and `runs/mine` in a single step, and the work
 folder, which now holds the old run, is deleted. A new folder is simply renamed.
@@ -97,8 +97,8 @@ def run_folder(out: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
-        must_work_inside = folder.exists() and (folder.is_mount() or not os.access(folder.parent, os.W_OK | os.X_OK))
-        with _work_folder(folder if must_work_inside else folder.parent, folder.name) as work:
+        can_write_beside = not folder.is_mount() and os.access(folder.parent, os.R_OK | os.W_OK | os.X_OK)
+        with _work_folder(folder.parent if can_write_beside or not folder.exists() else folder, folder.name) as work:
             _clean(work, [*_work_folders(folder.parent, folder.name), *_partial_folders(folder)], out)
             _move_committed(folder)
             new = work / "new"
@@ -187,8 +187,10 @@ def _work_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a work folder as far as possible. The user's read-only folders in it are made writable, but no files:
-    those are the user's own, under a second name."""
+    """Delete a work folder as far as possible.
+
+    Copies of the user's read-only folders are made writable first. Files are not: they are hard links to the user's.
+    """
     for path, _, _ in os.walk(folder):
         with contextlib.suppress(OSError):
             Path(path).chmod(0o700)
@@ -197,6 +199,8 @@ def _delete(folder: Path) -> None:
 
 def _work_folders(parent: Path, name: str) -> list[Path]:
     """Work folders in `parent` of trainings into its folder `name`."""
+    if not os.access(parent, os.R_OK | os.X_OK):
+        return []
     prefix = f"{PARTIAL_PREFIX}{name}-"
     return [
         path
@@ -213,8 +217,8 @@ def _partial_folders(folder: Path) -> list[Path]:
 def _clean(work: Path, found: list[Path], out: Path) -> None:
     """Remove the work folders of killed trainings. Raises `TrainError` where one of them belongs to a running training.
 
-    `work` is the caller's own, which exists already: of two trainings that start at the same time, at least one is
-    refused.
+    `work` is the caller's work folder. It is made before this check, so that of two trainings that start at the same
+    time at least one is refused.
     """
     others = [path for path in found if path != work]
     dead = []
@@ -226,7 +230,7 @@ def _clean(work: Path, found: list[Path], out: Path) -> None:
                 raise TrainError(
                     f"{out}: another training is writing to this folder; wait for it, or name another with --out"
                 ) from error
-            except (OSError, NotImplementedError):  # no locks here, or another user's
+            except (OSError, NotImplementedError):  # no locks on this file system, or a folder of another user
                 continue
             dead.append(other)
         for folder in dead:

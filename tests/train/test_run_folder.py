@@ -48,7 +48,7 @@ def test_a_run_that_fails_leaves_nothing_new(tmp_path: Path, error: type[BaseExc
     assert names(tmp_path / "old") == {"metrics.json", "model.pt"}
 
 
-def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     with (
         pytest.raises(TrainError, match="new: No space left on device; the run was not written"),
         run_folder(tmp_path / "new"),
@@ -70,7 +70,7 @@ def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
     assert names(tmp_path) == {"metrics.json", "model.pt"}
 
 
-def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(TrainError, match="is a file"):
         write_run(tmp_path / "run", "x")
@@ -102,7 +102,7 @@ def test_experiments_and_a_run_never_replace_each_other(tmp_path: Path) -> None:
         write_run(tmp_path / "many", "x")
 
 
-def test_a_foreign_folder_in_a_runs_place_is_told_before_training(tmp_path: Path) -> None:
+def test_a_foreign_folder_in_the_place_of_a_run_is_an_error_before_training(tmp_path: Path) -> None:
     write_experiments(tmp_path, "seed-0")
     (tmp_path / "seed-1").mkdir()
     (tmp_path / "seed-1" / "photo.jpg").write_text("x")

@@ -6,11 +6,9 @@ from haechi.train.result import Result
 
 
 def verdict(result: Result) -> str:
-    """One sentence for each baseline: whether the head is significantly better or worse on the headline part.
-
-    A difference is significant where its 95 % bootstrap interval does not contain 0.
-    """
-    return " ".join(_sentence(result, name) for name in result.baselines)
+    """One sentence for each baseline: whether the head is significantly better or worse on the headline part."""
+    sentences = [_sentence(result, name) for name in result.baselines]
+    return " ".join([*sentences, "Significant: the 95 % bootstrap interval of the difference does not contain 0."])
 
 
 def _sentence(result: Result, name: str) -> str:
@@ -20,10 +18,7 @@ def _sentence(result: Result, name: str) -> str:
         ours, theirs, lead = figures[metric.name], baseline[metric.name], result.lead[name][metric.name]
         if not metric.is_in_verdict or ours is None or theirs is None or lead is None:
             continue
-        details.append(
-            f"{metric.title} {ours:.3f} against {theirs:.3f} (95 % interval of the difference {lead[0]:+.3f} to "
-            f"{lead[1]:+.3f})"
-        )
+        details.append(f"{metric.title} {ours:.3f} against {theirs:.3f} (difference {lead[0]:+.3f} to {lead[1]:+.3f})")
         if lead[0] > 0:
             better.append(metric.title)
         elif lead[1] < 0:
@@ -36,7 +31,7 @@ def _sentence(result: Result, name: str) -> str:
     elif better or worse:
         words = f"significantly {'better' if better else 'worse'} {against} in {_joined(better or worse)}"
     else:
-        words = f"neither significantly better nor significantly worse {against}"
+        words = f"not significantly better or worse {against}"
     return f"The head is {words}: {', '.join(details)}."
 
 

@@ -176,7 +176,7 @@ def evaluated(
     policy: str,
     hostile: bool,
 ) -> dict[str, Any]:
-    """The fields of a page that follow from its videos."""
+    """The fields of a page that are computed from its videos."""
     parts = {part: [v for v in videos if v.split == part] for part in ("train", "val", "test")}
     parts = {part: mine for part, mine in parts.items() if mine}
     headline = "test" if "test" in parts else "val"

@@ -62,6 +62,6 @@ def test_folds_with_thresholds_of_their_own_agree_at_the_chosen_one(tmp_path: Pa
     data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     shown = data["parts"]["test"]["score"]
     assert [int(score >= page.threshold.value) for score in shown] == [row.prediction for row in rows]
-    for fold in thresholds:  # within a fold the order stays
+    for fold in thresholds:  # the order within a fold is kept
         mine = [i for i, row in enumerate(rows) if row.fold == fold]
         assert sorted(mine, key=lambda i: rows[i].score) == sorted(mine, key=lambda i: (shown[i], rows[i].score))

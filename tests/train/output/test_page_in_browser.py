@@ -1,4 +1,4 @@
-"""The page in a real browser: what moves, and what a stranger's text does not."""
+"""The page in a real browser: slider, switches and charts work, and text from outside does nothing."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def show(driver: Driver, path: Path, page: Page, *, width: int = 1280, scheme: s
     wishes = {
         "prefers-color-scheme": scheme,
         "prefers-reduced-motion": "reduce",
-    }  # a smooth scroll moves what is clicked
+    }  # smooth scrolling would move the elements while they are clicked
     features = [{"name": name, "value": value} for name, value in wishes.items()]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     for log in ("browser", "performance"):
@@ -63,7 +63,7 @@ def number(driver: Driver, id: str) -> float | None:
 
 
 def move(driver: Driver, place: int) -> float:
-    """Put the slider there and return its threshold."""
+    """Move the slider to `place` and return its threshold."""
     driver.execute_script(
         "const s = document.getElementById('slider'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
         place,
@@ -74,7 +74,7 @@ def move(driver: Driver, place: int) -> float:
 
 
 def assert_figures(driver: Driver, page: Page, part: str, threshold: float) -> None:
-    """All numbers beside the slider are scikit-learn's."""
+    """All numbers beside the slider equal scikit-learn's."""
     rows = page.part(part)
     scores, labels = np.array([r.score for r in rows]), np.array([r.label for r in rows])
     called = scores >= threshold
@@ -106,7 +106,7 @@ def test_the_slider_moves_the_figures_as_scikit_learn_says(driver: Driver, tmp_p
     low, high = (int(slider.get_attribute(name)) for name in ("min", "max"))
     for place in np.linspace(low, high, 7).astype(int).tolist():
         assert_figures(driver, page, "test", move(driver, place))
-    assert number(driver, "here-true_positive") == 0  # at its upper end nothing is flagged, at its lower all is
+    assert number(driver, "here-true_positive") == 0  # at the upper end no video is flagged
     move(driver, low)
     assert number(driver, "here-true_negative") == number(driver, "here-false_negative") == 0
     driver.find_element(By.ID, "back").click()
@@ -145,7 +145,7 @@ def test_the_keyboard_moves_it_and_its_value_is_said(driver: Driver, tmp_path: P
     assert driver.switch_to.active_element == slider
 
 
-def test_the_bound_is_marked_and_told(driver: Driver, tmp_path: Path) -> None:
+def test_the_bound_is_marked_and_described(driver: Driver, tmp_path: Path) -> None:
     page = example(60, policy="recall>=0.9")
     show(driver, tmp_path / "report.html", page)
     slider = driver.find_element(By.ID, "slider")

@@ -17,7 +17,7 @@ RED, GREEN, BLUE = (200, 20, 20), (20, 180, 20), (20, 20, 200)
 
 
 def write_video(path: Path, colours: list[tuple[int, int, int]], *, width: int = 320, height: int = 240) -> Path:
-    """A video of ten frames a colour."""
+    """A video with ten frames of each colour."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"g": "10"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -55,7 +55,7 @@ def test_what_does_not_decode_has_none(tmp_path: Path) -> None:
     started = time.monotonic()
     found = make_thumbnails([*names, good.name], tmp_path)
     assert set(found) == {good.name}
-    assert time.monotonic() - started < thumbnails.TIME_LIMIT_SECONDS  # nothing waited for the pipe's writer
+    assert time.monotonic() - started < thumbnails.TIME_LIMIT_SECONDS  # opening the pipe did not wait for a writer
 
 
 def test_a_playlist_reaches_no_other_file(tmp_path: Path) -> None:

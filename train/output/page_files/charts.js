@@ -96,7 +96,7 @@ function precisionRecallChart(state, colours) {
   const { part } = state;
   const layout = {
     xaxis: axis(colours, "recall: harmful videos found", UNIT_RANGE),
-    yaxis: axis(colours, "precision: flagged videos that are harmful", UNIT_RANGE),
+    yaxis: axis(colours, "precision: flags that are correct", UNIT_RANGE),
   };
   if (!part.curves) return { traces: [], layout, text: ONE_CLASS, table: thresholdTable(state) };
   const share = part.label.reduce((a, b) => a + b, 0) / part.label.length;
