@@ -77,7 +77,7 @@ def _draw_matrix(ax: Axes, metrics: Figures) -> None:
 
 
 def draw_curves(path: Path, result: Result) -> None:
-    """Draw losses, F1 on validation and the threshold that gives it over the epochs; with folds, a line for each."""
+    """Draw losses, F1 on validation and the threshold chosen there over the epochs; with folds, a line for each."""
     runs = [fold.epochs for fold in result.folds] or [result.epochs]
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -104,8 +104,8 @@ def _draw_run(left: Axes, right: Axes, epochs: list[Epoch], style: dict[str, Any
     for ax, marker, colour, label, values in [
         (left, "o-", BLUE, "training", [e.train_loss for e in epochs]),
         (left, "o-", ORANGE, "validation", [e.val_loss for e in epochs]),
-        (right, "o-", GREEN, "best F1", [e.best.f1 for e in epochs]),
-        (right, "s--", "0.45", "threshold of best F1", [e.best.threshold for e in epochs]),
+        (right, "o-", GREEN, "F1", [e.best.f1 for e in epochs]),
+        (right, "s--", "0.45", "chosen threshold", [e.best.threshold for e in epochs]),
     ]:
         ax.plot(numbers, values, marker, color=colour, label=label if labelled else None, **style)
 

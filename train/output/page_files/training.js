@@ -65,9 +65,9 @@ function choiceChart(state, colours) {
     layout: { xaxis: epochAxis(colours), yaxis: axis(colours, "0 to 1", UNIT_RANGE) },
     traces: [
       ...headLines("f1", "F1 on validation", colours, colours.green),
-      ...headLines("threshold", "threshold of best F1", colours, colours.soft, { dash: "dash" }),
+      ...headLines("threshold", "chosen threshold", colours, colours.soft, { dash: "dash" }),
     ],
-    text: "F1 on validation after each epoch, and the threshold that gives it; the dot is the epoch that was kept.",
+    text: "F1 and chosen threshold on validation after each epoch; the dot is the epoch that was kept.",
     table: epochTable([
       ["f1", "F1 on validation"],
       ["threshold", "Threshold"],
