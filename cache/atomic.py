@@ -1,11 +1,18 @@
 """Writes files whole or not at all: first under a temporary name in the same folder, then renamed."""
 
 import contextlib
+import ctypes
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 PARTIAL_PREFIX = ".partial-"
+
+# Of renameat2 (Linux) and renamex_np (macOS), from the systems' header files.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+RENAME_SWAP = 2
 
 
 @contextlib.contextmanager
@@ -18,11 +25,11 @@ def replaced(path: Path) -> Iterator[Path]:
     partial = path.with_name(PARTIAL_PREFIX + path.name)
     try:
         yield partial
-        _flush(partial)
+        flush(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    _flush(path.parent)  # so that the rename survives a power cut
+    flush(path.parent)  # so that the rename survives a power cut
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -31,8 +38,27 @@ def replace_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
-def _flush(path: Path) -> None:
-    """Write the content of a file or folder from the system's memory to disk."""
+def exchange(first: Path, second: Path) -> None:
+    """Exchange two files or folders of one file system in a single step: at no time is one of the names missing.
+
+    Raises `OSError` where the operating system or the file system cannot do it; then both are as they were.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(first), os.fsencode(second)
+    try:
+        if sys.platform == "darwin":
+            failed = libc.renamex_np(names[0], names[1], RENAME_SWAP)
+        else:
+            failed = libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
+    except AttributeError as error:  # an old C library
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(first)) from error
+    if failed:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(first))
+
+
+def flush(path: Path) -> None:
+    """Write what a file or a folder holds from the system's memory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -214,7 +214,7 @@ def _show_run(console: "Console", out: Path, result: "Result") -> None:
     from rich.markup import escape
 
     from haechi.train.output import console as screen
-    from haechi.train.output.metrics_json import verdict
+    from haechi.train.output.verdict import verdict
 
     console.print(screen.metrics_table(result))
     screen.show_end(console, result, verdict(result))
@@ -227,9 +227,9 @@ def _show_experiments(console: "Console", out: Path, outcomes: "list[Outcome]", 
     from rich.markup import escape
 
     from haechi.train.output import console as screen
-    from haechi.train.result import JUDGED
+    from haechi.train.result import HELD_OUT_PARTS
 
-    for part in JUDGED:
+    for part in HELD_OUT_PARTS:
         if any(part in outcome.figures for outcome in outcomes):
             console.print("", screen.experiments_table(outcomes, part))
     console.print("Validation chose epoch and threshold, so its figures are too good, above all for the best of many.")

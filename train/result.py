@@ -1,24 +1,27 @@
-"""A finished run: the head that is kept, every labelled video's score, and what the figures rest on."""
+"""A finished run: the head that is kept, the score of every labelled video, and everything computed from these."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from haechi.cache.kinds import IMAGE
 from haechi.cache.schema import SPLITS
 from haechi.train.data.split import Split
 from haechi.train.evaluate import bootstrap
 from haechi.train.evaluate.bootstrap import Interval
-from haechi.train.evaluate.calibration import Calibration
+from haechi.train.evaluate.calibration import Calibration, Reliability, measure_reliability
 from haechi.train.evaluate.metrics import Figures, metrics_at
+from haechi.train.evaluate.subsets import Subset, find_subsets
 from haechi.train.evaluate.threshold import Choice, cautions
 from haechi.train.model.fit import Epoch
 from haechi.train.model.head import Head
 from haechi.train.plan import Plan
+from haechi.train.policy import Policy
 from haechi.train.settings import TrainSettings
 
-# Parts of the split that were not trained on.
-JUDGED = ("val", "test")
+# Parts of the split that the head is not trained on.
+HELD_OUT_PARTS = ("val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,67 +31,89 @@ class Fold:
     number: int
     """From 1."""
     split: Split
-    """`test` are the fold's own videos."""
+    """Its `test` part is the videos of this fold."""
     epochs: list[Epoch]
     best_epoch: int
     threshold: float
     met: bool
     """Whether the threshold keeps the policy's bound on validation."""
     figures: Figures
-    """Of the fold's own videos, at its own threshold."""
+    """Metrics of the fold's test videos at the fold's threshold."""
     val_figures: Figures
-    """Of the videos that chose epoch and threshold."""
+    """Metrics of the fold's validation videos, on which epoch and threshold were chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What is hard to lose against, on the same rows."""
+    """A simple classifier on the same videos, for comparison."""
 
     scores: np.ndarray
     """(N,) float64 in [0, 1]"""
     thresholds: np.ndarray
-    """(N,) float64: one for all, or where there are folds each fold's own."""
+    """(N,) float64: the same for all videos, or with folds the threshold of each video's fold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenThreshold:
+    """The threshold of the head that is kept, and how it was chosen."""
+
+    value: float
+    """0 to 1; with folds, the median of the folds' thresholds."""
+    policy: Policy
+    met: bool
+    """Whether the policy's bound is kept on validation; with folds, in every fold."""
+    plateau: tuple[float, float] | None
+    """Thresholds in this range give the same predictions on validation; None with folds."""
+    interval: Interval | None
+    """95 % bootstrap interval; None with folds, whose thresholds show the spread."""
+    notes: list[str]
+    """Warnings that a user should read before relying on the threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Where there are folds, every video is in `test`: scored by the fold that did not train on it, and decided by that
-    fold's threshold."""
+    """A finished run on N labelled videos.
+
+    With folds, every video is in `test`: it is scored by the head of the fold that did not train on it, and decided by
+    the threshold of that fold.
+    """
 
     plan: Plan
     split: Split
     pos_weight: float
-    """Of the head that is kept."""
+    """Weight of harmful videos in the loss of the head that is kept."""
     precision: str
-    """`fp32` or `bf16`: of the training steps. Scores are fp32."""
+    """Number format of the training steps: `fp32` or `bf16`. Scores are always computed in fp32."""
     head: Head
-    """Of the best epoch, in evaluation mode; where there are folds, trained on all videos."""
+    """The head that is kept, in evaluation mode: of the best epoch, or with folds trained on all videos."""
     epochs: list[Epoch]
-    """Of the split into parts; empty where there are folds."""
+    """Epochs of the head that is kept; empty with folds."""
     best_epoch: int
-    """Where there are folds, the median of theirs: as many epochs as the kept head was trained."""
+    """With folds, the median of their best epochs: the head that is kept was trained for this many epochs."""
     threshold: float
-    """Of the head that is kept: where there are folds, the median of theirs."""
+    """Threshold of the head that is kept: with folds, the median of the folds' thresholds."""
     choice: Choice | None
-    """How validation chose it; None where there are folds."""
+    """How the threshold was chosen on validation; None with folds."""
     scores: np.ndarray
-    """(N,) float64 in [0, 1]: every labelled video's."""
+    """(N,) float64 in [0, 1]"""
     thresholds: np.ndarray
-    """(N,) float64: what decided each video; where there are folds, its fold's own."""
+    """(N,) float64: the threshold that decided each video; with folds, the threshold of its fold."""
     calibration: Calibration
-    """Of the kept head."""
+    """Calibration of the head that is kept."""
     calibrated: np.ndarray
-    """(N,) float64: probabilities of harm."""
+    """(N,) float64: the scores as probabilities that a video is harmful."""
     baselines: dict[str, Baseline]
+    """Name -> baseline: `majority`, `logistic_regression`."""
     folds: list[Fold]
+    """Empty without cross-validation."""
     fold: np.ndarray
-    """(N,) int: the number of the fold in which each video was in test; 0: none."""
+    """(N,) int: the number of the fold that tested each video, from 1; 0 without cross-validation."""
     seconds: float
-    """From the first epoch to the last score."""
+    """Duration from the first epoch to the last score."""
 
     @property
     def settings(self) -> TrainSettings:
-        """What the run was told."""
+        """Settings of the run."""
         return self.plan.settings
 
     @property
@@ -98,70 +123,110 @@ class Result:
 
     @property
     def headline(self) -> str:
-        """The part whose figures count: test, or val where there is no test."""
+        """The part whose metrics are reported first: `test`, or `val` where there is no test part."""
         return "test" if len(self.split.rows("test")) else "val"
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Reason -> videos of the cache that could not be used."""
+        reasons = [failure.reason for failure in self.plan.dataset.cache.failures]
+        return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+
+    @property
+    def similarity_threshold(self) -> float | None:
+        """Cosine from which two scenes count as near-duplicates; None: scenes were not compared."""
+        return self.plan.grouping.scenes.similarity_threshold if self.settings.scenes else None
 
     @cached_property
     def metrics(self) -> dict[str, Figures]:
-        """Part of the split -> its figures at a threshold that test has not seen."""
-        return {name: self.figures(self.scores, self.thresholds, rows) for name, rows in self._parts(SPLITS)}
+        """Part of the split -> its metrics at the threshold, which was chosen without the test part."""
+        return {name: self._figures(self.scores, self.thresholds, rows) for name, rows in self._parts(SPLITS)}
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval | None]]:
-        """Part that was not trained on -> figure -> its 95 % bootstrap interval, by groups."""
+        """Held-out part -> metric -> its 95 % bootstrap interval, over groups."""
         return {
             name: bootstrap.intervals(
                 self.scores[rows], self.labels[rows], self.thresholds[rows], self.plan.groups[rows]
             )
-            for name, rows in self._parts(JUDGED)
+            for name, rows in self._parts(HELD_OUT_PARTS)
         }
 
     @cached_property
-    def metrics_untouched(self) -> Figures | None:
-        """Figures of the headline part without the videos that a leak touches; None where it touches none, or all."""
-        touched = self.plan.leaks.touched(self.headline)
-        rest = np.setdiff1d(self.split.rows(self.headline), touched)
-        return self.figures(self.scores, self.thresholds, rest) if len(touched) and len(rest) else None
+    def metrics_without_leaks(self) -> Figures | None:
+        """Metrics of the headline part without its leaked videos; None where none of its videos is leaked, or all."""
+        leaked = self.plan.leaks.touched(self.headline)
+        rest = np.setdiff1d(self.split.rows(self.headline), leaked)
+        return self._figures(self.scores, self.thresholds, rest) if len(leaked) and len(rest) else None
 
     @cached_property
-    def threshold_notes(self) -> list[str]:
-        """What a user must know before trusting the threshold."""
-        policy = self.plan.policy
-        if self.choice is not None:
-            return cautions(len(self.split.rows("val")), policy, met=self.choice.met)
+    def chosen_threshold(self) -> ChosenThreshold:
+        """The threshold of the head that is kept, and how it was chosen."""
+        return self._threshold_of_parts(self.choice) if self.choice else self._threshold_of_folds()
+
+    def _threshold_of_parts(self, choice: Choice) -> ChosenThreshold:
+        policy, rows = self.plan.policy, self.split.rows("val")
+        return ChosenThreshold(
+            value=self.threshold,
+            policy=policy,
+            met=choice.met,
+            plateau=(choice.low, choice.high),
+            interval=bootstrap.threshold_interval(self.scores[rows], self.labels[rows], self.plan.groups[rows], policy),
+            notes=cautions(len(rows), policy, met=choice.met),
+        )
+
+    def _threshold_of_folds(self) -> ChosenThreshold:
+        policy, met = self.plan.policy, all(fold.met for fold in self.folds)
         chosen = [fold.threshold for fold in self.folds]
-        return [
-            f"the median of the folds, which chose {min(chosen):.4f} to {max(chosen):.4f}; "
-            "each fold's videos are judged at its own",
-            *cautions(
-                min(len(fold.split.rows("val")) for fold in self.folds),
-                policy,
-                met=all(fold.met for fold in self.folds),
-                where=" in a fold",
-            ),
-        ]
+        fewest = min(len(fold.split.rows("val")) for fold in self.folds)
+        return ChosenThreshold(
+            value=self.threshold,
+            policy=policy,
+            met=met,
+            plateau=None,
+            interval=None,
+            notes=[
+                f"the median of the folds' thresholds, {min(chosen):.4f} to {max(chosen):.4f}; the videos of each fold "
+                "are decided by the threshold of that fold",
+                *cautions(fewest, policy, met=met, where=" in a fold"),
+            ],
+        )
 
     @cached_property
-    def threshold_interval(self) -> Interval | None:
-        """95 % bootstrap interval of the threshold; None where there are folds: their thresholds show it."""
-        rows = self.split.rows("val")
-        if self.folds:
-            return None
-        return bootstrap.threshold_interval(
-            self.scores[rows], self.labels[rows], self.plan.groups[rows], self.plan.policy
+    def reliability(self) -> tuple[Reliability, Reliability]:
+        """Of the scores in the headline part, before and after calibration."""
+        rows = self.split.rows(self.headline)
+        before, after = (measure_reliability(each[rows], self.labels[rows]) for each in (self.scores, self.calibrated))
+        return before, after
+
+    @cached_property
+    def subsets(self) -> list[Subset]:
+        """Metrics of subsets of the headline part: by group, duration (of videos only) and resolution."""
+        rows, dataset = self.split.rows(self.headline), self.plan.dataset
+        durations = dataset.durations_seconds[rows]
+        return find_subsets(
+            self.scores[rows],
+            self.labels[rows],
+            self.thresholds[rows],
+            groups=self.plan.groups[rows],
+            durations_seconds=np.full(len(rows), np.nan) if self.settings.media == IMAGE else durations,
+            short_sides=dataset.sizes[rows].min(axis=1),
         )
 
     @cached_property
     def baseline_metrics(self) -> dict[str, dict[str, Figures]]:
-        """Baseline -> part that was not trained on -> figures."""
+        """Baseline -> held-out part -> its metrics."""
         return {
-            name: {part: self.figures(baseline.scores, baseline.thresholds, rows) for part, rows in self._parts(JUDGED)}
+            name: {
+                part: self._figures(baseline.scores, baseline.thresholds, rows)
+                for part, rows in self._parts(HELD_OUT_PARTS)
+            }
             for name, baseline in self.baselines.items()
         }
 
     @cached_property
     def lead(self) -> dict[str, dict[str, Interval | None]]:
-        """Baseline -> figure -> 95 % interval of the head's figure less the baseline's, on the headline part."""
+        """Baseline -> metric -> 95 % interval of the head's value minus the baseline's, on the headline part."""
         rows = self.split.rows(self.headline)
         return {
             name: bootstrap.differences(
@@ -173,8 +238,8 @@ class Result:
             for name, baseline in self.baselines.items()
         }
 
-    def figures(self, scores: np.ndarray, thresholds: np.ndarray, rows: np.ndarray) -> Figures:
-        """Figures of scores (N,) at thresholds (N,) on the videos of `rows` (n,)."""
+    def _figures(self, scores: np.ndarray, thresholds: np.ndarray, rows: np.ndarray) -> Figures:
+        """Metrics of scores (N,) at thresholds (N,), on the videos of `rows` (n,)."""
         return metrics_at(scores[rows], self.labels[rows], thresholds[rows])
 
     def _parts(self, names: tuple[str, ...]) -> list[tuple[str, np.ndarray]]:

@@ -1,12 +1,47 @@
-"""The folder of a training run, and that of several. A file under its final name is complete."""
+"""The folder of a training run, and the folder of several experiments.
+
+A run replaces an earlier run in its folder as a whole. If training is killed at any moment, even during the
+replacement, the folder holds either all files of the old run or all files of the new one; and if it is killed before
+that, nothing in the folder has changed.
+
+The new run is written into a work folder beside the run's folder:
+
+    runs/.partial-mine-x1y2z3w4/     work folder of the training that replaces runs/mine, locked while it runs
+        lock
+        new/                         the files of the new run
+        whole/                       hard links to them and to the user's other files in runs/mine
+    runs/mine/                       the old run, and the user's other files
+
+When all files are on disk, the operating system exchanges `whole` and `runs/mine` in a single step, and the work
+folder, which now holds the old run, is deleted. A new folder is simply renamed.
+
+Where such an exchange is impossible (the folder is a mount point, the current directory or above it, holds files that
+cannot be hard-linked, or lies on a file system that cannot exchange names), the files are replaced one by one:
+
+    runs/mine/.committed/            all files of the new run; they move up into runs/mine one after another
+
+From the moment `.committed` exists, the new run is in place: `current` reads its files from there until they have
+moved, and if training is killed before all have moved, the next training moves the rest. Other programs can see files
+of both runs during that time.
+
+A second training that starts in the same folder is refused. Work folders of killed trainings are recognised by their
+unlocked `lock` and removed by the next training. On file systems without locks neither is done; each training still
+replaces the run as a whole.
+"""
 
 import contextlib
+import errno
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from haechi.cache.atomic import PARTIAL_PREFIX, exchange, flush
 from haechi.train.errors import TrainError
 
 MODEL_FILE = "model.pt"
@@ -17,18 +52,18 @@ CURVES_FILE = "curves.png"
 PAGE_FILE = "report.html"
 EVENTS_FILE = "events.out.tfevents.0.haechi"  # TensorBoard looks for the first three words
 
-# What a run leaves behind, in the words of its summary.
+# Files of a run, with their meaning as the terminal shows it.
 ARTEFACTS = {
-    PAGE_FILE: "the page to read: figures, threshold slider, mistakes, leaks",
-    MODEL_FILE: "the head that is kept, with its threshold",
-    METRICS_FILE: "all figures, for programs",
-    PREDICTIONS_FILE: "every labelled video's score and prediction",
-    CONFUSION_FILE: "the confusion matrix",
-    CURVES_FILE: "loss, F1 and threshold over the epochs",
+    PAGE_FILE: "page to read: metrics, threshold slider, mistakes, leaks",
+    MODEL_FILE: "the trained head and its threshold",
+    METRICS_FILE: "all metrics, for programs",
+    PREDICTIONS_FILE: "score and prediction of every labelled video",
+    CONFUSION_FILE: "confusion matrix",
+    CURVES_FILE: "loss, F1 and threshold of every epoch",
     EVENTS_FILE: "the same, for TensorBoard",
 }
 
-# What several experiments leave beside their runs.
+# Files of several experiments, beside their runs.
 EXPERIMENTS_FILE = "experiments.json"
 EXPERIMENTS_TABLE = "experiments.csv"
 
@@ -36,77 +71,79 @@ FORMAT = "haechi-run"
 EXPERIMENTS_FORMAT = "haechi-experiments"
 FORMAT_VERSION = 2
 
-PARTIAL_PREFIX = ".partial-"
+COMMITTED_NAME = ".committed"
+LOCK_NAME = "lock"
+
+# A starting training looks at the locks of others for an instant.
+LOCK_SECONDS = 5.0
+
+# What tempfile adds to the name of a work folder.
+RANDOM_SUFFIX = re.compile(r"[a-z0-9_]{8}")
 
 
 @contextlib.contextmanager
 def run_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder to write a run's files into; they move to `out` when all went well, and vanish otherwise.
+    """Yield an empty folder for the files of a run. When the block ends, they replace an earlier run in `out`.
 
-    An earlier run in `out` is replaced file by file, so that `make train` can be repeated; other files in it stay.
-    Opened before training, this finds a folder that cannot be written to before an hour is spent.
+    Where the block raises, `out` stays as it was. Other files and folders in `out` stay in any case. Enter the context
+    before training, so that a folder that cannot be written to is found at once.
 
-    Raises `TrainError` where `out` is a file, holds anything but a run, or cannot be written to.
+    Raises `TrainError` where `out` is a file, holds anything but a run, cannot be written to, or is in use by another
+    training.
     """
     check_replaceable(out, METRICS_FILE, FORMAT)
-    with (
-        _folder(out, "the run was not written"),
-        tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=out) as partial,
-    ):
-        yield Path(partial)
-        for file in sorted(Path(partial).iterdir()):
-            file.replace(out / file.name)
+    folder = out.resolve()
+    with _disk_errors(out, "the run was not written"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
+        can_write_beside = not folder.is_mount() and os.access(folder.parent, os.R_OK | os.W_OK | os.X_OK)
+        with _work_folder(folder.parent if can_write_beside or not folder.exists() else folder, folder.name) as work:
+            _clean(work, [*_work_folders(folder.parent, folder.name), *_partial_folders(folder)], out)
+            _move_committed(folder)
+            new = work / "new"
+            new.mkdir()
+            yield new
+            _replace(folder, new)
 
 
 @contextlib.contextmanager
 def experiments_folder(out: Path, folders: list[str]) -> Iterator[None]:
-    """Make the folder of several experiments, whose runs will stand in `folders` under it, each in a `run_folder`.
+    """Make the folder of several experiments, which write their runs into its subfolders `folders` with `run_folder`.
 
-    Runs of an earlier call stay where this one has none of that name. Raises as `run_folder` does, for `out` and all of
-    `folders`, before anything is trained.
+    Runs of an earlier call stay unless this call has one of the same name. Raises as `run_folder` does, for `out` and
+    all of `folders`, before anything is trained.
     """
     check_replaceable(out, EXPERIMENTS_FILE, EXPERIMENTS_FORMAT)
     for folder in folders:
         check_replaceable(out / folder, METRICS_FILE, FORMAT)
-    with _folder(out, "experiments that are done are kept"):
-        yield
-
-
-@contextlib.contextmanager
-def _folder(out: Path, told: str) -> Iterator[None]:
-    """Make a folder, and take it away again where nothing is left in it; an `OSError` becomes a `TrainError`."""
     is_new = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise TrainError(f"{error.filename or out}: {os.strerror(error.errno)}; {told}") from error
+        with _disk_errors(out, "finished experiments are kept"):
+            out.mkdir(parents=True, exist_ok=True)
+            with _work_folder(out, "experiments") as work:
+                _clean(work, [*_partial_folders(out), *out.glob(f"*/{PARTIAL_PREFIX}*/")], out)
+                yield
     finally:
         if is_new:
-            with contextlib.suppress(OSError):  # it stays when files are in it
+            with contextlib.suppress(OSError):  # it holds files
                 out.rmdir()
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(PARTIAL_PREFIX + path.name)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def current(path: Path) -> Path:
+    """Where to read a file of a run: `path`, or its copy in `.committed` if a replacement was interrupted there."""
+    committed = path.parent / COMMITTED_NAME / path.name
+    return committed if committed.exists() else path
 
 
 def check_replaceable(out: Path, name: str, format: str) -> None:
-    """Raise `TrainError` where `out` is a file, or a folder that holds anything but what has `name` of this format."""
+    """Raise `TrainError` where `out` is a file, or a folder that holds files but no file `name` of this format."""
     if out.exists() and not out.is_dir():
         raise TrainError(f"{out}: is a file, not a folder for a run; name another with --out")
-    if not out.is_dir() or all(path.name.startswith(PARTIAL_PREFIX) for path in out.iterdir()):
+    if not out.is_dir() or _holds_nothing(out):
         return
     try:
-        found = json.loads((out / name).read_bytes())
+        found = json.loads(current(out / name).read_bytes())
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("format") != format:
@@ -115,3 +152,149 @@ def check_replaceable(out: Path, name: str, format: str) -> None:
             f"{out}: holds files but no {what} ({name} of an earlier `haechi train`); only an earlier run is "
             "replaced: name a new or empty folder with --out"
         )
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether a folder is empty except for what killed trainings left, at any depth."""
+    return all(
+        path.name.startswith(PARTIAL_PREFIX) or (path.is_dir() and not path.is_symlink() and _holds_nothing(path))
+        for path in folder.iterdir()
+    )
+
+
+@contextlib.contextmanager
+def _disk_errors(out: Path, consequence: str) -> Iterator[None]:
+    """Turn an `OSError` into a `TrainError` that names the file and the consequence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise TrainError(f"{error.filename or out}: {os.strerror(error.errno)}; {consequence}") from error
+
+
+@contextlib.contextmanager
+def _work_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Make a locked work folder in `parent`, which is deleted at the end."""
+    work = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{name}-", dir=parent))
+    try:
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks
+                held.enter_context(FileLock(work / LOCK_NAME, timeout=LOCK_SECONDS))
+            yield work
+    finally:
+        _delete(work)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a work folder as far as possible.
+
+    Copies of the user's read-only folders are made writable first. Files are not: they are hard links to the user's.
+    """
+    for path, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            Path(path).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _work_folders(parent: Path, name: str) -> list[Path]:
+    """Work folders in `parent` of trainings into its folder `name`."""
+    if not os.access(parent, os.R_OK | os.X_OK):
+        return []
+    prefix = f"{PARTIAL_PREFIX}{name}-"
+    return [
+        path
+        for path in parent.iterdir()
+        if path.name.startswith(prefix) and RANDOM_SUFFIX.fullmatch(path.name.removeprefix(prefix))
+    ]
+
+
+def _partial_folders(folder: Path) -> list[Path]:
+    """Work folders, or parts of a run, inside a folder."""
+    return list(folder.glob(f"{PARTIAL_PREFIX}*/"))
+
+
+def _clean(work: Path, found: list[Path], out: Path) -> None:
+    """Remove the work folders of killed trainings. Raises `TrainError` where one of them belongs to a running training.
+
+    `work` is the caller's work folder. It is made before this check, so that of two trainings that start at the same
+    time at least one is refused.
+    """
+    others = [path for path in found if path != work]
+    dead = []
+    with contextlib.ExitStack() as held:
+        for other in others:
+            try:
+                held.enter_context(FileLock(other / LOCK_NAME, timeout=0))
+            except Timeout as error:
+                raise TrainError(
+                    f"{out}: another training is writing to this folder; wait for it, or name another with --out"
+                ) from error
+            except (OSError, NotImplementedError):  # no locks on this file system, or a folder of another user
+                continue
+            dead.append(other)
+        for folder in dead:
+            _delete(folder)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put the files in `new` into `folder`, in place of those of an earlier run."""
+    _flush_files(new)
+    if not folder.exists():
+        new.rename(folder)
+        flush(folder.parent)
+    elif not new.is_relative_to(folder) and not _is_current(folder) and _exchange(folder, new):
+        flush(folder.parent)
+    else:
+        inside = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=folder))
+        shutil.copytree(new, inside, dirs_exist_ok=True)
+        _flush_files(inside)
+        inside.rename(folder / COMMITTED_NAME)
+        flush(folder)
+        _move_committed(folder)
+
+
+def _is_current(folder: Path) -> bool:
+    """Whether the current directory is the folder or inside it: it must not be deleted under the user's shell."""
+    try:
+        return Path.cwd().is_relative_to(folder)
+    except FileNotFoundError:  # it is deleted already
+        return False
+
+
+def _exchange(folder: Path, new: Path) -> bool:
+    """Exchange `folder` for one with its files and those in `new`. False, with nothing changed: it is impossible."""
+    whole = new.parent / "whole"
+    names = {file.name for file in new.iterdir()}
+
+    def left_out(where: str, entries: list[str]) -> set[str]:
+        is_top = Path(where) == folder
+        return {entry for entry in entries if is_top and (entry in names or entry.startswith(PARTIAL_PREFIX))}
+
+    try:
+        shutil.copytree(folder, whole, symlinks=True, copy_function=os.link, ignore=left_out)
+        for file in new.iterdir():
+            os.link(file, whole / file.name)
+        flush(whole)
+        exchange(whole, folder)
+    except OSError:
+        _delete(whole)
+        return False
+    return True
+
+
+def _move_committed(folder: Path) -> None:
+    """Move all files of a committed run up into the run's folder, if there are any."""
+    committed = folder / COMMITTED_NAME
+    if committed.is_dir():
+        for file in sorted(committed.iterdir()):
+            file.replace(folder / file.name)
+        flush(folder)
+        committed.rmdir()
+
+
+def _flush_files(folder: Path) -> None:
+    """Write a folder and the files in it to the disk."""
+    for file in folder.iterdir():
+        flush(file)
+    flush(folder)

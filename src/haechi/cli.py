@@ -28,7 +28,10 @@ COMMANDS = {
         "Rank the videos of CACHE, and moments in them, by similarity to each TEXT.",
     ),
     "verify": ("haechi.cache.cli", "Check every byte of the cache in the folder CACHE."),
-    "train": ("haechi.train.cli", "Stage 2: from a feature cache to a trained head, its threshold and a page of figures."),
+    "train": (
+        "haechi.train.cli",
+        "Stage 2: from a feature cache to a trained head, its threshold and a page of figures.",
+    ),
     "predict": ("haechi.predict.cli", "Judge MEDIA with the trained head in the folder RUN."),
     "export": ("haechi.predict.cli", "Write the head of RUN as ONNX, with its threshold in the metadata."),
     "compare": ("haechi.train.cli", "Show runs side by side, and whether they differ by more than chance."),

@@ -31,8 +31,8 @@ def test_a_run_leaves_its_artefacts_and_says_what_matters(tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == set(ARTEFACTS)
     text = result.output
-    assert "there is no test part" in " ".join(text.split())
-    assert "only 3 videos chose it" in " ".join(text.split())
+    assert "There is no test part" in " ".join(text.split())
+    assert "chosen on only 3 videos" in " ".join(text.split())
     assert "UNTRAINED" in text
     assert "2 unlabelled videos are left out" in text
     assert "pos_weight 0.7000" in text

@@ -1,16 +1,20 @@
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from haechi.cache.atomic import exchange, replace_text
 from haechi.train.errors import TrainError
-from haechi.train.run_folder import experiments_folder, replace_text, run_folder
+from haechi.train.run_folder import experiments_folder, run_folder
+from tests.train.killed_runs import WAYS, partials
 
 
 def write_run(out: Path, content: str) -> None:
     with run_folder(out) as partial:
-        (partial / "metrics.json").write_text(json.dumps({"format": "haechi-run"}))
+        (partial / "metrics.json").write_text(json.dumps({"format": "haechi-run", "content": content}))
         (partial / "model.pt").write_text(content)
 
 
@@ -44,7 +48,7 @@ def test_a_run_that_fails_leaves_nothing_new(tmp_path: Path, error: type[BaseExc
     assert names(tmp_path / "old") == {"metrics.json", "model.pt"}
 
 
-def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     with (
         pytest.raises(TrainError, match="new: No space left on device; the run was not written"),
         run_folder(tmp_path / "new"),
@@ -63,9 +67,10 @@ def test_a_folder_that_is_no_run_is_never_written_to(tmp_path: Path, name: str) 
 def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / ".partial-abc").mkdir()
     write_run(tmp_path, "x")
+    assert names(tmp_path) == {"metrics.json", "model.pt"}
 
 
-def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(TrainError, match="is a file"):
         write_run(tmp_path / "run", "x")
@@ -97,7 +102,7 @@ def test_experiments_and_a_run_never_replace_each_other(tmp_path: Path) -> None:
         write_run(tmp_path / "many", "x")
 
 
-def test_a_foreign_folder_in_a_runs_place_is_told_before_training(tmp_path: Path) -> None:
+def test_a_foreign_folder_in_the_place_of_a_run_is_an_error_before_training(tmp_path: Path) -> None:
     write_experiments(tmp_path, "seed-0")
     (tmp_path / "seed-1").mkdir()
     (tmp_path / "seed-1" / "photo.jpg").write_text("x")
@@ -117,3 +122,77 @@ def test_finished_experiments_outlive_the_others(tmp_path: Path) -> None:
             interrupt(tmp_path / name)
     assert names(tmp_path) == {"some"}
     assert names(tmp_path / "some") == {"seed-0"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_that_is_killed_at_any_step_leaves_the_old_one_or_the_new_one(tmp_path: Path, way: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.killed_runs", way, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_of_the_user_stay_the_same_files(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "first")
+    log = (tmp_path / "run" / "log.txt").open("w")
+    (tmp_path / "run" / "link").symlink_to("nowhere")
+    (tmp_path / "run" / "model.pt").with_name("copies").mkdir()
+    (tmp_path / "run" / "copies" / "model.pt").write_text("mine")
+    (tmp_path / "run").chmod(0o750)
+    write_run(tmp_path / "run", "second")
+    with log:
+        log.write("still written to")
+    assert (tmp_path / "run" / "log.txt").read_text() == "still written to"
+    assert (tmp_path / "run" / "link").readlink() == Path("nowhere")
+    assert (tmp_path / "run" / "copies" / "model.pt").read_text() == "mine"
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o750
+    assert names(tmp_path / "run") == {"metrics.json", "model.pt", "log.txt", "link", "copies"}
+
+
+def test_a_link_to_the_folder_of_a_run_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to("disk")
+    write_run(tmp_path / "run", "first")
+    write_run(tmp_path / "run", "second")
+    assert (tmp_path / "run").is_symlink()
+    assert (tmp_path / "disk" / "model.pt").read_text() == "second"
+    assert names(tmp_path) == {"run", "disk"}
+
+
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    for out in (tmp_path / "run", tmp_path / "run"):  # a new folder, then one that holds a run
+        with run_folder(out) as partial:
+            with pytest.raises(TrainError, match="run: another training is writing to this folder"):
+                write_run(out, "second")
+            write_run(tmp_path / "run-2", "other")
+            (partial / "metrics.json").write_text('{"format": "haechi-run"}')
+            (partial / "model.pt").write_text("first")
+        assert (out / "model.pt").read_text() == "first"
+    with experiments_folder(tmp_path / "many", ["seed-0"]):
+        with pytest.raises(TrainError, match="many: another training is writing to this folder"):
+            write_experiments(tmp_path / "many", "seed-0")
+        write_run(tmp_path / "many" / "seed-0", "first")
+    assert partials(tmp_path) == []
+
+
+def test_experiments_remove_what_killed_ones_left(tmp_path: Path) -> None:
+    for place in ("lr=1/.partial-seed-0-abcdefgh", ".partial-experiments-abcdefgh"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "model.pt").write_text("half")
+    write_experiments(tmp_path, "lr=2/seed-0")
+    assert partials(tmp_path) == []
+
+
+def test_names_are_exchanged_or_both_stay(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    exchange(tmp_path / "a", tmp_path / "b")
+    assert [(tmp_path / name / "file").read_text() for name in "ab"] == ["b", "a"]
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "a", tmp_path / "missing")
+    assert names(tmp_path) == {"a", "b"}

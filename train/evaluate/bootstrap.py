@@ -1,10 +1,11 @@
-"""How far chance alone could have moved a figure: bootstrap intervals over groups of videos.
+"""Bootstrap intervals of metrics and of the threshold, over groups of videos.
 
-Videos of one recording are not independent, so whole groups are drawn with replacement, a video without a group being
-one of its own. A draw is a weight a video: how often its group was drawn. The intervals are bias-corrected and
+Videos of one recording are not independent, so whole groups are drawn with replacement; a video without a group is a
+group by itself. A draw gives each video a weight: how often its group was drawn. The intervals are bias-corrected and
 accelerated (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 14.3), and expanded for few groups as
 Student's t is wider than a normal distribution (Hesterberg, "What Teachers Should Know About the Bootstrap", The
-American Statistician 69, 2015, section 3.3). In simulations plain percentiles covered the truth too seldom.
+American Statistician 69, 2015, section 3.3). In simulations, plain percentile intervals covered the true value too
+rarely.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,36 +14,39 @@ import numpy as np
 from scipy.stats import norm, t
 
 from haechi.train.data.split import group_numbers
-from haechi.train.evaluate.threshold import choose_threshold, predict
+from haechi.train.evaluate import metrics
+from haechi.train.evaluate.metrics import WeightedCounts
+from haechi.train.evaluate.threshold import choose_threshold
 from haechi.train.policy import Policy
 
 NUM_DRAWS = 2000
-# Each draw chooses a threshold anew: slower than figures at a threshold, which are computed for many draws at once.
+# The threshold is chosen again for each draw, which is slower than metrics: those are computed for many draws at once.
 NUM_THRESHOLD_DRAWS = 500
 COVERAGE = 0.95
-# An interval of a figure that is undefined in more draws than this would hide that it rests on luck.
+# Where a value is undefined in a larger share of the draws than this, no interval is given: it would be misleading.
 MOST_UNDEFINED = 0.1
 
-# Groups are left out in turn for the acceleration, in so many lots at most: with more, it is next to nothing.
+# For the acceleration, groups are left out one after another, in at most this many lots of groups. With more groups
+# than that the acceleration is close to 0.
 MOST_LOTS = 500
 
-# Draws agree that differ by less: sums of many terms round.
+# Intervals narrower than this are rounding errors of sums.
 ROUNDING = 1e-9
 
-CELLS = 1 << 22  # of a block of draws x videos: 32 MB an array
+MAX_BLOCK_CELLS = 1 << 22  # draws x videos computed at once: 32 MB for each array
 
 Interval = tuple[float, float]
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""From weights (b, N) to values (b,) by name, NaN where undefined."""
+"""From weights (b, N) to named values (b,), NaN where undefined."""
 
 
 def draw_weights(groups: np.ndarray, *, num_draws: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Blocks (b, N) of float64 weights, `num_draws` rows in all, for the videos of `groups` (N,), "" being none."""
+    """Blocks (b, N) of float64 weights, `num_draws` rows in total, for N videos with `groups` (N,); "": no group."""
     rng = np.random.default_rng(seed)
     number = group_numbers(groups)
     num_groups = int(number.max()) + 1
-    block = max(1, CELLS // max(num_groups, len(groups)))
+    block = max(1, MAX_BLOCK_CELLS // max(num_groups, len(groups)))
     for start in range(0, num_draws, block):
         size = min(block, num_draws - start)
         drawn = rng.integers(num_groups, size=(size, num_groups)) + num_groups * np.arange(size)[:, None]
@@ -53,34 +57,12 @@ def draw_weights(groups: np.ndarray, *, num_draws: int, seed: int = 0) -> Iterat
 def weighted_figures(
     scores: np.ndarray, labels: np.ndarray, threshold: float | np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The figures of `metrics.metrics_at` under each of b weightings: (b,) each, NaN where undefined.
+    """Values of all metrics under each of b weightings: (b,) each, NaN where undefined.
 
     `scores` and `labels` are (N,), `weights` (b, N); `threshold` is one for all, or (N,).
     """
-    flagged = predict(scores, threshold) == 1
-    tp_at, fp_at = weights @ (flagged & (labels == 1)), weights @ (flagged & (labels != 1))  # (b,)
-    order = np.argsort(-scores, kind="stable")
-    scores, harmful, weights = scores[order], labels[order] == 1, weights[:, order]
-    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # (K,) the last video of each distinct score
-    tp = np.cumsum(weights * harmful, axis=1)[:, ends]  # (b, K) harmful videos with at least that score
-    fp = np.cumsum(weights * ~harmful, axis=1)[:, ends]
-    num_harmful, num_safe = tp[:, -1], fp[:, -1]
-    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: undefined, NaN
-        tpr, precision = tp / num_harmful[:, None], tp / (tp + fp)
-        gained = np.diff(tpr, axis=1, prepend=0)
-        area = np.diff(fp / num_safe[:, None], axis=1, prepend=0) * (tpr - gained / 2)
-        both = np.where((num_harmful > 0) & (num_safe > 0), 1.0, np.nan)
-        tn_at = num_safe - fp_at
-        return {
-            "f1": 2 * tp_at / (tp_at + fp_at + num_harmful),
-            "precision": tp_at / (tp_at + fp_at),
-            "recall": tp_at / num_harmful,
-            "accuracy": (tp_at + tn_at) / (num_harmful + num_safe),
-            "balanced_accuracy": (tp_at / num_harmful + tn_at / num_safe) / 2,
-            # A score that no video of the draw has is no step of the curve.
-            "average_precision": np.where(gained > 0, gained * precision, 0).sum(axis=1) * both,
-            "roc_auc": area.sum(axis=1) * both,
-        }
+    counts = WeightedCounts.of(scores, labels, threshold, weights)
+    return {metric.name: metric.weighted_values(counts) for metric in metrics.METRICS}
 
 
 def intervals(
@@ -91,10 +73,11 @@ def intervals(
     *,
     num_draws: int = NUM_DRAWS,
 ) -> dict[str, Interval | None]:
-    """Figure -> its 95 % interval. All arrays are (N,), with at least one video; `threshold` is one for all, or (N,).
+    """Metric -> its 95 % interval. All arrays are (N,), with at least one video; `threshold` is one for all, or (N,).
 
-    None where the figure is undefined in more than a tenth of the draws, and where all draws agree, as for the recall
-    of a few videos that are all found: the bootstrap knows no video but these, and cannot tell how lucky that is.
+    None where the metric is undefined in more than a tenth of the draws, and where all draws give the same value, as
+    for recall where every harmful video is found: the bootstrap draws from these videos only, so it cannot estimate how
+    recall varies among others.
     """
     found = bootstrap(lambda weights: weighted_figures(scores, labels, threshold, weights), groups, num_draws=num_draws)
     return {
@@ -109,9 +92,9 @@ def differences(
     labels: np.ndarray,
     groups: np.ndarray,
 ) -> dict[str, Interval | None]:
-    """Figure -> interval of the second model's figure less the first's, on the same draws of the same N videos.
+    """Metric -> 95 % interval of the second model's value minus the first's, on the same draws of the same N videos.
 
-    `first` and `second` are the scores (N,) and the threshold of each, one for all or (N,).
+    `first` and `second` are the scores (N,) and the threshold (one for all, or (N,)) of the two models.
     """
 
     def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -124,10 +107,10 @@ def differences(
 def threshold_interval(
     scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, policy: Policy, *, num_draws: int = NUM_THRESHOLD_DRAWS
 ) -> Interval | None:
-    """The interval of the threshold itself, chosen anew on each draw. All arrays are (N,)."""
+    """95 % interval of the threshold, which is chosen again on each draw. All arrays are (N,)."""
 
     def chosen(weights: np.ndarray) -> dict[str, np.ndarray]:
-        drawn = [np.repeat(np.arange(len(scores)), of_draw) for of_draw in weights.astype(int)]
+        drawn = [np.repeat(np.arange(len(scores)), counts) for counts in weights.astype(int)]
         both = [0 < labels[rows].sum() < len(rows) for rows in drawn]
         found = [
             choose_threshold(scores[rows], labels[rows], policy).threshold if has_both else np.nan
@@ -139,9 +122,10 @@ def threshold_interval(
 
 
 def bootstrap(statistic: Statistic, groups: np.ndarray, *, num_draws: int) -> dict[str, Interval | None]:
-    """Value of a statistic -> its 95 % interval, for the videos of `groups` (N,).
+    """Name of each value of a statistic -> its 95 % interval, for N videos with `groups` (N,).
 
-    None where it is undefined as it is or in more than a tenth of the draws, or where there is one group only.
+    None where the value is undefined on the videos themselves or in more than a tenth of the draws, and where there is
+    only one group.
     """
     estimates = statistic(np.ones((1, len(groups))))
     draws, lots = (
@@ -155,7 +139,11 @@ def bootstrap(statistic: Statistic, groups: np.ndarray, *, num_draws: int) -> di
 
 
 def expanded_interval(values: np.ndarray, estimate: float, lots: np.ndarray, num_groups: int) -> Interval | None:
-    """The interval of a value from its draws (b,), the value itself, and its values (l,) without each lot of groups."""
+    """95 % interval of a value.
+
+    `values` (b,) are the draws, `estimate` is the value on all videos, `lots` (l,) are the values without each lot of
+    groups in turn.
+    """
     defined, lots = values[~np.isnan(values)], lots[~np.isnan(lots)]
     if num_groups == 1 or np.isnan(estimate) or len(defined) < (1 - MOST_UNDEFINED) * len(values):
         return None
@@ -171,11 +159,11 @@ def expanded_interval(values: np.ndarray, estimate: float, lots: np.ndarray, num
 
 
 def _leave_out(groups: np.ndarray) -> Iterator[np.ndarray]:
-    """Blocks (b, N) of weights that leave out each lot of groups in turn; a lot is one group where they are few."""
+    """Blocks (b, N) of weights, each row without one lot of groups; up to `MOST_LOTS` groups, each group is a lot."""
     number = group_numbers(groups)
     num_lots = min(int(number.max()) + 1, MOST_LOTS)
     lot = number % num_lots
-    block = max(1, CELLS // len(groups))
+    block = max(1, MAX_BLOCK_CELLS // len(groups))
     for start in range(0, num_lots, block):
         yield (lot != np.arange(start, min(start + block, num_lots))[:, None]).astype(np.float64)
 

@@ -1,7 +1,7 @@
-"""From scores to probabilities: temperature scaling, and how far scores are from what happens.
+"""From scores to probabilities: temperature scaling, and the calibration error of scores.
 
-Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017. `pos_weight` moves every logit by
-its logarithm on purpose; that is undone first, or no temperature could make a score a probability.
+Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017. Training with `pos_weight` shifts
+every logit by about log(pos_weight). The shift is undone first, because no temperature could correct it.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,25 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss
 
-NUM_BINS = 10
-FEWEST_IN_BIN = 5
+MAX_BINS = 10
+MIN_VIDEOS_IN_BIN = 5
 
-# A head sure of itself on a few videos that are all right would be given temperature 0, on noise an infinite one.
+# Bounds of the temperature. Without them it would be 0 where a few videos are all predicted correctly, and infinite on
+# noise.
 TEMPERATURES = (0.05, 20.0)
 
-# Scores of exactly 0 or 1 have no logit.
+# Scores are clipped to this distance from 0 and 1: the logits of 0 and 1 are infinite.
 EDGE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How a score becomes a probability: sigmoid((logit(score) - shift) / temperature)."""
+    """Converts a score into a probability: sigmoid((logit(score) - shift) / temperature)."""
 
     shift: float
     """Natural logarithm of pos_weight."""
     temperature: float
-    """Above 1: the head was too sure of itself."""
+    """Above 1: the head was overconfident."""
 
     @classmethod
     def fit(cls, scores: np.ndarray, labels: np.ndarray, *, pos_weight: float) -> "Calibration":
@@ -43,24 +44,45 @@ class Calibration:
         return cls(shift=shift, temperature=float(np.exp(found.x)))
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
-        """(N,) scores to (N,) probabilities of harm, in the same order."""
+        """(N,) probabilities that a video is harmful, for (N,) scores. A higher score gives a higher probability."""
         probabilities: np.ndarray = expit((_logits(scores) - self.shift) / self.temperature)
         return probabilities
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | list[dict[str, float | int]]]:
-    """Expected calibration error, Brier score, and the curve that the former sums up; arguments are (N,).
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Videos with similar scores."""
 
-    The curve has up to 10 bins of as many videos each: their mean score, their share of harmful videos, their number.
-    """
-    num_bins = int(np.clip(len(labels) // FEWEST_IN_BIN, 1, NUM_BINS))
+    score: float
+    """Their mean score."""
+    fraction: float
+    """Share of harmful videos among them."""
+    count: int
+    """Videos."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """How well scores agree with the shares of harmful videos."""
+
+    ece: float
+    """Expected calibration error: mean distance of `score` and `fraction` over all videos, bin by bin."""
+    brier: float
+    """Brier score: mean squared error of the scores as probabilities."""
+    curve: list[Bin]
+    """Up to `MAX_BINS` bins with about the same number of videos each, by ascending score."""
+
+
+def measure_reliability(probabilities: np.ndarray, labels: np.ndarray) -> Reliability:
+    """Compare `probabilities` (N,) in [0, 1], or scores read as such, with `labels` (N,) of 0 and 1."""
+    num_bins = int(np.clip(len(labels) // MIN_VIDEOS_IN_BIN, 1, MAX_BINS))
     bins = np.array_split(np.argsort(probabilities, kind="stable"), num_bins)
-    curve: list[dict[str, float | int]] = [
-        {"score": float(probabilities[rows].mean()), "fraction": float(labels[rows].mean()), "count": len(rows)}
+    curve = [
+        Bin(score=float(probabilities[rows].mean()), fraction=float(labels[rows].mean()), count=len(rows))
         for rows in bins
     ]
-    error = sum(point["count"] * abs(point["score"] - point["fraction"]) for point in curve) / len(labels)
-    return {"ece": float(error), "brier": float(brier_score_loss(labels, probabilities, pos_label=1)), "curve": curve}
+    error = sum(each.count * abs(each.score - each.fraction) for each in curve) / len(labels)
+    return Reliability(ece=float(error), brier=float(brier_score_loss(labels, probabilities, pos_label=1)), curve=curve)
 
 
 def _logits(scores: np.ndarray) -> np.ndarray:

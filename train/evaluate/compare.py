@@ -1,4 +1,4 @@
-"""Runs side by side on the same videos, with intervals of their differences."""
+"""Comparison of runs on the same videos, with bootstrap intervals of their differences."""
 
 import csv
 import json
@@ -8,43 +8,52 @@ from typing import Any
 
 import numpy as np
 
-from haechi.cache.text import bullet_list
+from haechi.cache.text import bullet_list, counted
 from haechi.train import run_folder
 from haechi.train.errors import TrainError
 from haechi.train.evaluate import bootstrap
 from haechi.train.evaluate.bootstrap import Interval
 from haechi.train.evaluate.metrics import Figures, metrics_at
 
-# As many ids are named where two runs differ.
-MOST_NAMED = 5
+# Ids named in an error where two runs differ.
+MAX_IDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What a run says of the videos of its headline part."""
+class FinishedRun:
+    """Scores and labels that a run folder holds for the N videos of its headline part, by ascending id."""
 
     path: Path
+    """The run folder."""
     part: str
+    """The headline part: `test`, or `val`."""
     fingerprint: str
+    """Fingerprint of the features."""
     untrained: list[str]
+    """Backbones whose weights were random."""
     threshold: float
-    """Of the head that is kept."""
+    """Threshold of the head that is kept."""
     ids: np.ndarray
+    """(N,) str"""
     labels: np.ndarray
+    """(N,) int8: 1 harmful, 0 safe."""
     groups: np.ndarray
+    """(N,) str; empty: no group."""
     scores: np.ndarray
+    """(N,) float64 in [0, 1]"""
     thresholds: np.ndarray
-    """(N,) what decided each video; ids ascending."""
+    """(N,) float64: the threshold that decided each video; with folds, the threshold of its fold."""
 
     @classmethod
-    def load(cls, path: Path) -> "Judged":
-        """Read a run's folder. Raises `TrainError` where it holds no run of this version, or a damaged one."""
+    def load(cls, path: Path) -> "FinishedRun":
+        """Read a run folder. Raises `TrainError` where it holds no run of this version, or a damaged one."""
         try:
-            metrics = json.loads((path / run_folder.METRICS_FILE).read_text(encoding="utf-8"))
-            with (path / run_folder.PREDICTIONS_FILE).open(encoding="utf-8", newline="") as file:
+            metrics = json.loads(run_folder.current(path / run_folder.METRICS_FILE).read_text(encoding="utf-8"))
+            predictions = run_folder.current(path / run_folder.PREDICTIONS_FILE)
+            with predictions.open(encoding="utf-8", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row["split"] == metrics["headline"]]
             if (metrics["format"], metrics["format_version"]) != (run_folder.FORMAT, run_folder.FORMAT_VERSION):
-                raise TrainError(f"{path}: made by another version of Haechi; train again to compare")
+                raise TrainError(f"{path}: written by another version of Haechi; train again to compare")
             rows.sort(key=lambda row: row["id"])
             return cls(
                 path=path,
@@ -59,24 +68,26 @@ class Judged:
                 thresholds=np.array([float(row["threshold"]) for row in rows]),
             )
         except FileNotFoundError as error:
-            raise TrainError(f"{error.filename}: no such file; {path} is no finished run of `haechi train`") from error
+            raise TrainError(
+                f"{error.filename}: no such file; {path} is not a finished run of `haechi train`"
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise TrainError(f"{path}: not a run of this version of Haechi, or damaged ({error!r})") from error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One run beside the first."""
+class Comparison:
+    """One run compared with the first run."""
 
-    run: Judged
+    run: FinishedRun
     figures: Figures
     intervals: dict[str, Interval | None]
-    """Figure -> its 95 % bootstrap interval, by groups."""
+    """Metric -> its 95 % bootstrap interval, over groups."""
     differences: dict[str, Interval | None]
-    """Figure -> 95 % interval of this run's less the first's, on the same draws; of the first run empty."""
+    """Metric -> 95 % interval of this run's value minus the first run's, on the same draws; empty for the first run."""
 
     def record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """This comparison as `haechi compare --json` prints it."""
         return {
             "run": str(self.run.path),
             "part": self.run.part,
@@ -89,18 +100,18 @@ class Compared:
         }
 
 
-def compare(paths: list[Path]) -> list[Compared]:
-    """Compare two runs or more.
+def compare(paths: list[Path]) -> list[Comparison]:
+    """Compare two or more runs; each is compared with the first.
 
-    Raises `TrainError` where one cannot be read, or where they were not judged on the same videos with the same labels
-    in the same part, or their features come from different fingerprints; all offenders are named.
+    Raises `TrainError` where a run cannot be read, or where runs were not evaluated on the same videos with the same
+    labels in the same part, or their features have different fingerprints; all problems are listed.
     """
-    runs = [Judged.load(path) for path in paths]
+    runs = [FinishedRun.load(path) for path in paths]
     first = runs[0]
-    if problems := [text for other in runs[1:] for text in _differences(first, other)]:
+    if problems := [text for other in runs[1:] for text in _obstacles(first, other)]:
         raise TrainError(f"these runs cannot be compared:\n{bullet_list(problems)}")
     return [
-        Compared(
+        Comparison(
             run=each,
             figures=metrics_at(each.scores, each.labels, each.thresholds),
             intervals=bootstrap.intervals(each.scores, each.labels, each.thresholds, first.groups),
@@ -114,25 +125,26 @@ def compare(paths: list[Path]) -> list[Compared]:
     ]
 
 
-def _differences(first: Judged, other: Judged) -> list[str]:
-    """Why the second cannot be held against the first."""
+def _obstacles(first: FinishedRun, other: FinishedRun) -> list[str]:
+    """Reasons why the second run cannot be compared with the first."""
     problems = []
     if first.part != other.part:
-        problems.append(f"{other.path}: judged on {other.part}, {first.path} on {first.part}")
+        problems.append(f"{other.path}: evaluated on {other.part}, {first.path} on {first.part}")
     if first.fingerprint != other.fingerprint:
         problems.append(
-            f"{other.path}: features of fingerprint {other.fingerprint[:12]}…, {first.path} has "
-            f"{first.fingerprint[:12]}…: other models, weights or sampling"
+            f"{other.path}: features have fingerprint {other.fingerprint[:12]}…, those of {first.path} have "
+            f"{first.fingerprint[:12]}…: models, weights or sampling differ"
         )
-    labels_of = [dict(zip(each.ids, each.labels.tolist(), strict=True)) for each in (first, other)]
-    for found, missing, here in [(labels_of[0], labels_of[1], first), (labels_of[1], labels_of[0], other)]:
-        if alone := sorted(found.keys() - missing.keys()):
-            problems.append(f"{len(alone)} videos are judged only in {here.path}: {_named(alone)}")
-    both = labels_of[0].keys() & labels_of[1].keys()
-    if relabelled := sorted(id for id in both if labels_of[0][id] != labels_of[1][id]):
-        problems.append(f"{other.path}: {len(relabelled)} videos have another label: {_named(relabelled)}")
+    labels, other_labels = (dict(zip(each.ids, each.labels.tolist(), strict=True)) for each in (first, other))
+    for present, absent, run in [(labels, other_labels, first), (other_labels, labels, other)]:
+        if alone := sorted(present.keys() - absent.keys()):
+            problems.append(f"{counted(len(alone), 'video is', 'videos are')} only in {run.path}: {_listed(alone)}")
+    if relabelled := sorted(id for id in labels.keys() & other_labels.keys() if labels[id] != other_labels[id]):
+        problems.append(
+            f"{other.path}: {counted(len(relabelled), 'video has', 'videos have')} another label: {_listed(relabelled)}"
+        )
     return problems
 
 
-def _named(ids: list[str]) -> str:
-    return ", ".join(map(repr, ids[:MOST_NAMED])) + (" …" if len(ids) > MOST_NAMED else "")
+def _listed(ids: list[str]) -> str:
+    return ", ".join(map(repr, ids[:MAX_IDS])) + (" …" if len(ids) > MAX_IDS else "")

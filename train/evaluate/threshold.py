@@ -1,6 +1,6 @@
-"""From scores to a decision: prediction = score >= threshold. Pure functions of numpy arrays.
+"""From scores to predictions: prediction = score >= threshold. Pure functions of numpy arrays.
 
-What a threshold does is constant between two neighbouring scores, so all thresholds fall into plateaus:
+All thresholds between two neighbouring scores give the same predictions, so the thresholds form plateaus:
 
     score      s1          s2      s3               s4
     0 ─────────┤───────────┤───────┤────────────────┤─────────── 1
@@ -17,21 +17,22 @@ from haechi.train.policy import Policy
 # The report's nine rows: 0.30 to 0.70 by 0.05.
 TABLE_THRESHOLDS = (0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70)
 
-# Fewer videos than this tell little about a threshold. From the project's brief.
+# A threshold that fewer videos than this chose is unreliable. From the project's brief.
 FEW_VIDEOS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """A threshold with what it achieves on the scores it was tried on."""
+    """A threshold, and the metrics of its predictions."""
 
     threshold: float
     """0 to 1."""
     f1: float
+    """0 where no video is harmful."""
     precision: float
-    """0 where nothing is predicted harmful."""
+    """0 where no video is predicted harmful."""
     recall: float
-    """0 where nothing is harmful, as F1."""
+    """0 where no video is harmful."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +41,16 @@ class Choice(Threshold):
 
     low: float
     high: float
-    """The plateau: every threshold above `low` up to `high` does the same on these scores."""
+    """The plateau: every threshold above `low` up to `high` gives the same predictions for these scores."""
     value: float
-    """What the policy maximises, there."""
+    """The quantity that the policy maximises, at this threshold."""
     met: bool
-    """Whether the policy's bound is kept; where no threshold keeps it, the one that comes nearest is chosen."""
+    """Whether the policy's bound is kept. If no threshold keeps it, the one that comes closest to it is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What every threshold does: plateau k holds the thresholds above low[k] up to high[k], the first also 0 itself."""
+    """Counts for every threshold: plateau k holds the thresholds above low[k] up to high[k]; the first also holds 0."""
 
     low: np.ndarray
     high: np.ndarray
@@ -62,16 +63,16 @@ class Curve:
 
     @classmethod
     def of(cls, scores: np.ndarray, labels: np.ndarray) -> "Curve":
-        """Of `scores` (N,) in [0, 1] and `labels` (N,) of 0 and 1.
+        """Count for `scores` (N,) in [0, 1] and `labels` (N,) of 0 and 1.
 
         Raises `TrainError` where a score lies outside [0, 1].
         """
         scores = np.asarray(scores, dtype=np.float64)
         if not ((scores >= 0) & (scores <= 1)).all():
-            raise TrainError("scores that choose the threshold must lie in [0, 1]; got NaN or values outside")
-        distinct, score_of_row = np.unique(scores, return_inverse=True)  # ascending: the top of each plateau
-        of_side = [np.bincount(score_of_row[labels == side], minlength=len(distinct)) for side in (1, 0)]
-        predicted = [np.cumsum(counts[::-1])[::-1] for counts in of_side]  # with score >= distinct[k]
+            raise TrainError("scores to choose a threshold from must lie in [0, 1]; got NaN or values outside")
+        distinct, score_index = np.unique(scores, return_inverse=True)  # ascending: the top of each plateau
+        per_score = [np.bincount(score_index[labels == label], minlength=len(distinct)) for label in (1, 0)]
+        predicted = [np.cumsum(counts[::-1])[::-1] for counts in per_score]  # videos with score >= distinct[k]
         none_fits = len(distinct) > 0 and distinct[-1] < 1
         return cls(
             low=np.concatenate([[0.0], distinct])[: len(distinct) + none_fits],
@@ -84,7 +85,7 @@ class Curve:
 
 
 def predict(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """(N,) int8: 1 where the score reaches the threshold, one for all or (N,)."""
+    """(N,) int8: 1 where the score is at least the threshold, which is one for all, or (N,)."""
     return (scores >= threshold).astype(np.int8)
 
 
@@ -94,19 +95,18 @@ def threshold_table(scores: np.ndarray, labels: np.ndarray) -> list[Threshold]:
 
 
 def chosen_row(table: list[Threshold]) -> int:
-    """Index of the row with the best F1; of several the one nearest 0.5, then the lower threshold."""
+    """Index of the row with the best F1; among equal ones the threshold closest to 0.5, then the lower one."""
     return min(range(len(table)), key=lambda i: (-table[i].f1, abs(table[i].threshold - 0.5), table[i].threshold))
 
 
 def choose_threshold(scores: np.ndarray, labels: np.ndarray, policy: Policy) -> Choice:
-    """The best of all thresholds that exist by a policy, for `scores` (N,) in [0, 1] and `labels` (N,) of 0 and 1.
+    """The best of all possible thresholds by a policy, for `scores` (N,) in [0, 1] and `labels` (N,) of 0 and 1.
 
-    Ties favour stability: of all plateaus that are equally good (neighbours are one plateau), the widest; of equally
-    wide ones that whose middle is nearest 0.5, then the lower. The middle of the plateau is the threshold, so that no
-    video of these sits on the border. The lowest plateau starts at 0.
+    Among equally good plateaus (adjacent ones are joined) the widest is chosen; among equally wide ones the one whose
+    middle is closest to 0.5, then the lower one. The threshold is the middle of the plateau, as far as possible from
+    the scores. The lowest plateau starts at 0.
 
-    Raises `TrainError` where there is no video, or none of a class that the policy rests on, or a score lies outside
-    [0, 1].
+    Raises `TrainError` where there is no video, none of a class that the policy needs, or a score outside [0, 1].
     """
     curve = Curve.of(scores, labels)
     for needed, count, name in [
@@ -115,7 +115,7 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray, policy: Policy) -> 
         (True, len(labels), "labelled"),
     ]:
         if needed and not count:
-            raise TrainError(f"no {name} video among those that choose the threshold: {policy.text} is undefined")
+            raise TrainError(f"no {name} video among those that the threshold is chosen on: {policy.text} is undefined")
     met, value, second = _judge(policy, curve)
     best = met == met.max()
     for goodness in (value, second):
@@ -137,9 +137,10 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray, policy: Policy) -> 
 
 
 def _judge(policy: Policy, curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each of K plateaus keeps the policy's bound (bool), what is maximised, what decides among equals (K,).
+    """For each of K plateaus: whether it keeps the policy's bound (bool), the value to maximise, the tie-breaker; (K,).
 
-    Without a bound all keep it; with one, what is maximised where it is broken is how near the plateau comes to it.
+    Without a bound, all plateaus count as keeping it. Where a bound is not kept, the value to maximise is the bounded
+    quantity itself, so that the plateau closest to the bound wins.
     """
     tp, fp = curve.true_positive.astype(np.float64), curve.false_positive.astype(np.float64)
     fn = curve.num_harmful - tp
@@ -150,7 +151,7 @@ def _judge(policy: Policy, curve: Curve) -> tuple[np.ndarray, np.ndarray, np.nda
     if policy.costs is not None:
         return np.ones(len(tp), bool), -(policy.costs[0] * fp + policy.costs[1] * fn), np.zeros(len(tp))
     assert policy.bound is not None
-    # Equal fractions of whole numbers are equal floats, and 9 / 10 is the float that "0.9" is read as.
+    # Comparing floats is exact here: equal fractions of integers are equal floats, and 9 / 10 == float("0.9").
     precision, recall = _ratio(tp, tp + fp), tp / max(curve.num_harmful, 1)
     fpr = fp / max(curve.num_safe, 1)
     kept, aim, second = {
@@ -163,21 +164,21 @@ def _judge(policy: Policy, curve: Curve) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b, and 0 where b is 0 (a is 0 there too)."""
+    """a / b, and 0 where b is 0."""
     result: np.ndarray = np.divide(a, b, out=np.zeros(len(a)), where=b > 0)
     return result
 
 
 def cautions(num_videos: int, policy: Policy, *, met: bool, where: str = "") -> list[str]:
-    """What a user must know before trusting a threshold that `num_videos` chose; `met`: it keeps the policy's bound.
+    """Warnings about a threshold that was chosen on `num_videos` videos; `met`: it keeps the policy's bound.
 
-    Both classes are among them: a split without is refused.
+    `where` is added to the texts, such as " in a fold".
     """
     notes = []
     if num_videos < FEW_VIDEOS:
-        notes.append(f"only {num_videos} videos chose it{where}; below {FEW_VIDEOS} it is little more than luck")
+        notes.append(f"chosen on only {num_videos} videos{where}; with fewer than {FEW_VIDEOS} it is unreliable")
     if not met:
-        notes.append(f"no threshold keeps {policy.text} on validation{where}; the one that comes nearest is taken")
+        notes.append(f"no threshold keeps {policy.text} on validation{where}; the closest one is used")
     return notes
 
 

@@ -20,6 +20,7 @@ from haechi.train.data.dataset import stream_names
 from haechi.train.errors import TrainError
 from haechi.train.evaluate.calibration import Calibration
 from haechi.train.model.head import Head
+from haechi.train.run_folder import current
 from haechi.train.settings import TrainSettings
 
 FORMAT = "haechi-model"
@@ -119,10 +120,11 @@ def load(path: Path) -> Checkpoint:
     Raises `TrainError` if the file is missing, is not a model.pt, is damaged, or has another version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch does not verify checksums
+        file = current(path)
+        with zipfile.ZipFile(file) as archive:  # torch does not verify checksums
             if (damaged := archive.testzip()) is not None:
                 raise TrainError(f"{path}: damaged: the checksum of {damaged!r} in it does not match")
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        data = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise TrainError(f"{path}: no such file; `haechi train CACHE --out RUN` writes RUN/model.pt") from error
     except UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""What a run shows on the terminal while it trains."""
+"""What training shows on the terminal."""
 
 from collections.abc import Iterable
 
@@ -21,38 +21,27 @@ from rich.text import Text
 from haechi.cache.console import show_notices
 from haechi.cache.kinds import KINDS
 from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE
+from haechi.cache.text import counted
 from haechi.device import find_device
 from haechi.train.data.stream import Stream
 from haechi.train.device import find_precision
+from haechi.train.evaluate import metrics
 from haechi.train.evaluate.bootstrap import Interval
-from haechi.train.evaluate.compare import Compared
+from haechi.train.evaluate.compare import Comparison
+from haechi.train.evaluate.metrics import Figures
 from haechi.train.evaluate.threshold import Threshold, chosen_row
 from haechi.train.grid import Trial
 from haechi.train.model.fit import DivergedError, Epoch, compute_pos_weight
 from haechi.train.model.head import num_heads
 from haechi.train.output.experiments import Outcome, Spread, best_point, by_point
-from haechi.train.output.plots import SPLIT_TITLES
+from haechi.train.output.titles import BASELINE_TITLES, SPLIT_TITLES
 from haechi.train.plan import Plan
 from haechi.train.progress import TrainProgress
 from haechi.train.result import Fold, Result
 from haechi.train.run_folder import ARTEFACTS, EXPERIMENTS_FILE, EXPERIMENTS_TABLE
 
-# Figures of the summary, and their titles.
-SUMMARY_FIGURES = {
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "average_precision": "average precision",
-    "roc_auc": "ROC AUC",
-}
-
-# Figures of the experiments' tables, and their titles: of a part of the split, and of the whole (see `Outcome.value`).
-EXPERIMENT_FIGURES = {"f1": "F1", "roc_auc": "ROC AUC", "balanced_accuracy": "bal. acc."}
-EXPERIMENT_NUMBERS = {"threshold": "threshold", "seconds": "seconds"}
-
-BASELINE_COLUMNS = {"majority": "majority\nclass", "logistic_regression": "logistic\nregression"}
+# Numbers of an experiment that are not metrics, in the table of several (see `Outcome.value`).
+EXPERIMENT_NUMBERS = ("threshold", "seconds")
 
 
 class Speed(ProgressColumn):
@@ -144,7 +133,7 @@ class TerminalProgress(TrainProgress):
 
 
 def show_start(console: Console, plan: Plan) -> None:
-    """What is known before the first epoch: groups, split, warnings, the head's input."""
+    """Show what is known before the first epoch: groups, split, warnings, input of the head."""
     settings, dataset = plan.settings, plan.dataset
     features, device = dataset.features, find_device(settings.device)
     precision = find_precision(settings, device)
@@ -170,56 +159,55 @@ def show_start(console: Console, plan: Plan) -> None:
     if dataset.num_thinned:
         console.print(
             f"{dataset.num_thinned:,} of {len(dataset.ids):,} {settings.media}s have more than {settings.max_rows:,} "
-            "rows: the head sees so many of them, evenly spaced (--max-rows)"
+            "rows: the head sees that many of them, evenly spaced (--max-rows)"
         )
     width = sum(features.widths)
-    told_rows = f"up to {features.num_rows}" if features.lengths.min() < features.num_rows else str(features.num_rows)
+    rows_text = f"up to {features.num_rows}" if features.lengths.min() < features.num_rows else str(features.num_rows)
     projected = f" to {settings.projection}" if settings.projection else ""
     heads = f"{num_heads(settings.projection or width)} heads, " if settings.num_layers else ""
     console.print(
-        f"input (B, {told_rows}, {width}): {' + '.join(dataset.streams)}{projected}, "
+        f"input (B, {rows_text}, {width}): {' + '.join(dataset.streams)}{projected}, "
         f"{heads}on {device}" + (f" in {precision}" if precision != "fp32" else "") + "\n"
     )
 
 
 def groups_line(plan: Plan) -> str:
-    """Which videos are kept together, and why."""
+    """How many groups of videos are kept in one part of the split, and where the groups come from."""
     grouping = plan.grouping
-    told = f"groups: {grouping.count:,} of several videos are kept whole" if grouping.count else "groups: none"
-    if "manifest" in grouping.source:
-        told += ", as the manifest says" if grouping.source == "manifest" else ", as the manifest says and"
-    if "scenes" in grouping.source:
-        threshold = grouping.scenes.similarity_threshold
-        told += " by their files' bytes" if threshold == 1 else " by near-duplicate scenes in the cache"
-        told += "" if threshold == 1 else f" (similarity of at least {threshold:.3f})"
-    return told
+    if not grouping.count:
+        return "groups: none"
+    threshold = grouping.scenes.similarity_threshold
+    scenes = "equal files" if threshold == 1 else f"near-duplicate scenes (similarity of at least {threshold:.3f})"
+    sources = {"manifest": "the manifest", "scenes": scenes}
+    text = " and ".join(title for source, title in sources.items() if source in grouping.source)
+    return f"groups: {counted(grouping.count, 'group')} from {text}; all videos of a group are in the same part"
 
 
 def show_warnings(console: Console, warnings: Iterable[str]) -> None:
-    """What may make the figures too good."""
+    """Show why the metrics may be too good."""
     for warning in warnings:
         console.print(f"[bold yellow]warning[/]: {escape(warning)}")
 
 
 def untrained_warning(untrained: list[str]) -> str:
-    """Markup that says that the features come from random weights."""
+    """A warning, as markup, that the features come from random weights."""
     names = escape(", ".join(untrained))
-    return f"[bold red]UNTRAINED[/]: random weights in {names}; the figures mean little"
+    return f"[bold red]UNTRAINED[/]: random weights in {names}; the metrics are meaningless"
 
 
 def counts_table(counts: dict[str, dict[str, int]]) -> Table:
-    """Labelled videos by part of the split."""
+    """Number of labelled videos in each part of the split."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("videos")
     for label in (HARMFUL, SAFE):
         table.add_column(LABEL_NAMES[label], justify="right")
-    for part, of_label in counts.items():
-        table.add_row(SPLIT_TITLES[part].lower(), *(f"{count:,}" for count in of_label.values()))
+    for part, by_label in counts.items():
+        table.add_row(SPLIT_TITLES[part].lower(), *(f"{count:,}" for count in by_label.values()))
     return table
 
 
 def epoch_table(epoch: Epoch, *, num_epochs: int) -> Table:
-    """The report's nine thresholds with the best of them marked, and under them the exact best one."""
+    """The nine thresholds of the report, the best one marked, and below them the exact best threshold."""
     table = Table(
         title=f"[bold]epoch {epoch.number}/{num_epochs}[/]   training loss {epoch.train_loss:.4f}   "
         f"validation loss {epoch.val_loss:.4f}   {epoch.seconds:.1f} s",
@@ -246,13 +234,13 @@ def _cells(row: Threshold, *, threshold_digits: int) -> list[str]:
 
 
 def fold_line(fold: Fold) -> str:
-    """One fold in a line, its figures those of its own videos."""
-    figures = [f"{title} {_number('', fold.figures[name])}" for name, title in EXPERIMENT_FIGURES.items()]
-    return "  ".join([f"fold {fold.number}", f"epoch {fold.best_epoch}", f"threshold {fold.threshold:.3f}", *figures])
+    """One line about a fold, with the metrics of its test videos."""
+    start = [f"fold {fold.number}", f"epoch {fold.best_epoch}", f"threshold {fold.threshold:.3f}"]
+    return "  ".join([*start, *_metric_texts(fold.figures)])
 
 
 def metrics_table(result: Result) -> Table:
-    """The figures at the threshold, with 95 % intervals where a part was not trained on, and the baselines' beside."""
+    """Metrics of each part at the threshold, the 95 % intervals of the headline part, and the baselines' metrics."""
     which = f"{len(result.folds)} folds" if result.folds else f"best epoch {result.best_epoch} of {len(result.epochs)}"
     table = Table(
         title=f"{which}, threshold {result.threshold:.4f} ({escape(result.settings.policy)})",
@@ -267,13 +255,13 @@ def metrics_table(result: Result) -> Table:
     for part in result.metrics:
         table.add_column("out of fold" if result.folds else part, justify="right", no_wrap=True)
         if part == result.headline:
-            table.add_column("95 % of\ndraws", justify="right", no_wrap=True)
+            table.add_column("95 %\ninterval", justify="right", no_wrap=True)
     if result.folds:
-        table.add_column("of folds\nmean±sd", justify="right", no_wrap=True)
+        table.add_column("folds,\nmean±sd", justify="right", no_wrap=True)
     for name in baselines:
-        table.add_column(BASELINE_COLUMNS[name], justify="right", no_wrap=True)
-    for name, title in SUMMARY_FIGURES.items():
-        cells = []
+        table.add_column(BASELINE_TITLES[name].replace(" ", "\n"), justify="right", no_wrap=True)
+    for metric in metrics.METRICS:
+        name, cells = metric.name, []
         for part, figures in result.metrics.items():
             cells.append(_number(name, figures[name]))
             if part == result.headline:
@@ -281,33 +269,34 @@ def metrics_table(result: Result) -> Table:
         if result.folds:
             cells.append(_spread(name, Spread.over([fold.figures[name] for fold in result.folds])))
         cells += [_number(name, figures[name]) for figures in baselines.values()]
-        table.add_row(title, *cells)
+        table.add_row(metric.title, *cells)
     return table
 
 
 def show_end(console: Console, result: Result, verdict: str) -> None:
-    """What to make of the figures."""
+    """Show the comparison with the baselines, and how far the metrics and the threshold can be trusted."""
     console.print(escape(verdict))
-    if result.metrics_untouched is not None:
-        touched = len(result.plan.leaks.touched(result.headline))
-        figures = [
-            f"{title} {_number(name, result.metrics_untouched[name])}" for name, title in EXPERIMENT_FIGURES.items()
-        ]
-        console.print(f"[bold yellow]without the {touched:,} videos that are on two sides[/]: {', '.join(figures)}")
-    elif result.plan.leaks.touched(result.headline).size:
-        console.print("[bold yellow]every video of this part is on two sides[/]: no figure of it can be believed")
+    leaked = len(result.plan.leaks.touched(result.headline))
+    if result.metrics_without_leaks is not None:
+        texts = ", ".join(_metric_texts(result.metrics_without_leaks))
+        console.print(f"[bold yellow]without the {counted(leaked, 'video')} also in another part[/]: {texts}")
+    elif leaked:
+        console.print("[bold yellow]every video of this part is also in another part[/]: its metrics are meaningless")
     if result.headline == "val":
-        console.print("Validation has chosen epoch and threshold: its figures are too good, and there is no test part.")
-    for note in result.threshold_notes:
+        console.print(
+            "There is no test part. Epoch and threshold were chosen on validation, so its metrics are too good."
+        )
+    threshold = result.chosen_threshold
+    for note in threshold.notes:
         console.print(f"threshold: {escape(note)}")
-    if result.threshold_interval:
-        console.print(f"threshold: other videos of the kind could have chosen {_interval(result.threshold_interval)}")
+    if threshold.interval:
+        console.print(f"threshold: 95 % bootstrap interval {_interval(threshold.interval)}")
     if untrained := result.plan.dataset.cache.untrained:
         console.print(untrained_warning(untrained))
 
 
 def artefacts_table() -> Table:
-    """The run's files and what they are."""
+    """The files of a run and their meaning."""
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, meaning in ARTEFACTS.items():
         table.add_row(name, meaning)
@@ -315,19 +304,22 @@ def artefacts_table() -> Table:
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """Markup: one experiment in a line, its figures those of validation."""
+    """One line about an experiment, as markup, with its metrics on validation."""
     seed = f"seed {outcome.trial.settings.seed}"
     name = escape(f"{outcome.trial.name} {seed}" if outcome.trial.point else seed)
     if outcome.error:
         return f"{name}   [bold yellow]{escape(outcome.error)}[/]"
-    figures = [f"{title} {_number('', outcome.value(f'val.{name}'))}" for name, title in EXPERIMENT_FIGURES.items()]
-    return "   ".join([name, f"best epoch {outcome.best_epoch}", *figures, f"{outcome.seconds:.1f} s"])
+    texts = _metric_texts(outcome.figures["val"])
+    return "   ".join([name, f"best epoch {outcome.best_epoch}", *texts, f"{outcome.seconds:.1f} s"])
 
 
 def experiments_table(outcomes: list[Outcome], part: str) -> Table:
-    """Mean ± standard deviation over the seeds, a row a point of the grid; the best by mean F1 on validation marked."""
-    columns = {f"{part}.{name}": title for name, title in EXPERIMENT_FIGURES.items()}
-    columns |= EXPERIMENT_NUMBERS if part == "val" else {}
+    """Mean ± standard deviation over the seeds, one row for each point of the grid.
+
+    The point with the best mean F1 on validation is marked.
+    """
+    columns = {f"{part}.{metric.name}": metric.column for metric in metrics.comparison_metrics()}
+    columns |= {name: name for name in EXPERIMENT_NUMBERS} if part == "val" else {}
     points = by_point(outcomes)
     num_seeds = max(map(len, points.values()))
     table = Table(
@@ -342,13 +334,18 @@ def experiments_table(outcomes: list[Outcome], part: str) -> Table:
     for title in columns.values():
         table.add_column(title, justify="right", no_wrap=True)
     best = best_point(outcomes) if len(points) > 1 else None
-    for point, of_point in points.items():
-        num_lost = sum(bool(outcome.error) for outcome in of_point)
+    for point, trials in points.items():
+        num_diverged = sum(bool(outcome.error) for outcome in trials)
         label = ("→ " if point == best else "") + escape(point.replace(",", " "))
-        label += f"\n[yellow]({num_lost} diverged)[/]" if num_lost else ""
-        cells = [_spread(name, Spread.over([outcome.value(name) for outcome in of_point])) for name in columns]
+        label += f"\n[yellow]({num_diverged} diverged)[/]" if num_diverged else ""
+        cells = [_spread(name, Spread.over([outcome.value(name) for outcome in trials])) for name in columns]
         table.add_row(label, *cells, style="bold" if point == best else "")
     return table
+
+
+def _metric_texts(figures: Figures) -> list[str]:
+    """The metrics of tables that compare runs, each as in `F1 0.912`."""
+    return [f"{metric.column} {_number(metric.name, figures[metric.name])}" for metric in metrics.comparison_metrics()]
 
 
 def _interval(interval: Interval | None) -> str:
@@ -368,20 +365,20 @@ def _number(name: str, value: float | None) -> str:
 
 
 def experiment_files_table() -> Table:
-    """What several experiments leave behind."""
+    """The files of several experiments and their meaning."""
     table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_row(EXPERIMENTS_FILE, "every experiment's settings and figures, for programs")
-    table.add_row(EXPERIMENTS_TABLE, "the same, a row an experiment")
-    table.add_row("…/seed-N/", f"a run each: {', '.join(ARTEFACTS)}")
+    table.add_row(EXPERIMENTS_FILE, "settings and metrics of every experiment, for programs")
+    table.add_row(EXPERIMENTS_TABLE, "the same as a table, one row for each experiment")
+    table.add_row("…/seed-N/", f"one run each: {', '.join(ARTEFACTS)}")
     return table
 
 
-def comparison_table(compared: list[Compared]) -> Table:
-    """A row a run: its figures with their 95 % intervals, and under them the difference to the first."""
-    first = compared[0].run
+def comparison_table(comparisons: list[Comparison]) -> Table:
+    """One row for each run: its metrics with 95 % intervals, and the differences from the first run."""
+    first = comparisons[0].run
     table = Table(
-        title=f"{SPLIT_TITLES[first.part].lower()}, {len(first.ids):,} videos: figures, from the second run on the "
-        "difference to the first; in brackets 95 % intervals",
+        title=f"{SPLIT_TITLES[first.part].lower()}, {len(first.ids):,} videos: metrics, and below them the difference "
+        "from the first run; 95 % intervals in brackets",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -390,21 +387,21 @@ def comparison_table(compared: list[Compared]) -> Table:
         show_lines=True,
     )
     table.add_column("", overflow="fold")
-    for title in EXPERIMENT_FIGURES.values():
-        table.add_column(title, justify="right", no_wrap=True)
+    for metric in metrics.comparison_metrics():
+        table.add_column(metric.column, justify="right", no_wrap=True)
     table.add_column("threshold", justify="right", no_wrap=True)
-    for each in compared:
-        cells = [_compared_cell(each, compared[0], name) for name in EXPERIMENT_FIGURES]
+    for each in comparisons:
+        cells = [_comparison_cell(each, comparisons[0], metric.name) for metric in metrics.comparison_metrics()]
         table.add_row(escape(str(each.run.path)), *cells, f"{each.run.threshold:.3f}")
     return table
 
 
-def _compared_cell(each: Compared, first: Compared, name: str) -> str:
+def _comparison_cell(each: Comparison, first: Comparison, name: str) -> str:
     value, base = each.figures[name], first.figures[name]
     lines = [_number(name, value), f"[dim]({_interval(each.intervals[name])})[/]"]
     if each.differences and value is not None and base is not None:
         interval = each.differences[name]
         colour = "dim" if not interval else "green" if interval[0] > 0 else "red" if interval[1] < 0 else "dim"
-        told = "undefined" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
-        lines += [f"[{colour}]{value - base:+.3f}[/]", f"[{colour}]({told})[/]"]
+        text = "undefined" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+        lines += [f"[{colour}]{value - base:+.3f}[/]", f"[{colour}]({text})[/]"]
     return "\n".join(lines)

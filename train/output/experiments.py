@@ -1,4 +1,4 @@
-"""Several experiments side by side: mean and spread over the seeds, for programs (JSON, CSV) and for the table."""
+"""Results of several experiments: mean and standard deviation over the seeds, experiments.json and experiments.csv."""
 
 import csv
 import io
@@ -8,31 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from haechi.cache.atomic import replace_text
 from haechi.cache.text import harmless
 from haechi.train import run_folder
 from haechi.train.evaluate.metrics import Figures
 from haechi.train.grid import Trial
-from haechi.train.result import JUDGED, Result
+from haechi.train.result import HELD_OUT_PARTS, Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a trial."""
+    """The result of a trial, or the error that ended it."""
 
     trial: Trial
     figures: dict[str, Figures]
-    """Part of the split (val, test) -> its figures at the threshold; where there are folds, test are all of them, out
-    of fold, and val the mean over them. Empty where training diverged."""
+    """Held-out part -> its metrics at the threshold. With folds, test holds all videos, each scored by its fold's head,
+    and val the means over the folds. Empty where training diverged."""
     best_epoch: int | None
+    """None where training diverged, as `threshold` and `seconds`."""
     threshold: float | None
     seconds: float | None
-    """From the first epoch to the last score."""
+    """Duration from the first epoch to the last score."""
     error: str
-    """What went wrong; empty: nothing."""
+    """Why training diverged; empty where it did not."""
 
     @classmethod
     def of(cls, trial: Trial, result: Result) -> "Outcome":
-        """Of a trial that was trained to its end."""
+        """The outcome of a trial that finished."""
         return cls(
             trial=trial,
             figures=_figures(result),
@@ -44,38 +46,38 @@ class Outcome:
 
     @classmethod
     def failed(cls, trial: Trial, error: str) -> "Outcome":
-        """Of a trial whose training diverged."""
+        """The outcome of a trial whose training diverged."""
         return cls(trial=trial, figures={}, best_epoch=None, threshold=None, seconds=None, error=error)
 
     def value(self, name: str) -> float | None:
-        """A number by its name: `threshold`, `seconds`, or `PART.FIGURE` as in `val.f1`. None: undefined."""
+        """A number by its name: `threshold`, `seconds`, or part and metric, such as `val.f1`. None: undefined."""
         if name in {"threshold", "seconds"}:
             found: float | None = getattr(self, name)
             return found
-        part, _, figure = name.partition(".")
-        return self.figures.get(part, {}).get(figure)
+        part, _, metric = name.partition(".")
+        return self.figures.get(part, {}).get(metric)
 
 
 def _figures(result: Result) -> dict[str, Figures]:
-    found = {part: figures for part, figures in result.metrics.items() if part in JUDGED}
+    found = {part: figures for part, figures in result.metrics.items() if part in HELD_OUT_PARTS}
     if result.folds:
-        of_folds = [fold.val_figures for fold in result.folds]
-        spreads = {name: Spread.over([figures[name] for figures in of_folds]) for name in of_folds[0]}
+        validation = [fold.val_figures for fold in result.folds]
+        spreads = {name: Spread.over([figures[name] for figures in validation]) for name in validation[0]}
         found["val"] = {name: spread.mean if spread else None for name, spread in spreads.items()}
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A number over the seeds of one point."""
+    """Mean and standard deviation of some values."""
 
     mean: float
     sd: float | None
-    """The sample's standard deviation; None where there is one seed."""
+    """Sample standard deviation; None for a single value."""
 
     @classmethod
     def over(cls, values: list[float | None]) -> "Spread | None":
-        """Of the values that are defined; None where none is."""
+        """The spread of the values that are defined; None where none is."""
         defined = [value for value in values if value is not None]
         if not defined:
             return None
@@ -83,7 +85,7 @@ class Spread:
 
 
 def by_point(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
-    """The outcomes of each point of the grid, by its name, in order."""
+    """Name of each point of the grid -> its outcomes, in the order of the trials."""
     points: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         points.setdefault(outcome.trial.name, []).append(outcome)
@@ -91,8 +93,10 @@ def by_point(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
 
 
 def best_point(outcomes: list[Outcome]) -> str | None:
-    """The point with the highest mean F1 on validation; of equal ones the first. None where all diverged."""
-    means = {name: Spread.over([o.value("val.f1") for o in of_point]) for name, of_point in by_point(outcomes).items()}
+    """Name of the point with the highest mean F1 on validation; of equal ones the first. None where all diverged."""
+    means = {
+        name: Spread.over([each.value("val.f1") for each in trials]) for name, trials in by_point(outcomes).items()
+    }
     scored = {name: spread.mean for name, spread in means.items() if spread is not None}
     return max(scored, key=scored.__getitem__) if scored else None
 
@@ -107,8 +111,8 @@ def write_summary(
 ) -> None:
     """Write experiments.json and experiments.csv of the outcomes so far, each whole or not at all.
 
-    `new_labels` says what file has labelled the videos in place of the cache (`NewLabels.record`). Texts in the CSV
-    are those of `haechi.cache.text.harmless`.
+    `new_labels` is the record of the file that replaced labels of the cache (`NewLabels.record`), if any. Texts in the
+    CSV go through `haechi.cache.text.harmless`.
     """
     data = {
         "format": run_folder.EXPERIMENTS_FORMAT,
@@ -131,14 +135,14 @@ def write_summary(
             for outcome in outcomes
         ],
     }
-    run_folder.replace_text(
+    replace_text(
         out / run_folder.EXPERIMENTS_FILE, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     )
-    run_folder.replace_text(out / run_folder.EXPERIMENTS_TABLE, _csv([_record(outcome) for outcome in outcomes]))
+    replace_text(out / run_folder.EXPERIMENTS_TABLE, _csv([_record(outcome) for outcome in outcomes]))
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:
-    """A row of the CSV; what is undefined is empty."""
+    """A row of the CSV; undefined values are empty."""
     return {
         "folder": outcome.trial.folder,
         **outcome.trial.settings.to_dict(),
@@ -146,7 +150,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "best_threshold": outcome.threshold,
         "seconds": outcome.seconds,
         "error": outcome.error,
-        **{f"{part}_{figure}": value for part, figures in outcome.figures.items() for figure, value in figures.items()},
+        **{f"{part}_{name}": value for part, figures in outcome.figures.items() for name, value in figures.items()},
     }
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind for programs: metrics.json, predictions.csv, TensorBoard events."""
+"""The files of a run for programs: metrics.json and predictions.csv."""
 
 import csv
 import json
@@ -8,25 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from haechi.cache.kinds import IMAGE
 from haechi.cache.text import harmless
 from haechi.train import run_folder
-from haechi.train.evaluate.calibration import reliability
-from haechi.train.evaluate.slices import Slice, slices
 from haechi.train.evaluate.threshold import chosen_row, predict
 from haechi.train.model.fit import Epoch
+from haechi.train.output.verdict import verdict
 from haechi.train.result import Fold, Result
 
 PREDICTION_COLUMNS = ("id", "label", "split", "group", "fold", "score", "calibrated", "threshold", "prediction")
 
-BASELINE_TITLES = {"majority": "the majority class", "logistic_regression": "logistic regression"}
-
-# Figures by which a head is held against the baselines: of decisions, and of ranking.
-VERDICT_FIGURES = {"f1": "F1", "roc_auc": "ROC AUC"}
-
 
 def metrics_record(result: Result) -> dict[str, Any]:
-    """All of a run that a program wants to know. No times and no paths: the same run gives the same record."""
+    """The contents of metrics.json. It has no times and no paths, so that equal runs give equal records."""
     plan, dataset = result.plan, result.plan.dataset
     return {
         "format": run_folder.FORMAT,
@@ -39,13 +32,13 @@ def metrics_record(result: Result) -> dict[str, Any]:
         "mode": "folds" if plan.is_folds else "holdout",
         "counts": result.split.counts(result.labels),
         "num_unlabelled": dataset.num_unlabelled,
-        "failures": _failures(result),
+        "failures": result.failures,
         "split_notes": plan.notes,
         "split_warnings": plan.warnings,
         "groups": {
             "source": plan.grouping.source,
             "count": plan.grouping.count,
-            "similarity_threshold": plan.grouping.scenes.similarity_threshold if result.settings.scenes else None,
+            "similarity_threshold": result.similarity_threshold,
         },
         "leaks": _leaks(result),
         "headline": result.headline,
@@ -59,33 +52,10 @@ def metrics_record(result: Result) -> dict[str, Any]:
         "calibration": _calibration(result),
         "baselines": result.baseline_metrics,
         "verdict": verdict(result),
-        "slices": [asdict(of_slice) for of_slice in _slices(result)],
+        "slices": [asdict(subset) for subset in result.subsets],
         "epochs": [_epoch_record(epoch) for epoch in result.epochs],
         "folds": [_fold_record(fold, result.labels) for fold in result.folds],
     }
-
-
-def verdict(result: Result) -> str:
-    """A sentence a baseline: whether the head beats it."""
-    return " ".join(_verdict(result, name) for name in result.baselines)
-
-
-def _verdict(result: Result, name: str) -> str:
-    ours, theirs = result.metrics[result.headline], result.baseline_metrics[name][result.headline]
-    told, better, worse = [], False, False
-    for figure, title in VERDICT_FIGURES.items():
-        a, b, lead = ours[figure], theirs[figure], result.lead[name][figure]
-        if a is None or b is None or lead is None:
-            continue
-        told.append(f"{title} {a:.3f} against {b:.3f} (difference {lead[0]:+.3f} to {lead[1]:+.3f})")
-        better, worse = better or lead[0] > 0, worse or lead[1] < 0
-    if better and not worse:
-        words = "beats"
-    elif worse and not better:
-        words = "is worse than"
-    else:
-        words = "cannot be told to beat"
-    return f"The head {words} {BASELINE_TITLES[name]}: {', '.join(told) or 'nothing is defined to compare'}."
 
 
 def write_metrics(path: Path, record: dict[str, Any]) -> None:
@@ -94,10 +64,10 @@ def write_metrics(path: Path, record: dict[str, Any]) -> None:
 
 
 def write_predictions(path: Path, result: Result) -> None:
-    """A row for every labelled video: `PREDICTION_COLUMNS`; fold is empty where there are none.
+    """Write predictions.csv: one row for each labelled video, with `PREDICTION_COLUMNS`; without folds, fold is empty.
 
-    Scores have all their digits, so that prediction = score >= threshold holds for what is read back. A text that
-    a spreadsheet would run as a formula (it starts with = + - @ or a tab or line break) gets a `'` in front.
+    Scores have all their digits, so that prediction = score >= threshold also holds for the values that are read back.
+    Texts that a spreadsheet would run as a formula (they start with = + - @ or a tab or line break) get a `'` in front.
     """
     columns = [
         result.plan.dataset.ids,
@@ -117,57 +87,38 @@ def write_predictions(path: Path, result: Result) -> None:
             writer.writerow([harmless(value) if isinstance(value, str) else value for value in row])
 
 
-def _failures(result: Result) -> dict[str, int]:
-    """Reason -> videos of the cache that could not be used."""
-    reasons = [failure.reason for failure in result.plan.dataset.cache.failures]
-    return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
-
-
 def _leaks(result: Result) -> dict[str, Any]:
-    """What the split puts on two sides, and the headline figures without the videos that this touches."""
+    """Leaks between the parts, and the metrics of the headline part without its leaked videos."""
     leaks = result.plan.leaks
     return {
         "touched": len(leaks.touched(result.headline)),
         "pairs": [asdict(pair) for pair in leaks.pairs],
-        "metrics_without": result.metrics_untouched,
+        "metrics_without": result.metrics_without_leaks,
     }
 
 
 def _threshold(result: Result) -> dict[str, Any]:
-    policy, choice = result.plan.policy, result.choice
+    chosen = result.chosen_threshold
     return {
-        "value": result.threshold,
-        "policy": policy.text,
-        "bound": asdict(policy.bound) if policy.bound else None,
-        "met": choice.met if choice else all(fold.met for fold in result.folds),
-        "plateau": [choice.low, choice.high] if choice else None,
-        "interval": result.threshold_interval,
-        "notes": result.threshold_notes,
+        "value": chosen.value,
+        "policy": chosen.policy.text,
+        "bound": asdict(chosen.policy.bound) if chosen.policy.bound else None,
+        "met": chosen.met,
+        "plateau": chosen.plateau,
+        "interval": chosen.interval,
+        "notes": chosen.notes,
     }
 
 
 def _calibration(result: Result) -> dict[str, Any]:
-    rows = result.split.rows(result.headline)
+    before, after = result.reliability
     return {
         "shift": result.calibration.shift,
         "temperature": result.calibration.temperature,
         "part": result.headline,
-        "before": reliability(result.scores[rows], result.labels[rows]),
-        "after": reliability(result.calibrated[rows], result.labels[rows]),
+        "before": asdict(before),
+        "after": asdict(after),
     }
-
-
-def _slices(result: Result) -> list[Slice]:
-    rows, dataset = result.split.rows(result.headline), result.plan.dataset
-    durations = dataset.durations_seconds[rows]
-    return slices(
-        result.scores[rows],
-        result.labels[rows],
-        result.thresholds[rows],
-        groups=result.plan.groups[rows],
-        durations_seconds=np.full(len(rows), np.nan) if result.settings.media == IMAGE else durations,
-        short_sides=dataset.sizes[rows].min(axis=1),
-    )
 
 
 def _epoch_record(epoch: Epoch) -> dict[str, Any]:

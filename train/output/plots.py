@@ -1,4 +1,4 @@
-"""What a run leaves behind for eyes: the confusion matrix and the curves over the epochs."""
+"""Pictures of a run: the confusion matrix and the curves over the epochs."""
 
 from pathlib import Path
 from typing import Any
@@ -12,32 +12,31 @@ from matplotlib.ticker import MaxNLocator
 from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE
 from haechi.train.evaluate.metrics import Figures
 from haechi.train.model.fit import Epoch
-from haechi.train.result import JUDGED, Result
+from haechi.train.output.titles import SPLIT_TITLES
+from haechi.train.result import HELD_OUT_PARTS, Result
 
-SIDES = [LABEL_NAMES[SAFE], LABEL_NAMES[HARMFUL]]
+CLASSES = [LABEL_NAMES[SAFE], LABEL_NAMES[HARMFUL]]
 
-SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
-
-# Okabe and Ito's palette, told apart by colour-blind readers too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#C1272D"
 
 
 def part_title(result: Result, part: str) -> str:
-    """A part of the split as it is called in tables and pictures."""
+    """Title of a part of the split in pictures."""
     return "Out of fold" if result.folds else SPLIT_TITLES[part]
 
 
 def draw_confusion_matrix(path: Path, result: Result) -> None:
-    """The confusion matrix at the threshold: validation and test, or all folds together."""
-    parts = [name for name in JUDGED if name in result.metrics]
+    """Draw the confusion matrix at the threshold: of validation and test, or of all folds together."""
+    parts = [name for name in HELD_OUT_PARTS if name in result.metrics]
     figure = Figure(figsize=(4.8 * len(parts), 5.8), layout="compressed")
     which = f"{len(result.folds)} folds" if result.folds else f"best epoch ({result.best_epoch})"
     for ax, name in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         _draw_matrix(ax, result.metrics[name])
         f1 = result.metrics[name]["f1"]
-        reached = "undefined" if f1 is None else f"{f1:.4f}"
+        f1_text = "undefined" if f1 is None else f"{f1:.4f}"
         ax.set_title(
-            f"{part_title(result, name)}, {which}\nF1 {reached} at threshold {result.threshold:.4f}",
+            f"{part_title(result, name)}, {which}\nF1 {f1_text} at threshold {result.threshold:.4f}",
             fontsize=12,
             pad=10,
         )
@@ -46,8 +45,13 @@ def draw_confusion_matrix(path: Path, result: Result) -> None:
 
 def _draw_matrix(ax: Axes, metrics: Figures) -> None:
     tn, fp, fn, tp = (
-        metrics[f"{verdict}_{side}"] or 0
-        for verdict, side in [("true", "negative"), ("false", "positive"), ("false", "negative"), ("true", "positive")]
+        metrics[f"{outcome}_{predicted}"] or 0
+        for outcome, predicted in [
+            ("true", "negative"),
+            ("false", "positive"),
+            ("false", "negative"),
+            ("true", "positive"),
+        ]
     )
     counts = np.array([[tn, fp], [fn, tp]], dtype=int)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of the true class
@@ -58,14 +62,14 @@ def _draw_matrix(ax: Axes, metrics: Figures) -> None:
         ax.text(
             column,
             row + 0.13,
-            f"{share[row, column]:.1%} of {SIDES[row]}",
+            f"{share[row, column]:.1%} of {CLASSES[row]}",
             ha="center",
             va="center",
             fontsize=11,
             color=colour,
         )
-    ax.set_xticks([0, 1], SIDES)
-    ax.set_yticks([0, 1], SIDES, rotation=90, va="center")
+    ax.set_xticks([0, 1], CLASSES)
+    ax.set_yticks([0, 1], CLASSES, rotation=90, va="center")
     ax.set_xlabel("predicted")
     ax.set_ylabel("labelled")
     ax.spines[:].set_visible(False)
@@ -73,7 +77,7 @@ def _draw_matrix(ax: Axes, metrics: Figures) -> None:
 
 
 def draw_curves(path: Path, result: Result) -> None:
-    """Losses over the epochs, and F1 on validation with the threshold that reached it; a line a fold."""
+    """Draw losses, F1 on validation and the threshold chosen there over the epochs; with folds, a line for each."""
     runs = [fold.epochs for fold in result.folds] or [result.epochs]
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -84,7 +88,7 @@ def draw_curves(path: Path, result: Result) -> None:
     left.set_title("Loss", fontsize=12)
     right.set_ylim(0, 1.03)
     right.set_title("Validation", fontsize=12)
-    kept = f"epoch {result.best_epoch}, " + ("the median of the folds" if result.folds else "kept")
+    kept = f"epoch {result.best_epoch}, " + ("median of the folds" if result.folds else "kept")
     for ax in (left, right):
         ax.axvline(result.best_epoch, color="0.75", linewidth=6, alpha=0.5, zorder=0, label=kept)
         ax.set_xlabel("epoch")
@@ -100,8 +104,8 @@ def _draw_run(left: Axes, right: Axes, epochs: list[Epoch], style: dict[str, Any
     for ax, marker, colour, label, values in [
         (left, "o-", BLUE, "training", [e.train_loss for e in epochs]),
         (left, "o-", ORANGE, "validation", [e.val_loss for e in epochs]),
-        (right, "o-", GREEN, "best F1", [e.best.f1 for e in epochs]),
-        (right, "s--", "0.45", "its threshold", [e.best.threshold for e in epochs]),
+        (right, "o-", GREEN, "F1", [e.best.f1 for e in epochs]),
+        (right, "s--", "0.45", "chosen threshold", [e.best.threshold for e in epochs]),
     ]:
         ax.plot(numbers, values, marker, color=colour, label=label if labelled else None, **style)
 

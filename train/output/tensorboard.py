@@ -1,4 +1,4 @@
-"""A run as TensorBoard shows it."""
+"""The event file of a run for TensorBoard."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from haechi.train.result import Result
 
 
 def write_events(path: Path, result: Result) -> None:
-    """Write curves over the epochs (of each fold), and the PR curve of the headline part, as one event file."""
+    """Write one event file: losses and metrics of every epoch (of each fold), PR curve of the headline part."""
     folder = path.parent / f"{path.name}.partial"
     writer = SummaryWriter(folder)
     try:

@@ -1,10 +1,11 @@
-"""Small pictures of videos for the page. Decoders crash and hang: each file is decoded by a child process of its own.
+"""Small pictures of videos for the page. Decoders crash and hang, so a separate child process decodes each file.
 
-`python -m haechi.train.output.thumbnails SIDE` is that child. It reads the bytes of the file from its standard input,
-which the parent opened, and writes a JPEG to its standard output: FFmpeg never sees a name that it could take for a
+The child is `python -m haechi.train.output.thumbnails SIDE`. It reads the file from its standard input, which the
+parent opened, and writes a JPEG to its standard output. FFmpeg never gets a file name, which it could take for a
 protocol.
 """
 
+import functools
 import io
 import itertools
 import os
@@ -19,30 +20,35 @@ TIME_LIMIT_SECONDS = 20.0
 NUM_CHILDREN = 4
 JPEG_QUALITY = 80
 JPEG_START = b"\xff\xd8\xff"
-MAX_FRAMES = 2000  # decoded from the place that was sought to: key frames may be far apart
+MAX_FRAMES = 2000  # decoded after seeking: key frames may be far apart
 
 
-def make_thumbnails(paths: dict[str, Path], *, side: int = 160) -> dict[str, bytes]:
-    """Id -> a JPEG of the middle frame of the video (or of the image) at its path, at most `side` pixels a side.
+def make_thumbnails(ids: list[str], media_root: Path, *, side: int = 160) -> dict[str, bytes]:
+    """Id -> a JPEG of the middle frame of the video, or of the image, at most `side` pixels wide and high.
 
-    A file that is not reachable, no regular file, does not decode, crashes its decoder or takes longer than
-    `TIME_LIMIT_SECONDS` has none; without the package `av` none has.
+    An id is a path relative to `media_root`. There is no thumbnail for a path that leads out of `media_root` (links are
+    followed), cannot be opened, is not a regular file, does not decode, crashes its decoder or takes longer than
+    `TIME_LIMIT_SECONDS`; without the package `av` there are none.
     """
+    root = media_root.resolve()
     with ThreadPoolExecutor(NUM_CHILDREN) as pool:
-        found = pool.map(lambda path: _thumbnail(path, side), paths.values())
-        return {id: jpeg for id, jpeg in zip(paths, found, strict=True) if jpeg is not None}
+        found = pool.map(functools.partial(_thumbnail, root, side), ids)
+        return {id: jpeg for id, jpeg in zip(ids, found, strict=True) if jpeg is not None}
 
 
-def _thumbnail(path: Path, side: int) -> bytes | None:
+def _thumbnail(root: Path, side: int, id: str) -> bytes | None:
     try:
-        # Opening a named pipe would wait for a writer; what is opened is what is looked at.
+        path = (root / id).resolve()
+        if not path.is_relative_to(root):
+            return None
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except (OSError, ValueError):  # ValueError: a NUL byte in the path
+    except (OSError, ValueError, RuntimeError):  # a NUL byte in the path; links in a circle
         return None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        done = subprocess.run(  # noqa: S603 (no shell, and nothing of the user's in the arguments)
+        done = subprocess.run(  # noqa: S603 (no shell, and no text from outside in the arguments)
             [sys.executable, "-P", "-m", "haechi.train.output.thumbnails", str(side)],
             stdin=descriptor,
             capture_output=True,
@@ -57,10 +63,11 @@ def _thumbnail(path: Path, side: int) -> bytes | None:
 
 
 def middle_frame(side: int) -> bytes:
-    """The JPEG of the file on standard input. Raises what PyAV raises; `ImportError` where it or Pillow is absent."""
+    """A JPEG of the middle frame of the file on standard input. Raises errors of PyAV, and `ImportError` without PyAV
+    or Pillow."""
     from PIL import Image
 
-    # Containers without an index may seek past their last key frame: then the first frame has to do.
+    # In containers without an index, seeking may end after the last key frame: then the first frame is used.
     frame = _frame(at=0.5) or _frame(at=0.0)
     if frame is None:
         raise EOFError("no frame")
@@ -74,11 +81,11 @@ def middle_frame(side: int) -> bytes:
 
 
 def _frame(*, at: float) -> Any:
-    """The `av.VideoFrame` shown at this share of the duration; None where none comes."""
-    import av  # here only: the parent never decodes
+    """The `av.VideoFrame` at this share of the duration; None where there is none."""
+    import av  # not in the parent, which never decodes
 
     sys.stdin.buffer.seek(0)
-    # No protocol may be opened from within the file: a playlist cannot reach for the network or for other files.
+    # The file cannot make FFmpeg open anything else: a playlist must not reach the network or other files.
     with av.open(sys.stdin.buffer, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
         stream = container.streams.video[0]
         start = stream.start_time or 0

@@ -89,7 +89,7 @@ def test_a_film_among_clips_trains_the_same_streamed_and_is_judged_the_same(
         done = run("train", cache, "--out", tmp_path / name, *quick, *memory)
         num_thinned = 1 if "--no-clip" in args else 11
         text = " ".join(done.output.split())
-        assert f"{num_thinned} of 41 videos have more than 40 rows: the head sees so many of them" in text
+        assert f"{num_thinned} of 41 videos have more than 40 rows: the head sees that many of them" in text
         assert "input (B, up to 40, " in text
         assert ("streamed from the cache" in text) == bool(memory)
     for name in ("metrics.json", "predictions.csv"):

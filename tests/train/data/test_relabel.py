@@ -123,7 +123,7 @@ def test_a_run_records_its_labels_and_leaves_the_cache_alone(cache: Path, tmp_pa
     assert found == {id: (str((i // 4) % 2), SPLITS[id]) for i, id in enumerate(IDS) if i not in (1, 5)}
     page = (tmp_path / "run" / "report.html").read_text()
     assert data["new_labels"]["sha256"] in page
-    assert "label as [new].csv says" in page
+    assert "label from [new].csv instead of" in page
 
 
 def test_a_file_of_the_caches_own_labels_changes_nothing(cache: Path, tmp_path: Path) -> None:

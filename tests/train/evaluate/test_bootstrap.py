@@ -13,14 +13,14 @@ from haechi.train.evaluate.bootstrap import (
     threshold_interval,
     weighted_figures,
 )
-from haechi.train.evaluate.metrics import metrics_at
+from haechi.train.evaluate.metrics import METRICS, Metric, WeightedCounts, metrics_at
 from haechi.train.policy import Policy
 
 ALONE = ""
 
 
 def drawn(rng: np.random.Generator, num_videos: int, *, distance: float = 1.2) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of two normal distributions, a distance apart."""
+    """Scores and labels (num_videos,) of two normal distributions whose means are `distance` apart."""
     labels = (rng.random(num_videos) < 0.4).astype(int)
     return norm.cdf(rng.normal(size=num_videos) + distance * labels), labels
 
@@ -52,6 +52,23 @@ def test_weighted_figures_are_scikit_learns(digits: int) -> None:
                 assert found[name][draw] == pytest.approx(value, abs=1e-12, nan_ok=True), name
 
 
+@pytest.mark.parametrize("metric", METRICS, ids=[metric.name for metric in METRICS])
+@pytest.mark.parametrize("digits", [1, 12])
+def test_weighted_values_of_a_metric_are_its_exact_ones(metric: Metric, digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    for _ in range(30):
+        n = int(rng.integers(4, 60))
+        scores, labels = rng.random(n).round(digits), rng.integers(0, 2, n)
+        labels[:2] = 0, 1
+        weights = rng.integers(0, 3, (3, n)).astype(float)
+        weights[:, :2] += 1
+        threshold = float(rng.random())
+        found = metric.weighted_values(WeightedCounts.of(scores, labels, threshold, weights))
+        judged = scores if metric.uses_scores else scores >= threshold
+        for value, weight in zip(found, weights, strict=True):
+            assert value == pytest.approx(metric.exact(labels, judged, sample_weight=weight), abs=1e-12, nan_ok=True)
+
+
 def test_with_equal_weights_they_are_the_figures_of_a_run() -> None:
     scores, labels = drawn(np.random.default_rng(0), 80)
     found = weighted_figures(scores, labels, 0.5, np.ones((1, 80)))
@@ -67,12 +84,12 @@ def test_groups_are_drawn_whole_and_videos_without_one_alone() -> None:
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 0] == weights[:, 5]).all()
     assert (weights[:, 2] != weights[:, 4]).any()
-    assert (weights[:, [0, 2, 3, 4]].sum(axis=1) == 4).all()  # as many groups as there are
+    assert (weights[:, [0, 2, 3, 4]].sum(axis=1) == 4).all()  # one draw per group
 
 
 @pytest.mark.parametrize("per_group", [1, 3])
 def test_intervals_cover_the_truth_as_often_as_they_say(per_group: int) -> None:
-    """500 simulated test sets; in one of the cases, three videos share a recording, and most of their score."""
+    """On 500 simulated test sets. With `per_group` 3, three videos share a recording and most of their score."""
     rng = np.random.default_rng(0)
     num_trials, num_groups, share, threshold, distance = 500, 120, 0.4, 0.6, 1.2
     recall, fpr = 1 - norm.cdf(threshold, distance), 1 - norm.cdf(threshold)
@@ -89,7 +106,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(per_group: int) -> None:
     for _ in range(num_trials):
         harmful = np.repeat(rng.random(num_groups) < share, per_group)
         shared, own = rng.normal(size=num_groups), rng.normal(size=num_groups * per_group)
-        noise = own if per_group == 1 else 0.8 * np.repeat(shared, per_group) + 0.6 * own  # of variance 1
+        noise = own if per_group == 1 else 0.8 * np.repeat(shared, per_group) + 0.6 * own  # variance 1
         groups = np.repeat([f"recording {i}" for i in range(num_groups)], per_group).astype(object)
         found = intervals(
             norm.cdf(noise + distance * harmful), harmful.astype(int), norm.cdf(threshold), groups, num_draws=400
@@ -121,7 +138,7 @@ def test_a_figure_that_is_mostly_undefined_has_no_interval() -> None:
 
 
 def test_videos_that_are_all_judged_rightly_promise_nothing() -> None:
-    for num_each in (4, 7, 20):  # of which some sums of shares round to a little less than 1
+    for num_each in (4, 7, 20):  # some sums of shares round to slightly less than 1
         scores, labels = np.linspace(0, 1, 2 * num_each), np.repeat([0, 1], num_each)
         found = intervals(scores, labels, 0.5, np.full(2 * num_each, ALONE, dtype=object))
         assert set(found.values()) == {None}
@@ -151,7 +168,7 @@ def test_the_interval_is_scipys() -> None:
 
     low, high = bootstrap(mean, np.full(60, ALONE, dtype=object), num_draws=20_000)["mean"]
     width = expected.high - expected.low
-    assert low == pytest.approx(expected.low, abs=0.05 * width)  # ours is wider: there are 60 groups only
+    assert low == pytest.approx(expected.low, abs=0.05 * width)  # ours is wider: it is expanded for 60 groups
     assert high == pytest.approx(expected.high, abs=0.05 * width)
     assert high - low > width
 

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss
 
-from haechi.train.evaluate.calibration import Calibration, reliability
+from haechi.train.evaluate.calibration import Calibration, measure_reliability
 
 
 @pytest.mark.parametrize(("temperature", "pos_weight"), [(3.0, 1.0), (0.5, 1.0), (2.0, 0.35)])
@@ -14,9 +14,9 @@ def test_it_finds_what_was_done_to_honest_probabilities(temperature: float, pos_
     scores = expit(logit(honest) * temperature + np.log(pos_weight))
     found = Calibration.fit(scores, labels, pos_weight=pos_weight)
     assert found.temperature == pytest.approx(temperature, rel=0.05)
-    before, after = reliability(scores, labels), reliability(found.apply(scores), labels)
-    assert after["ece"] < 0.02 < before["ece"]
-    assert after["brier"] < before["brier"]
+    before, after = measure_reliability(scores, labels), measure_reliability(found.apply(scores), labels)
+    assert after.ece < 0.02 < before.ece
+    assert after.brier < before.brier
 
 
 def test_the_order_stays_and_so_do_the_ends() -> None:
@@ -34,11 +34,11 @@ def test_a_few_videos_that_are_all_right_do_not_make_it_certain() -> None:
 def test_the_curve_has_every_video_once_and_its_error_is_the_sum() -> None:
     rng = np.random.default_rng(1)
     scores, labels = rng.random(103), rng.integers(0, 2, 103)
-    found = reliability(scores, labels)
-    curve = found["curve"]
-    assert sum(point["count"] for point in curve) == 103
+    found = measure_reliability(scores, labels)
+    curve = found.curve
+    assert sum(point.count for point in curve) == 103
     assert len(curve) == 10
-    assert found["brier"] == pytest.approx(brier_score_loss(labels, scores))
-    expected = sum(point["count"] / 103 * abs(point["score"] - point["fraction"]) for point in curve)
-    assert found["ece"] == pytest.approx(expected)
-    assert len(reliability(scores[:7], labels[:7])["curve"]) == 1  # no bin of one or two videos
+    assert found.brier == pytest.approx(brier_score_loss(labels, scores))
+    expected = sum(point.count / 103 * abs(point.score - point.fraction) for point in curve)
+    assert found.ece == pytest.approx(expected)
+    assert len(measure_reliability(scores[:7], labels[:7]).curve) == 1  # no bin of one or two videos

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 import haechi.cli
 from haechi.train.errors import TrainError
 from haechi.train.evaluate.compare import compare
+from haechi.train.model import checkpoint
 from tests import synthetic
 
 SPLITS = {f"video-{i:04d}.mp4": ("train", "train", "val", "test")[i % 4] for i in range(120)}
@@ -22,7 +23,7 @@ def call(*args: object) -> Result:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs `good` and `bad` on one cache, `other` on one of other features, `fewer` on fewer videos."""
+    """Runs `good` and `bad` on the same cache, `other` on different features, `fewer` on fewer videos."""
     folder = tmp_path_factory.mktemp("runs")
     counts = {"num_harmful": 60, "num_safe": 60, "splits": SPLITS}
     synthetic.write_cache(folder / "cache", shift=0.5, **counts)
@@ -38,12 +39,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_better_run_is_told_from_a_worse_one(runs: Path) -> None:
+def test_a_better_run_differs_from_a_worse_one(runs: Path) -> None:
     bad, good = compare([runs / "bad", runs / "good"])
     metrics = json.loads((runs / "good" / "metrics.json").read_text())
     assert good.figures == metrics["metrics"]["test"]
     for name, interval in metrics["intervals"]["test"].items():
-        assert good.intervals[name] == pytest.approx(interval, abs=0.1)  # of other draws
+        assert good.intervals[name] == pytest.approx(interval, abs=0.1)  # the draws differ
     assert bad.differences == {}
     low, high = good.differences["roc_auc"]
     assert 0 < low < good.figures["roc_auc"] - bad.figures["roc_auc"] < high
@@ -69,8 +70,8 @@ def test_what_cannot_be_compared_is_refused_with_every_reason(runs: Path) -> Non
     with pytest.raises(TrainError) as caught:
         compare([runs / "good", runs / "other", runs / "fewer"])
     text = str(caught.value)
-    assert f"{runs / 'other'}: features of fingerprint" in text
-    assert f"videos are judged only in {runs / 'good'}: 'video-0" in text
+    assert f"{runs / 'other'}: features have fingerprint" in text
+    assert f"5 videos are only in {runs / 'good'}: 'video-0" in text
 
 
 def test_other_labels_are_refused(runs: Path, tmp_path: Path) -> None:
@@ -81,14 +82,14 @@ def test_other_labels_are_refused(runs: Path, tmp_path: Path) -> None:
     id, label, rest = lines[row].split(",", 2)
     lines[row] = f"{id},{1 - int(label)},{rest}"
     (tmp_path / "predictions.csv").write_text("\n".join(lines))
-    with pytest.raises(TrainError, match=f"1 videos have another label: '{id}'"):
+    with pytest.raises(TrainError, match=f"1 video has another label: '{id}'"):
         compare([runs / "good", tmp_path])
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: (folder / "predictions.csv").unlink(), "is no finished run"),
+        (lambda folder: (folder / "predictions.csv").unlink(), "is not a finished run"),
         (lambda folder: (folder / "metrics.json").write_text("{"), "or damaged"),
         (lambda folder: (folder / "metrics.json").write_text("[]"), "or damaged"),
         (
@@ -112,3 +113,17 @@ def test_what_is_no_run_is_one_message(runs: Path, tmp_path: Path, spoil, messag
 
 def test_one_run_is_not_compared(runs: Path) -> None:
     assert call("compare", runs / "good").exit_code == 2
+
+
+def test_after_an_interrupted_replacement_the_new_run_is_read(runs: Path, tmp_path: Path) -> None:
+    """`bad` was being replaced by `good` file by file; metrics.json had moved already."""
+    (tmp_path / ".committed").mkdir()
+    for name in ("model.pt", "predictions.csv", "metrics.json"):
+        has_moved = name == "metrics.json"
+        (tmp_path / name).write_bytes((runs / ("good" if has_moved else "bad") / name).read_bytes())
+        if not has_moved:
+            (tmp_path / ".committed" / name).write_bytes((runs / "good" / name).read_bytes())
+    good, found = compare([runs / "good", tmp_path])
+    assert found.figures == good.figures
+    expected, loaded = (checkpoint.load(folder / "model.pt") for folder in (runs / "good", tmp_path))
+    assert loaded.best_threshold == expected.best_threshold == good.run.threshold

@@ -28,7 +28,7 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> Choice:
 
 
 def goodness(policy: str, tp: int, fp: int, num_harmful: int, num_safe: int) -> tuple[bool, Fraction, Fraction]:
-    """Whether the bound is kept, what is maximised, what decides among equals, in exact numbers."""
+    """Whether the bound is kept, the value to maximise and the tie-breaker, in exact numbers."""
     precision = Fraction(tp, tp + fp) if tp + fp else Fraction(0)
     recall, fpr = Fraction(tp, max(num_harmful, 1)), Fraction(fp, max(num_safe, 1))
     name, _, number = policy.replace("=", "").replace(":", "<").replace(">", "<").partition("<")
@@ -45,19 +45,19 @@ def goodness(policy: str, tp: int, fp: int, num_harmful: int, num_safe: int) -> 
 
 
 def brute_force(scores: list[float], labels: list[int], policy: str) -> tuple[tuple, float]:
-    """The best goodness and its threshold by the documented rule, interval by interval, in plain Python."""
+    """The best goodness and its threshold by the documented rule, plateau by plateau, in plain Python."""
 
     def at(threshold: float) -> tuple:
         flagged = [y for s, y in zip(scores, labels, strict=True) if s >= threshold]
         return goodness(policy, sum(flagged), len(flagged) - sum(flagged), sum(labels), len(labels) - sum(labels))
 
     edges = sorted(set(scores))
-    pieces = [(low, high, at(high)) for low, high in zip([0.0, *edges[:-1]], edges, strict=True)]
+    intervals = [(low, high, at(high)) for low, high in zip([0.0, *edges[:-1]], edges, strict=True)]
     if edges[-1] < 1:
-        pieces.append((edges[-1], 1.0, at(1.0)))
-    best = max(piece[2] for piece in pieces)
+        intervals.append((edges[-1], 1.0, at(1.0)))
+    best = max(value for _, _, value in intervals)
     plateaus: list[tuple[float, float]] = []
-    for low, high, value in pieces:
+    for low, high, value in intervals:
         if value == best and plateaus and plateaus[-1][1] == low:
             plateaus[-1] = (plateaus[-1][0], high)
         elif value == best:
@@ -118,7 +118,7 @@ def test_a_bound_that_nothing_keeps_is_missed_by_the_least_and_said() -> None:
 def test_few_videos_and_a_bound_that_is_not_kept_are_said() -> None:
     assert cautions(50, F1, met=True) == []
     (few,) = cautions(49, F1, met=True, where=" in a fold")
-    assert few.startswith("only 49 videos chose it in a fold")
+    assert few.startswith("chosen on only 49 videos in a fold")
     (missed,) = cautions(50, Policy.parse("precision>=0.9"), met=False)
     assert missed.startswith("no threshold keeps precision>=0.9")
 
@@ -142,7 +142,7 @@ def test_ties_favour_the_middle_of_the_widest_plateau(scores: list, labels: list
     assert best_threshold(np.array(scores), np.array(labels)).threshold == pytest.approx(expected)
 
 
-def test_neighbouring_floats_are_still_told_apart() -> None:
+def test_neighbouring_floats_are_still_separated() -> None:
     low = 0.5
     high = float(np.nextafter(low, 1))
     found = best_threshold(np.array([low, high]), np.array([0, 1]))
@@ -181,10 +181,10 @@ def test_the_table_of_low_scores_is_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("f1_of_row", "expected"), [({0.3: 1}, 0.3), ({0.3: 1, 0.6: 1}, 0.6), ({}, 0.5), ({0.45: 1, 0.55: 1}, 0.45)]
+    ("f1_by_threshold", "expected"), [({0.3: 1}, 0.3), ({0.3: 1, 0.6: 1}, 0.6), ({}, 0.5), ({0.45: 1, 0.55: 1}, 0.45)]
 )
-def test_the_marked_row_is_the_best_then_nearest_a_half(f1_of_row: dict, expected: float) -> None:
-    table = [Threshold(threshold=t, f1=f1_of_row.get(t, 0), precision=0, recall=0) for t in TABLE_THRESHOLDS]
+def test_the_marked_row_is_the_best_then_nearest_a_half(f1_by_threshold: dict, expected: float) -> None:
+    table = [Threshold(threshold=t, f1=f1_by_threshold.get(t, 0), precision=0, recall=0) for t in TABLE_THRESHOLDS]
     assert table[chosen_row(table)].threshold == expected
 
 

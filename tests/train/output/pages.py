@@ -1,17 +1,31 @@
-"""What a page is made of, without a run."""
+"""Example pages, without a run."""
 
 from typing import Any
 
 import numpy as np
 from sklearn import metrics
 
-from haechi.train.output.page import Page, Row
+from haechi.train.data.leaks import Pair
+from haechi.train.data.relabel import NewLabels
+from haechi.train.data.split import Split
+from haechi.train.evaluate.calibration import Bin, Reliability
+from haechi.train.evaluate.metrics import Figures
+from haechi.train.evaluate.subsets import Subset
+from haechi.train.evaluate.threshold import Choice
+from haechi.train.model.fit import Epoch
+from haechi.train.output.page import DataCard, Leaks, Page, ScoredVideo
+from haechi.train.policy import Policy
+from haechi.train.result import ChosenThreshold, Fold
+from haechi.train.settings import TrainSettings
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">\u202egpj.exe{{ 7 * 7 }}"
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
 
+METRIC_NAMES = ("f1", "precision", "recall", "accuracy", "balanced_accuracy", "average_precision", "roc_auc")
 
-def figures_of(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, Any]:
+
+def scikit_figures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Figures:
+    """What scikit-learn gives at a threshold; None: undefined."""
     called = scores >= threshold
     tn, fp, fn, tp = metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
     both = tn + fp > 0 and tp + fn > 0
@@ -30,38 +44,40 @@ def figures_of(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict
     }
 
 
-def epochs_of(rng: np.random.Generator, number: int) -> list[dict[str, Any]]:
+def make_epochs(rng: np.random.Generator, number: int) -> list[Epoch]:
     return [
-        {
-            "number": i + 1,
-            "train_loss": 0.7 * 0.8**i,
-            "val_loss": 0.7 * 0.9**i + 0.01 * i**2,
-            "improved": i < number // 2,
-            "best": {
-                "threshold": float(rng.uniform(0.3, 0.6)),
-                "f1": min(0.6 + 0.05 * i, 0.9),
-                "precision": 0.8,
-                "recall": 0.9,
-            },
-        }
+        Epoch(
+            number=i + 1,
+            train_loss=0.7 * 0.8**i,
+            val_loss=0.7 * 0.9**i + 0.01 * i**2,
+            table=[],
+            best=Choice(
+                threshold=float(rng.uniform(0.3, 0.6)),
+                f1=min(0.6 + 0.05 * i, 0.9),
+                precision=0.8,
+                recall=0.9,
+                low=0.3,
+                high=0.6,
+                value=0.8,
+                met=True,
+            ),
+            metrics={},
+            improved=i < number // 2,
+            seconds=1.0,
+        )
         for i in range(number)
     ]
 
 
-def calibration_of(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def make_reliability(scores: np.ndarray, labels: np.ndarray) -> tuple[Reliability, Reliability]:
     bins = np.clip((scores * 8).astype(int), 0, 7)
     curve = [
-        {"score": float(scores[mine].mean()), "fraction": float(labels[mine].mean()), "count": int(mine.sum())}
+        Bin(score=float(scores[mine].mean()), fraction=float(labels[mine].mean()), count=int(mine.sum()))
         for b in range(8)
         if (mine := bins == b).any()
     ]
-    after = [{**point, "fraction": (point["fraction"] + point["score"]) / 2} for point in curve]
-    return {
-        "temperature": 1.8,
-        "part": "test",
-        "before": {"ece": 0.14, "brier": 0.21, "curve": curve},
-        "after": {"ece": 0.05, "brier": 0.17, "curve": after},
-    }
+    after = [Bin(score=b.score, fraction=(b.fraction + b.score) / 2, count=b.count) for b in curve]
+    return Reliability(ece=0.14, brier=0.21, curve=curve), Reliability(ece=0.05, brier=0.17, curve=after)
 
 
 def example(
@@ -72,25 +88,24 @@ def example(
     low: float = 0.0,
     high: float = 1.0,
     policy: str = "f1",
-    bound: dict[str, Any] | None = None,
     hostile: bool = False,
     thumbnail: bytes = JPEG,
 ) -> Page:
-    """A page of `num_test` test videos (half as many validate, thrice as many train), with a bit of everything."""
+    """A page of `num_test` test videos, half as many validation and three times as many training videos."""
     rng = np.random.default_rng(num_test + num_folds)
     sizes = {"train": 3 * num_test, "val": max(num_test // 2, 6), "test": num_test}
     if not has_test:
         del sizes["test"]
     if num_folds:
         sizes = {"test": num_test}
-    rows, threshold = [], low + 0.437215 * (high - low)
+    videos, threshold = [], low + 0.437215 * (high - low)
     for part, size in sizes.items():
         labels = (np.arange(size) % 4 > 0).astype(int)
         raw = 1 / (1 + np.exp(-rng.normal(1.1 * (2 * labels - 1), 1.2)))
         scores = low + (high - low) * raw
         for i in range(size):
-            rows.append(
-                Row(
+            videos.append(
+                ScoredVideo(
                     id=HOSTILE
                     if hostile and i < 3
                     else f"{'fights' if labels[i] else 'other'}/camera {i % 7}/{part}-{i:05d}.mp4",
@@ -107,159 +122,148 @@ def example(
                     fold=i % num_folds + 1 if num_folds else None,
                 )
             )
-    ids = {HOSTILE: thumbnail} | {row.id: thumbnail for row in rows if row.split != "train"}
     return Page(
         title=HOSTILE if hostile else "run",
         command=f"haechi train {HOSTILE if hostile else 'out/cache'} --out out/run --seed 3",
-        metrics=metrics_of(rows, rng, threshold, num_folds=num_folds, policy=policy, bound=bound, hostile=hostile),
-        rows=rows,
-        thumbnails=ids,
+        videos=videos,
+        thumbnails={HOSTILE: thumbnail} | {video.id: thumbnail for video in videos if video.split != "train"},
+        settings=TrainSettings(lr=0.001, batch_size=64, seed=3, policy=policy),
+        precision="fp32",
+        pos_weight=0.35,
+        best_epoch=4,
+        temperature=1.8,
+        verdict="The head is significantly better than the majority class baseline in F1.",
+        epochs=[] if num_folds else make_epochs(rng, 8),
+        folds=[make_fold(rng, number, videos, threshold) for number in range(1, num_folds + 1)],
+        **evaluated(videos, rng, threshold, num_folds=num_folds, policy=policy, hostile=hostile),
     )
 
 
-def metrics_of(
-    rows: list[Row],
+def make_fold(rng: np.random.Generator, number: int, videos: list[ScoredVideo], threshold: float) -> Fold:
+    mine = [video for video in videos if video.fold == number]
+    return Fold(
+        number=number,
+        split=Split(names=np.array([video.split for video in mine], dtype=object), notes=[]),
+        epochs=make_epochs(rng, 8),
+        best_epoch=4,
+        threshold=0.38 + 0.02 * number,
+        met=True,
+        figures=scikit_figures(*arrays(mine), threshold),
+        val_figures={},
+    )
+
+
+def arrays(videos: list[ScoredVideo]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([video.score for video in videos]), np.array([video.label for video in videos])
+
+
+def make_subset(by: str, name: str, videos: list[ScoredVideo], threshold: float) -> Subset:
+    return Subset(
+        by=by,
+        name=name,
+        count=len(videos),
+        harmful=sum(video.label for video in videos),
+        figures=scikit_figures(*arrays(videos), threshold),
+    )
+
+
+def evaluated(
+    videos: list[ScoredVideo],
     rng: np.random.Generator,
     threshold: float,
     *,
     num_folds: int,
     policy: str,
-    bound: dict[str, Any] | None,
     hostile: bool,
 ) -> dict[str, Any]:
-    parts = {part: [r for r in rows if r.split == part] for part in ("train", "val", "test")}
+    """The fields of a page that are computed from its videos."""
+    parts = {part: [v for v in videos if v.split == part] for part in ("train", "val", "test")}
     parts = {part: mine for part, mine in parts.items() if mine}
     headline = "test" if "test" in parts else "val"
+    figures = {part: scikit_figures(*arrays(mine), threshold) for part, mine in parts.items()}
 
-    def arrays(mine: list[Row]) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([r.score for r in mine]), np.array([r.label for r in mine])
+    def interval(value: float | None) -> tuple[float, float] | None:
+        return None if value is None else (max(value - 0.08, 0), min(value + 0.06, 1))
 
-    figures = {part: figures_of(*arrays(mine), threshold) for part, mine in parts.items()}
-    names = ["f1", "precision", "recall", "accuracy", "balanced_accuracy", "average_precision", "roc_auc"]
-    intervals = {
-        part: {
-            n: None if figures[part][n] is None else [max(figures[part][n] - 0.08, 0), min(figures[part][n] + 0.06, 1)]
-            for n in names
-        }
-        for part in parts
-    }
     lead = parts[headline]
-    baselines = {
-        "majority": {p: figures_of(np.ones(len(mine)), arrays(mine)[1], 0.5) for p, mine in parts.items()},
-        "logistic_regression": {
-            p: figures_of(np.clip(arrays(mine)[0] + rng.normal(0, 0.05, len(mine)), 0, 1), arrays(mine)[1], threshold)
-            for p, mine in parts.items()
-        },
-    }
-    slices = [
-        {
-            "by": "group",
-            "name": group,
-            "count": len(mine),
-            "harmful": sum(r.label for r in mine),
-            "figures": figures_of(*arrays(mine), threshold),
-        }
-        for group in dict.fromkeys(r.group for r in lead)
-        for mine in [[r for r in lead if r.group == group]]
+    subsets = [
+        make_subset("group", group, [v for v in lead if v.group == group], threshold)
+        for group in dict.fromkeys(v.group for v in lead)
     ] + [
-        {
-            "by": by,
-            "name": name,
-            "count": len(mine),
-            "harmful": sum(r.label for r in mine),
-            "figures": figures_of(*arrays(mine), threshold),
-        }
+        make_subset(by, name, mine, threshold)
         for by, name, mine in [
-            ("duration", "up to 10 s", [r for r in lead if r.duration_seconds <= 10]),
-            ("duration", "10 s to 30 s", [r for r in lead if 10 < r.duration_seconds <= 30]),
-            ("duration", "over 30 s", [r for r in lead if r.duration_seconds > 30]),
-            ("resolution", "up to 360 lines", [r for r in lead if r.height <= 360]),
-            ("resolution", "over 360 lines", [r for r in lead if r.height > 360]),
+            ("duration", "up to 10 s", [v for v in lead if v.duration_seconds <= 10]),
+            ("duration", "10 s to 30 s", [v for v in lead if 10 < v.duration_seconds <= 30]),
+            ("duration", "over 30 s", [v for v in lead if v.duration_seconds > 30]),
+            ("resolution", "up to 360 lines", [v for v in lead if v.height <= 360]),
+            ("resolution", "over 360 lines", [v for v in lead if v.height > 360]),
         ]
         if mine
     ]
     pairs = [
-        {
-            "id": lead[i].id,
-            "part": "test",
-            "other_id": rows[i].id,
-            "other_part": "train",
-            "kind": ("same bytes", "same group", "near-duplicate")[i % 3],
-            "similarity": None if i % 3 == 1 else 0.98,
-        }
+        Pair(
+            id=lead[i].id,
+            part="test",
+            other_id=videos[i].id,
+            other_part="train",
+            kind=("same bytes", "same group", "near-duplicate")[i % 3],
+            similarity=None if i % 3 == 1 else 0.98,
+        )
         for i in range(4)
-    ]
-    folds = [
-        {
-            "number": k + 1,
-            "best_epoch": 4,
-            "threshold": 0.4 + 0.02 * k,
-            "counts": {},
-            "metrics": figures_of(*arrays([r for r in rows if r.fold == k + 1]), threshold),
-            "epochs": epochs_of(rng, 8),
-        }
-        for k in range(num_folds)
     ]
     odd = [HOSTILE] if hostile else []
     return {
-        "format": "haechi-run",
-        "format_version": 2,
-        "fingerprint": "3f" * 32,
-        "untrained": ["clip", "slowfast"],
-        "settings": {
-            "preset": "fast",
-            "media": "video",
-            "lr": 0.001,
-            "batch_size": 64,
-            "seed": 3,
-            "threshold_policy": policy,
-        },
-        "streams": {"clip/features": 512, "slowfast/logits": 400},
-        "counts": {
-            p: {"harmful": sum(r.label for r in mine), "safe": sum(1 - r.label for r in mine)}
-            for p, mine in parts.items()
-        },
-        "num_unlabelled": 2,
-        "new_labels": {
-            "file": HOSTILE,
-            "sha256": "5a" * 32,
-            "replaced": ["label", "split"],
-            "named": 300,
-            "removed": {"count": 1, "ids": [HOSTILE]},
-            "unused": {"count": 0, "ids": [], "failures": {}},
-        }
-        if hostile
-        else None,
-        "failures": {"damaged": 3, "missing": 1} | dict.fromkeys(odd, 1),
-        "mode": "folds" if num_folds else "holdout",
-        "split_notes": ["split at random, stratified by label, seed 3", *odd],
-        "split_warnings": [
-            "2 groups stand in train and test, as the manifest says:\n  - recording 1\n  - recording 2",
-            *odd,
-        ],
-        "groups": {"source": "scenes", "count": 31, "similarity_threshold": 0.97},
-        "leaks": None
-        if num_folds or headline == "val"
-        else {"touched": 4, "pairs": pairs, "metrics_without": figures["test"]},
         "headline": headline,
-        "metrics": figures,
-        "intervals": intervals,
-        "threshold": {
-            "value": threshold,
-            "policy": policy,
-            "plateau": [threshold - 0.011, threshold + 0.011],
-            "interval": [threshold - 0.15, threshold + 0.12],
-            "met": True,
-            "bound": bound,
-            "notes": [f"only {len(lead)} videos chose the threshold; below 50 it is little more than luck", *odd],
+        "figures": figures,
+        "intervals": {part: {name: interval(figures[part][name]) for name in METRIC_NAMES} for part in parts},
+        "baselines": {
+            "majority": {p: scikit_figures(np.ones(len(mine)), arrays(mine)[1], 0.5) for p, mine in parts.items()},
+            "logistic_regression": {
+                p: scikit_figures(
+                    np.clip(arrays(mine)[0] + rng.normal(0, 0.05, len(mine)), 0, 1), arrays(mine)[1], threshold
+                )
+                for p, mine in parts.items()
+            },
         },
-        "pos_weight": 0.35,
-        "precision": "fp32",
-        "best_epoch": 4,
-        "calibration": calibration_of(*arrays(lead)),
-        "baselines": baselines,
-        "verdict": "The head beats the larger class; against logistic regression the difference is within chance.",
-        "slices": slices,
-        "epochs": epochs_of(rng, 8),
-        **({"folds": folds} if num_folds else {}),
+        "threshold": ChosenThreshold(
+            value=threshold,
+            policy=Policy.parse(policy),
+            met=True,
+            plateau=(threshold - 0.011, threshold + 0.011),
+            interval=(threshold - 0.15, threshold + 0.12),
+            notes=[f"chosen on only {len(lead)} videos; with fewer than 50 it is unreliable", *odd],
+        ),
+        "reliability": make_reliability(*arrays(lead)),
+        "subsets": subsets,
+        "leaks": Leaks(num_videos=0, pairs=[], figures_without=None)
+        if num_folds or headline == "val"
+        else Leaks(num_videos=4, pairs=pairs, figures_without=figures["test"]),
+        "data": DataCard(
+            untrained=["clip", "slowfast"],
+            fingerprint="3f" * 32,
+            streams={"clip/features": 512, "slowfast/logits": 400},
+            counts={
+                p: {"harmful": sum(v.label for v in mine), "safe": sum(1 - v.label for v in mine)}
+                for p, mine in parts.items()
+            },
+            failures={"damaged": 3, "missing": 1} | dict.fromkeys(odd, 1),
+            num_unlabelled=2,
+            new_labels=NewLabels(
+                file=HOSTILE,
+                sha256="5a" * 32,
+                replaced=["label", "split"],
+                media={},
+                is_named=np.ones(300, dtype=bool),
+                removed=[HOSTILE],
+                unused=[],
+                notes=[],
+            )
+            if hostile
+            else None,
+            group_source="scenes",
+            num_groups=31,
+            similarity_threshold=0.97,
+            split_notes=["split at random, stratified by label, seed 3", *odd],
+            split_warnings=["2 groups are in train and test:\n  - recording 1\n  - recording 2", *odd],
+        ),
     }

@@ -8,7 +8,7 @@ from haechi.train.output.experiments import Outcome, Spread, best_point, write_s
 
 
 def outcomes(*f1: float | None) -> list[Outcome]:
-    """Two seeds a learning rate, with these F1; None: diverged."""
+    """Two learning rates with two seeds each, and their F1; None: diverged."""
     trials = plan_trials("model4", {}, grid=("lr=1e-4,1e-3",), num_seeds=2)
     return [
         Outcome.failed(trial, "diverged")

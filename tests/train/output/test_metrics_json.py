@@ -10,10 +10,10 @@ from sklearn.metrics import f1_score
 from haechi.train.output.metrics_json import (
     PREDICTION_COLUMNS,
     metrics_record,
-    verdict,
     write_metrics,
     write_predictions,
 )
+from haechi.train.output.verdict import verdict
 from haechi.train.result import Baseline, Result
 from tests.train import runs
 
@@ -64,16 +64,16 @@ def test_the_figures_that_count_have_intervals_baselines_and_slices(tmp_path: Pa
                 assert interval[0] <= data["metrics"][part][name] <= interval[1]
     assert set(data["baselines"]) == {"majority", "logistic_regression"}
     assert data["baselines"]["majority"]["test"]["roc_auc"] == 0.5
-    assert {of_slice["by"] for of_slice in data["slices"]} == {"duration", "resolution"}
-    assert data["slices"][0]["figures"] == data["metrics"]["test"]  # all are as long as each other
+    assert {subset["by"] for subset in data["slices"]} == {"duration", "resolution"}
+    assert data["slices"][0]["figures"] == data["metrics"]["test"]  # all have the same duration
     assert data["calibration"]["part"] == "test"
     assert data["threshold"]["interval"][0] <= data["threshold"]["interval"][1]
 
 
-def test_the_figures_are_told_without_what_leaks(tmp_path: Path) -> None:
+def test_the_figures_are_also_given_without_leaks(tmp_path: Path) -> None:
     ids = list(PARTS)
     counts = {"num_harmful": 20, "num_safe": 20, "shift": 0.2, "splits": PARTS}
-    some = {ids[2]: "one", ids[3]: "one"}  # of test and of train
+    some = {ids[2]: "one", ids[3]: "one"}  # one in test, one in train
     result = runs.finish(tmp_path / "some", groups=some, **counts)
     leaks = record_of(tmp_path / "some.json", result)["leaks"]
     assert leaks["touched"] == 1
@@ -140,10 +140,11 @@ def test_the_verdict_is_whether_the_difference_is_more_than_chance(tmp_path: Pat
     names = np.full(len(labels), "test", dtype=object)
     result = dataclasses.replace(result, split=dataclasses.replace(result.split, names=names), thresholds=half)
 
-    def told(ours: np.ndarray, theirs: np.ndarray) -> str:
+    def compared(ours: np.ndarray, theirs: np.ndarray) -> str:
         baselines = {"logistic_regression": Baseline(scores=theirs, thresholds=half)}
         return verdict(dataclasses.replace(result, scores=ours.clip(0, 1), baselines=baselines))
 
-    assert told(good, bad).startswith("The head beats logistic regression: F1 ")
-    assert told(bad, good).startswith("The head is worse than logistic regression")
-    assert told(good, good).startswith("The head cannot be told to beat logistic regression")
+    baseline = "than the logistic regression baseline"
+    assert compared(good, bad).startswith(f"The head is significantly better {baseline} in F1 and ROC AUC: F1 ")
+    assert compared(bad, good).startswith(f"The head is significantly worse {baseline} in F1 and ROC AUC: F1 ")
+    assert compared(good, good).startswith(f"The head is not significantly better or worse {baseline}: F1 ")

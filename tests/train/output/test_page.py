@@ -2,18 +2,19 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from haechi.train.output.page import MAX_MISTAKES, policy_in_words, write_page
+from haechi.train.output.page import MAX_MISTAKES
+from haechi.train.output.page_html import policy_in_words, write_page
+from haechi.train.policy import Policy
 from tests.train.output.pages import JPEG, example
 
 
 def test_at_most_fifty_mistakes_and_under_six_megabytes(tmp_path: Path) -> None:
     page = example(3000, thumbnail=JPEG + bytes(8000))
     assert len(page.mistakes) == MAX_MISTAKES
-    distances = [abs(row.score - page.threshold) for row in page.mistakes]
+    distances = [abs(row.score - page.threshold.value) for row in page.mistakes]
     assert distances == sorted(distances, reverse=True)
     assert all(row.is_mistake and row.split == "test" for row in page.mistakes)
     write_page(tmp_path / "report.html", page)
@@ -24,27 +25,27 @@ def test_the_head_of_the_page_leads_with_the_answer(tmp_path: Path) -> None:
     page = example(40)
     write_page(tmp_path / "report.html", page)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    head = page.metrics["metrics"]["test"]
-    title = re.sub("<[^>]*>", "", text[text.index("<h1") : text.index("</h1>")])
+    head = page.figures["test"]
+    title = " ".join(re.sub("<[^>]*>", "", text[text.index("<h1") : text.index("</h1>")]).split())
     assert f"finds {head['true_positive']} of {head['true_positive'] + head['false_negative']} harmful" in title
     assert "UNTRAINED" in text[: text.index("<h1")]
-    write_page(tmp_path / "report.html", dataclasses.replace(page, metrics={**page.metrics, "untrained": []}))
+    write_page(tmp_path / "report.html", dataclasses.replace(page, data=dataclasses.replace(page.data, untrained=[])))
     assert "UNTRAINED" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("policy", "bound", "words"),
+    ("policy", "words"),
     [
-        ("f1", None, "for the best F1"),
-        ("fbeta:2", None, "beta 2"),
-        ("cost:1,10", None, "1 a safe video flagged, 10 a harmful video missed"),
-        ("precision>=0.9", {"figure": "precision", "sense": ">=", "value": 0.9}, "a precision of at least 0.9"),
-        ("recall>=0.9", {"figure": "recall", "sense": ">=", "value": 0.9}, "a recall of at least 0.9"),
-        ("fpr<=0.05", {"figure": "false_positive_rate", "sense": "<=", "value": 0.05}, "at most 0.05 of the safe ones"),
+        ("f1", "for the best F1"),
+        ("fbeta:2", "beta 2"),
+        ("cost:1,10", "1 for each false positive, 10 for each missed video"),
+        ("precision>=0.9", "a precision of at least 0.9"),
+        ("recall>=0.9", "a recall of at least 0.9"),
+        ("fpr<=0.05", "at most 0.05 of the safe videos"),
     ],
 )
-def test_policies_in_words(policy: str, bound: dict[str, Any] | None, words: str) -> None:
-    assert words in policy_in_words({"policy": policy, "bound": bound})
+def test_policies_in_words(policy: str, words: str) -> None:
+    assert words in policy_in_words(Policy.parse(policy))
 
 
 def test_folds_with_thresholds_of_their_own_agree_at_the_chosen_one(tmp_path: Path) -> None:
@@ -52,15 +53,15 @@ def test_folds_with_thresholds_of_their_own_agree_at_the_chosen_one(tmp_path: Pa
     thresholds = {1: 0.2, 2: 0.5, 3: 0.85}
     rows = [
         dataclasses.replace(row, threshold=thresholds[row.fold], prediction=int(row.score >= thresholds[row.fold]))
-        for row in page.rows
+        for row in page.videos
         if row.fold
     ]
     rows[0] = dataclasses.replace(rows[0], score=rows[0].threshold, prediction=1)
-    write_page(tmp_path / "report.html", dataclasses.replace(page, rows=rows))
+    write_page(tmp_path / "report.html", dataclasses.replace(page, videos=rows))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     shown = data["parts"]["test"]["score"]
-    assert [int(score >= page.threshold) for score in shown] == [row.prediction for row in rows]
-    for fold in thresholds:  # within a fold the order stays
+    assert [int(score >= page.threshold.value) for score in shown] == [row.prediction for row in rows]
+    for fold in thresholds:  # the order within a fold is kept
         mine = [i for i, row in enumerate(rows) if row.fold == fold]
         assert sorted(mine, key=lambda i: rows[i].score) == sorted(mine, key=lambda i: (shown[i], rows[i].score))

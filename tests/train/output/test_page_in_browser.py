@@ -1,4 +1,4 @@
-"""The page in a real browser: what moves, and what a stranger's text does not."""
+"""The page in a real browser: slider, switches and charts work, and text from outside does nothing."""
 
 import dataclasses
 import json
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from haechi.train.output.page import Page, write_page
-from tests.train.output.pages import HOSTILE, example, figures_of
+from haechi.train.output.page import Page
+from haechi.train.output.page_html import write_page
+from tests.train.output.pages import HOSTILE, METRIC_NAMES, example, scikit_figures
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed: the page is not tried in a browser")
 from selenium import webdriver  # noqa: E402
@@ -48,7 +49,7 @@ def show(driver: Driver, path: Path, page: Page, *, width: int = 1280, scheme: s
     wishes = {
         "prefers-color-scheme": scheme,
         "prefers-reduced-motion": "reduce",
-    }  # a smooth scroll moves what is clicked
+    }  # smooth scrolling would move the elements while they are clicked
     features = [{"name": name, "value": value} for name, value in wishes.items()]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     for log in ("browser", "performance"):
@@ -62,7 +63,7 @@ def number(driver: Driver, id: str) -> float | None:
 
 
 def move(driver: Driver, place: int) -> float:
-    """Put the slider there and return its threshold."""
+    """Move the slider to `place` and return its threshold."""
     driver.execute_script(
         "const s = document.getElementById('slider'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
         place,
@@ -73,8 +74,8 @@ def move(driver: Driver, place: int) -> float:
 
 
 def assert_figures(driver: Driver, page: Page, part: str, threshold: float) -> None:
-    """All numbers beside the slider are scikit-learn's."""
-    rows = page.of_part(part)
+    """All numbers beside the slider equal scikit-learn's."""
+    rows = page.part(part)
     scores, labels = np.array([r.score for r in rows]), np.array([r.label for r in rows])
     called = scores >= threshold
     tn, fp, fn, tp = metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
@@ -99,18 +100,18 @@ def assert_figures(driver: Driver, page: Page, part: str, threshold: float) -> N
 def test_the_slider_moves_the_figures_as_scikit_learn_says(driver: Driver, tmp_path: Path, num_test: int) -> None:
     page = example(num_test)
     show(driver, tmp_path / "report.html", page)
-    assert number(driver, "threshold") == page.threshold
-    assert_figures(driver, page, "test", page.threshold)
+    assert number(driver, "threshold") == page.threshold.value
+    assert_figures(driver, page, "test", page.threshold.value)
     slider = driver.find_element(By.ID, "slider")
     low, high = (int(slider.get_attribute(name)) for name in ("min", "max"))
     for place in np.linspace(low, high, 7).astype(int).tolist():
         assert_figures(driver, page, "test", move(driver, place))
-    assert number(driver, "here-true_positive") == 0  # at its upper end nothing is flagged, at its lower all is
+    assert number(driver, "here-true_positive") == 0  # at the upper end no video is flagged
     move(driver, low)
     assert number(driver, "here-true_negative") == number(driver, "here-false_negative") == 0
     driver.find_element(By.ID, "back").click()
-    assert number(driver, "threshold") == page.threshold
-    assert_figures(driver, page, "test", page.threshold)
+    assert number(driver, "threshold") == page.threshold.value
+    assert_figures(driver, page, "test", page.threshold.value)
 
 
 def test_the_switch_shows_the_other_part(driver: Driver, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_the_switch_shows_the_other_part(driver: Driver, tmp_path: Path) -> None
     show(driver, tmp_path / "report.html", page)
     before = driver.find_element(By.ID, "chart-roc").get_attribute("aria-label")
     driver.find_element(By.CSS_SELECTOR, "input[value=val]").click()
-    assert_figures(driver, page, "val", page.threshold)
+    assert_figures(driver, page, "val", page.threshold.value)
     assert {e.text for e in driver.find_elements(By.CSS_SELECTOR, "[data-part-name]")} == {"validation"}
     deadline = time.monotonic() + 10
     while driver.find_element(By.ID, "chart-roc").get_attribute("aria-label") == before:
@@ -140,13 +141,12 @@ def test_the_keyboard_moves_it_and_its_value_is_said(driver: Driver, tmp_path: P
     assert_figures(driver, page, "test", threshold)
     back = driver.find_element(By.ID, "back")
     back.send_keys(Keys.ENTER)
-    assert number(driver, "threshold") == page.threshold
+    assert number(driver, "threshold") == page.threshold.value
     assert driver.switch_to.active_element == slider
 
 
-def test_the_bound_is_marked_and_told(driver: Driver, tmp_path: Path) -> None:
-    bound = {"figure": "recall", "sense": ">=", "value": 0.9}
-    page = example(60, policy="recall>=0.9", bound=bound)
+def test_the_bound_is_marked_and_described(driver: Driver, tmp_path: Path) -> None:
+    page = example(60, policy="recall>=0.9")
     show(driver, tmp_path / "report.html", page)
     slider = driver.find_element(By.ID, "slider")
     for place in (
@@ -211,8 +211,8 @@ def test_dark_mode_reaches_the_charts(driver: Driver, tmp_path: Path) -> None:
 def test_hostile_text_is_shown_and_does_nothing(driver: Driver, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     page = example(20, hostile=True)
-    wrong = [dataclasses.replace(r, prediction=1 - r.label) if r.id == HOSTILE else r for r in page.rows]
-    show(driver, path, dataclasses.replace(page, rows=wrong))
+    wrong = [dataclasses.replace(r, prediction=1 - r.label) if r.id == HOSTILE else r for r in page.videos]
+    show(driver, path, dataclasses.replace(page, videos=wrong))
     assert driver.find_elements(By.CSS_SELECTOR, "[onerror], img[src=x]") == []
     seen = HOSTILE.replace("\u202e", r"\u202e")
     assert driver.title == f"{seen}: Haechi"
@@ -252,15 +252,17 @@ def test_mistakes_are_sorted_by_their_columns(driver: Driver, tmp_path: Path) ->
 
 def test_figures_that_are_undefined_are_dashes(driver: Driver, tmp_path: Path) -> None:
     page = example(14)
-    rows = [dataclasses.replace(row, label=0) for row in page.rows]
+    rows = [dataclasses.replace(row, label=0) for row in page.videos]
     undefined = {
-        part: figures_of(np.array([r.score for r in rows if r.split == part]), np.zeros(n, int), page.threshold)
+        part: scikit_figures(
+            np.array([r.score for r in rows if r.split == part]), np.zeros(n, int), page.threshold.value
+        )
         for part in ("train", "val", "test")
-        for n in [len(page.of_part(part))]
+        for n in [len(page.part(part))]
     }
-    empty = {part: {} for part in undefined}
-    changed = {**page.metrics, "metrics": undefined, "intervals": empty, "calibration": None}
-    show(driver, tmp_path / "report.html", dataclasses.replace(page, rows=rows, metrics=changed))
+    intervals = {part: dict.fromkeys(METRIC_NAMES) for part in undefined}
+    changed = dataclasses.replace(page, videos=rows, figures=undefined, intervals=intervals)
+    show(driver, tmp_path / "report.html", changed)
     assert driver.find_element(By.ID, "here-recall").text == "–"
     assert "one class" in driver.find_element(By.ID, "chart-roc").get_attribute("aria-label")
     assert driver.get_log("browser") == []

@@ -17,7 +17,7 @@ RED, GREEN, BLUE = (200, 20, 20), (20, 180, 20), (20, 20, 200)
 
 
 def write_video(path: Path, colours: list[tuple[int, int, int]], *, width: int = 320, height: int = 240) -> Path:
-    """A video of ten frames a colour."""
+    """A video with ten frames of each colour."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"g": "10"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -38,11 +38,11 @@ def open_jpeg(jpeg: bytes) -> np.ndarray:
 def test_the_middle_frame_within_the_side(tmp_path: Path) -> None:
     video = write_video(tmp_path / "폭력 영상.mp4", [RED, GREEN, BLUE])
     Image.new("RGB", (100, 400), RED).save(tmp_path / "still.png")
-    found = make_thumbnails({"v": video, "i": tmp_path / "still.png"}, side=80)
-    picture = open_jpeg(found["v"])
+    found = make_thumbnails([video.name, "still.png"], tmp_path, side=80)
+    picture = open_jpeg(found[video.name])
     assert picture.shape == (60, 80, 3)
     assert np.abs(picture.astype(int) - GREEN).max() < 25
-    assert open_jpeg(found["i"]).shape == (80, 20, 3)
+    assert open_jpeg(found["still.png"]).shape == (80, 20, 3)
 
 
 def test_what_does_not_decode_has_none(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_what_does_not_decode_has_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     names = ["empty.mp4", "text.mp4", "cut.mp4", "pipe.mp4", "missing.mp4", ".", "a\0b.mp4"]
     started = time.monotonic()
-    found = make_thumbnails({name: tmp_path / name for name in names} | {"good": good})
-    assert set(found) == {"good"}
-    assert time.monotonic() - started < thumbnails.TIME_LIMIT_SECONDS  # nothing waited for the pipe's writer
+    found = make_thumbnails([*names, good.name], tmp_path)
+    assert set(found) == {good.name}
+    assert time.monotonic() - started < thumbnails.TIME_LIMIT_SECONDS  # opening the pipe did not wait for a writer
 
 
 def test_a_playlist_reaches_no_other_file(tmp_path: Path) -> None:
@@ -63,8 +63,23 @@ def test_a_playlist_reaches_no_other_file(tmp_path: Path) -> None:
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{good.as_uri()}\n#EXT-X-ENDLIST\n"
     (tmp_path / "list.m3u8").write_text(playlist)
     (tmp_path / "concat.txt").write_text(f"ffconcat version 1.0\nfile '{good}'\n")
-    paths = {name: tmp_path / name for name in ("good.ts", "list.m3u8", "concat.txt")}
-    assert set(make_thumbnails(paths)) == {"good.ts"}
+    assert set(make_thumbnails(["good.ts", "list.m3u8", "concat.txt"], tmp_path)) == {"good.ts"}
+
+
+def test_no_id_leads_out_of_the_media_root(tmp_path: Path) -> None:
+    outside = write_video(tmp_path / "outside.mp4", [RED])
+    root = tmp_path / "media"
+    (root / "inner").mkdir(parents=True)
+    (root / "inside.mp4").write_bytes(outside.read_bytes())
+    (root / "link.mp4").symlink_to(outside)
+    (root / "folder").symlink_to(tmp_path)
+    (root / "circle").symlink_to("circle")
+    (root / "inner" / "link.mp4").symlink_to("../inside.mp4")
+    (tmp_path / "root").symlink_to("media")
+    inside = ["inside.mp4", "inner/../inside.mp4", "inner/link.mp4"]
+    out = [str(outside), "../outside.mp4", "inner/../../outside.mp4", "link.mp4", "folder/outside.mp4", "circle"]
+    for path in (root, tmp_path / "root"):
+        assert list(make_thumbnails([*inside, *out], path)) == inside
 
 
 @pytest.mark.parametrize("code", ["import os; os.abort()", "import time; time.sleep(60)", "print('no JPEG')"])
@@ -75,8 +90,8 @@ def test_a_child_that_crashes_hangs_or_babbles(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "a.mp4").write_bytes(b"x")
     monkeypatch.setattr(sys, "executable", str(fake))
     monkeypatch.setattr(thumbnails, "TIME_LIMIT_SECONDS", 1.0)
-    assert make_thumbnails({"a": tmp_path / "a.mp4"}) == {}
+    assert make_thumbnails(["a.mp4"], tmp_path) == {}
 
 
 def test_nothing_to_do() -> None:
-    assert make_thumbnails({}) == {}
+    assert make_thumbnails([], Path()) == {}

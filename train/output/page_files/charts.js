@@ -1,9 +1,9 @@
 "use strict";
 
-/* Each chart is a function of the page's state {part, threshold} and the theme's colours to what Plotly draws, a
-   sentence for those who cannot see it, and the numbers as a table. */
+/* Each chart is a function of the page's state {part, threshold} and the colours of the theme. It returns what Plotly
+   draws, a sentence for readers who cannot see it, and the numbers as a table. */
 
-const PRINT_WIDTH = 320; // pixels: two charts beside each other on A4 and Letter
+const PRINT_WIDTH = 320; // pixels: two charts side by side on A4 and Letter
 const CHART_HEIGHT = 350;
 const BIN_TABLE_DIGITS = 3;
 
@@ -37,7 +37,7 @@ function point(x, y, name, colour, symbol) {
   return { type: "scatter", mode: "markers", x: [x], y: [y], name, marker, showlegend: false, cliponaxis: false };
 }
 
-/** The point of the slider and that of the chosen threshold. */
+/** The points of the slider and of the chosen threshold. */
 function thresholdPoints(state, colours, x, y) {
   const at = (threshold) => figuresAt(state.part, threshold);
   const chosen = at(DATA.threshold),
@@ -76,7 +76,7 @@ function foldLines(state, colours, x, y, more) {
     );
 }
 
-/** Eleven thresholds over the slider's range, and what they do. */
+/** Figures at eleven thresholds over the range of the slider. */
 function thresholdTable(state) {
   const { low, high, digits } = DATA.scale;
   const rows = Array.from({ length: 11 }, (_, i) => {
@@ -96,7 +96,7 @@ function precisionRecallChart(state, colours) {
   const { part } = state;
   const layout = {
     xaxis: axis(colours, "recall: harmful videos found", UNIT_RANGE),
-    yaxis: axis(colours, "precision: flags that are right", UNIT_RANGE),
+    yaxis: axis(colours, "precision: flags that are correct", UNIT_RANGE),
   };
   if (!part.curves) return { traces: [], layout, text: ONE_CLASS, table: thresholdTable(state) };
   const share = part.label.reduce((a, b) => a + b, 0) / part.label.length;
@@ -118,7 +118,7 @@ function precisionRecallChart(state, colours) {
     ],
     text:
       `Precision against recall. Average precision ${figureText(part.average_precision)}; ` +
-      `guessing would reach ${figureText(share)}.`,
+      `guessing gives ${figureText(share)}.`,
     table: thresholdTable(state),
   };
 }
@@ -148,7 +148,7 @@ function rocChart(state, colours) {
     ],
     text:
       `Harmful videos found against safe videos flagged. Area under the curve ${figureText(part.roc_auc)}; ` +
-      "guessing would reach 0.5.",
+      "guessing gives 0.5.",
     table: thresholdTable(state),
   };
 }
@@ -170,7 +170,7 @@ function reliabilityChart(state, colours) {
     text: curve.map((bin) => `${bin.count} videos`),
   });
   const rows = [
-    ["scores as they are", before],
+    ["original scores", before],
     ["calibrated", after],
   ].flatMap(([name, { curve }]) =>
     curve.map((bin) => [name, figureText(bin.score), figureText(bin.fraction), bin.count.toLocaleString("en")]),
@@ -182,12 +182,12 @@ function reliabilityChart(state, colours) {
     },
     traces: [
       line([0, 1], [0, 1], "perfect", colours.soft, { dash: "dot", width: 1.5 }),
-      trace(before.curve, "scores as they are", colours.orange, "dash"),
+      trace(before.curve, "original scores", colours.orange, "dash"),
       trace(after.curve, "calibrated", colours.blue, "solid"),
     ],
     text:
       "Share of harmful videos against mean score. Expected calibration error " +
-      `${figureText(before.ece)} as it is, ${figureText(after.ece)} calibrated.`,
+      `${figureText(before.ece)} for original scores, ${figureText(after.ece)} for calibrated ones.`,
     table: [["Scores", "Mean score", "Share harmful", "Videos"], ...rows],
   };
 }
@@ -258,7 +258,7 @@ function histogramChart(state, colours) {
     traces: [bars(harmful, "harmful", colours.orange, "y"), bars(safe, "safe", colours.blue, "y2")],
     text:
       `How many harmful and safe videos have which score. At the threshold ${thresholdText(state.threshold)}, ` +
-      `${at.false_negative} harmful videos lie below it and ${at.false_positive} safe videos above.`,
+      `${at.false_negative} harmful videos are below it and ${at.false_positive} safe videos at or above it.`,
     table: [
       ["Score from", "below", "Harmful", "Safe"],
       ...harmful.map((count, i) => [
@@ -280,7 +280,7 @@ const CHARTS = {
   histogram: histogramChart,
 };
 
-/** Those that the slider moves. */
+/** Charts that change with the slider. */
 const LIVE_CHARTS = ["precision-recall", "roc", "histogram"];
 
 function fillTable(table, [header, ...rows]) {
@@ -301,7 +301,8 @@ function fillTable(table, [header, ...rows]) {
   table.replaceChildren(head, body);
 }
 
-/** Draw these charts for a state; for print at a width of its own, because paper has no say in what a script drew. */
+/** Draw these charts for a state. For print they have a fixed width: scripts do not run when the page is laid out on
+    paper. */
 function drawCharts(names, state, { print = false } = {}) {
   const colours = themeColours();
   for (const name of names) {

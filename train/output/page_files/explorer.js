@@ -1,6 +1,6 @@
 "use strict";
 
-/* The threshold slider, the switch between parts, and all that they move. */
+/* The threshold slider, the switch between parts, and everything that they change. */
 
 const state = { name: DATA.headline, part: DATA.parts[DATA.headline], threshold: DATA.threshold };
 const slider = document.getElementById("slider");
@@ -8,7 +8,7 @@ const back = document.getElementById("back");
 const COUNTS = ["true_positive", "false_positive", "true_negative", "false_negative"];
 const RATIOS = ["recall", "precision", "f1", "false_positive_rate"];
 
-/** A number's place on the page: rounded for eyes, whole in `value` for programs. */
+/** Show a number: rounded as text, with all digits in `value` for programs. */
 function setNumber(id, value, text) {
   const element = document.getElementById(id);
   element.textContent = text;
@@ -30,13 +30,13 @@ function showBound(at) {
   const kept = keepsBound(at);
   const sense = DATA.bound.sense === ">=" ? "of at least" : "of at most";
   const wanted = `${FIGURE_NAMES[DATA.bound.figure]} ${sense} ${DATA.bound.value}`;
-  const answer = { true: "is kept here", false: "is not kept here", null: "cannot be told here" }[kept];
+  const answer = { true: "is kept here", false: "is not kept here", null: "is undefined here" }[kept];
   const element = document.getElementById("bound");
   element.textContent = `${kept ? "✓" : "✗"} The bound, a ${wanted}, ${answer}.`;
   element.dataset.kept = String(kept);
 }
 
-/** Where along the slider the bound is kept, as the background of the strip below it. */
+/** Show below the slider which thresholds keep the bound. */
 function showBoundStrip() {
   const strip = document.getElementById("bound-strip");
   if (!strip) return;
@@ -61,7 +61,7 @@ function showFigures() {
   }
   const isChosen = state.threshold === DATA.threshold;
   setNumber("threshold", state.threshold, thresholdText(state.threshold));
-  document.getElementById("is-chosen").textContent = isChosen ? "the chosen one" : "";
+  document.getElementById("is-chosen").textContent = isChosen ? "the chosen threshold" : "";
   document.getElementById("words").textContent = `Here it ${inWords(at)}.`;
   slider.setAttribute(
     "aria-valuetext",
@@ -78,7 +78,7 @@ function showPart() {
 
 let isDrawing = false;
 
-/** At most one drawing a frame, however fast the slider moves. */
+/** Draw at most once per animation frame, however fast the slider moves. */
 function drawSoon(names) {
   if (isDrawing) return;
   isDrawing = true;
@@ -99,7 +99,7 @@ back.addEventListener("click", () => {
   slider.value = String(Math.round(DATA.threshold * 10 ** DATA.scale.digits));
   showFigures();
   drawSoon(LIVE_CHARTS);
-  slider.focus(); // the button is disabled now and would lose the keyboard's place
+  slider.focus(); // the button is disabled now and cannot keep the keyboard focus
 });
 
 for (const radio of document.querySelectorAll('input[name="part"]')) {
@@ -124,7 +124,7 @@ addEventListener("afterprint", () => {
   drawCharts(Object.keys(CHARTS), state);
 });
 
-// Browsers restore an earlier place on reload.
+// Browsers restore an earlier slider position on reload.
 slider.value = String(Math.round(DATA.threshold * 10 ** DATA.scale.digits));
 showPart();
 showFigures();

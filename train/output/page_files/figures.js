@@ -1,9 +1,9 @@
 "use strict";
 
-/** The numbers of the page: everything that Python computed. Text of strangers is in the HTML only, escaped. */
+/** The numbers of the page, computed in Python. Text from outside is only in the HTML, where it is escaped. */
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
-/** What a threshold does to the videos of a part: prediction = score >= threshold. Undefined figures are null. */
+/** Figures of a part at a threshold, where prediction = score >= threshold. Undefined figures are null. */
 function figuresAt(part, threshold) {
   let truePositive = 0,
     falsePositive = 0,
@@ -27,7 +27,7 @@ function figuresAt(part, threshold) {
   };
 }
 
-/** Whether the policy's bound is kept; null where its figure is undefined, or there is no bound. */
+/** Whether the policy's bound is kept; null if its figure is undefined or there is no bound. */
 function keepsBound(figures) {
   if (!DATA.bound || figures[DATA.bound.figure] === null) return null;
   const value = figures[DATA.bound.figure];
@@ -42,5 +42,5 @@ function thresholdText(threshold) {
   return threshold.toFixed(DATA.scale.digits);
 }
 
-const PART_NAMES = { test: DATA.in_folds ? "all" : "test", val: "validation" };
+const PART_NAMES = DATA.part_names;
 const FIGURE_NAMES = { precision: "precision", recall: "recall", false_positive_rate: "false positive rate" };

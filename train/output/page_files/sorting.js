@@ -1,6 +1,6 @@
 "use strict";
 
-/* Tables whose headers are buttons are sorted by them: by `data-value` where a cell has one, else by its text. */
+/* Buttons in table headers sort the table by their column: by `data-value` where a cell has it, else by its text. */
 
 function sortBy(table, column, descending) {
   const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();

@@ -1,21 +1,18 @@
 "use strict";
 
-/* The charts of training: losses, F1 and threshold over the epochs, a line a head. */
-
-const FINAL_HEAD = "final head";
+/* The charts of training: losses, F1 and threshold over the epochs, one line for each head. */
 
 function epochAxis(colours) {
   const last = Math.max(...DATA.heads.flatMap((head) => head.epochs.map((epoch) => epoch.number)));
   return axis(colours, "epoch", { dtick: Math.ceil(last / 10), tickformat: "d" });
 }
 
-/** A line a head over its epochs, where it has values, and a dot on the epoch that was kept. */
+/** One line for each head over its epochs, and a dot on the epoch that was kept. */
 function headLines(figure, name, colours, colour, more = {}) {
-  const heads = DATA.heads.filter((head) => head.epochs.some((epoch) => epoch[figure] !== null));
-  return heads.flatMap((head, i) => {
+  return DATA.heads.flatMap((head, i) => {
     const kept = head.epochs.filter((epoch) => epoch.number === head.best_epoch);
     const common = {
-      opacity: DATA.heads.length > 1 && head.name !== FINAL_HEAD ? 0.5 : 1,
+      opacity: DATA.heads.length > 1 ? 0.5 : 1,
       legendgroup: figure,
       hovertext: head.name,
     };
@@ -68,9 +65,9 @@ function choiceChart(state, colours) {
     layout: { xaxis: epochAxis(colours), yaxis: axis(colours, "0 to 1", UNIT_RANGE) },
     traces: [
       ...headLines("f1", "F1 on validation", colours, colours.green),
-      ...headLines("threshold", "its threshold", colours, colours.soft, { dash: "dash" }),
+      ...headLines("threshold", "chosen threshold", colours, colours.soft, { dash: "dash" }),
     ],
-    text: "F1 on validation after each epoch, and the threshold that reached it; the dot is the epoch that was kept.",
+    text: "F1 and chosen threshold on validation after each epoch; the dot is the epoch that was kept.",
     table: epochTable([
       ["f1", "F1 on validation"],
       ["threshold", "Threshold"],

@@ -1,4 +1,4 @@
-"""Where a head fails: its figures by group, by length and by resolution."""
+"""Metrics of subsets of the videos: by group, by duration and by resolution, to see where a head fails."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,13 @@ import numpy as np
 from haechi.cache.schema import HARMFUL
 from haechi.train.evaluate.metrics import Figures, metrics_at
 
-# A slice of fewer videos than this says nothing.
-FEWEST_IN_SLICE = 5
-# The largest groups that are shown: a dataset may have thousands.
-MOST_GROUPS = 20
+# Metrics of fewer videos than this are meaningless.
+MIN_VIDEOS = 5
+# Only the largest groups are listed: a dataset may have thousands.
+MAX_GROUPS = 20
 
-# Upper ends of the bands, our choice: the lengths of clips, reels, short videos and films; common heights of video.
+# Name of each band -> its upper end, in seconds or pixels. Our choice: typical durations of clips, reels, short videos
+# and films; common heights of video.
 DURATION_BANDS = {"up to 5 s": 5, "5 s to 15 s": 15, "15 s to 1 min": 60, "1 min to 5 min": 300, "over 5 min": np.inf}
 RESOLUTION_BANDS = {
     "up to 240 pixels": 240,
@@ -24,18 +25,21 @@ RESOLUTION_BANDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slice:
-    """Some of the videos of a part, with the figures of these alone."""
+class Subset:
+    """Some of the videos of a part of the split, and the metrics of these videos alone."""
 
     by: str
     """`group`, `duration` or `resolution` (of the shorter side)."""
     name: str
+    """The group, or the band, such as `5 s to 15 s`."""
     count: int
+    """Videos."""
     harmful: int
+    """Harmful videos among them."""
     figures: Figures
 
 
-def slices(
+def find_subsets(
     scores: np.ndarray,
     labels: np.ndarray,
     threshold: float | np.ndarray,
@@ -43,10 +47,10 @@ def slices(
     groups: np.ndarray,
     durations_seconds: np.ndarray,
     short_sides: np.ndarray,
-) -> list[Slice]:
-    """Slices of at least `FEWEST_IN_SLICE` of N videos, each argument (N,): of groups the largest first.
+) -> list[Subset]:
+    """All subsets with at least `MIN_VIDEOS` of N videos: groups, the largest first, then the bands in order.
 
-    `threshold` is one for all, or (N,).
+    Arguments are (N,); `threshold` is one for all, or (N,). A group "" and a NaN belong to no subset.
     """
     thresholds = np.broadcast_to(threshold, scores.shape)
     names = {
@@ -56,9 +60,9 @@ def slices(
     }
     orders = {"duration": list(DURATION_BANDS), "resolution": list(RESOLUTION_BANDS)}
     found, counts = np.unique(groups[groups != ""].astype(str), return_counts=True)
-    orders["group"] = found[np.argsort(-counts, kind="stable")][:MOST_GROUPS].tolist()
+    orders["group"] = found[np.argsort(-counts, kind="stable")][:MAX_GROUPS].tolist()
     return [
-        Slice(
+        Subset(
             by=by,
             name=name,
             count=len(rows),
@@ -67,12 +71,12 @@ def slices(
         )
         for by in names
         for name in orders[by]
-        if len(rows := np.flatnonzero(names[by] == name)) >= FEWEST_IN_SLICE
+        if len(rows := np.flatnonzero(names[by] == name)) >= MIN_VIDEOS
     ]
 
 
 def _bands(values: np.ndarray, bands: dict[str, float]) -> np.ndarray:
-    """(N,) str: the first band whose upper end a value does not pass; a NaN is in none."""
+    """(N,) str: the first band whose upper end is at least the value; "" for NaN."""
     known = np.array([*bands, ""], dtype=object)
     places = np.searchsorted(list(bands.values()), values)
     return known[np.where(np.isnan(values), len(bands), places)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from haechi.train.evaluate.metrics import metrics_at
-from haechi.train.evaluate.slices import MOST_GROUPS, slices
+from haechi.train.evaluate.subsets import MAX_GROUPS, find_subsets
 
 
 def test_every_band_and_every_large_group_with_its_own_figures() -> None:
@@ -12,7 +12,7 @@ def test_every_band_and_every_large_group_with_its_own_figures() -> None:
     groups = np.array(["large"] * 20 + ["small"] * 4 + [""] * 36, dtype=object)
     durations = np.array([5.0] * 30 + [5.1] * 26 + [4000.0] * 4)
     sides = np.array([240] * 10 + [241] * 10 + [1080] * 40)
-    found = slices(scores, labels, 0.5, groups=groups, durations_seconds=durations, short_sides=sides)
+    found = find_subsets(scores, labels, 0.5, groups=groups, durations_seconds=durations, short_sides=sides)
     assert [(s.by, s.name, s.count) for s in found] == [
         ("group", "large", 20),
         ("duration", "up to 5 s", 30),
@@ -26,7 +26,7 @@ def test_every_band_and_every_large_group_with_its_own_figures() -> None:
 
 
 def test_an_unknown_length_is_in_no_band() -> None:
-    found = slices(
+    found = find_subsets(
         np.zeros(6),
         np.zeros(6, dtype=int),
         0.5,
@@ -38,10 +38,10 @@ def test_an_unknown_length_is_in_no_band() -> None:
 
 
 def test_of_many_groups_the_largest() -> None:
-    sizes = range(5, 5 + MOST_GROUPS + 3)
+    sizes = range(5, 5 + MAX_GROUPS + 3)
     groups = np.concatenate([[f"g{size}"] * size for size in sizes]).astype(object)
     n = len(groups)
-    found = slices(
+    found = find_subsets(
         np.zeros(n),
         np.zeros(n, dtype=int),
         0.5,
@@ -49,4 +49,4 @@ def test_of_many_groups_the_largest() -> None:
         durations_seconds=np.full(n, np.nan),
         short_sides=np.full(n, np.nan),
     )
-    assert [s.count for s in found] == pytest.approx(sorted(sizes, reverse=True)[:MOST_GROUPS])
+    assert [s.count for s in found] == pytest.approx(sorted(sizes, reverse=True)[:MAX_GROUPS])
