@@ -76,7 +76,10 @@ class SmallSlowFast(nn.Module):
         return logits
 
 
+SMALL_TRANSFORM = FrameTransform(size=SIDE, interpolation="bilinear", in_float=True)
+
+
 def shrink_slowfast() -> None:
     """Replace slowfast_r50 by `SmallSlowFast`, on frames of side 32, until this process ends."""
     slowfast.MODELS["slowfast_r50"] = SmallSlowFast
-    slowfast.SlowFast.transform = FrameTransform(size=SIDE, interpolation="bilinear", in_float=True)
+    slowfast.SlowFast.transform = SMALL_TRANSFORM

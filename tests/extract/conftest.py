@@ -10,12 +10,12 @@ import pytest
 
 from bench import networks
 from haechi.extract import pipeline
-from haechi.extract.backbones import slowfast
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.manifest import Manifest, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.samples import scene, write_tone, write_video
 from haechi.extract.settings import ExtractSettings
+from tests.miniature import shrink_slowfast
 
 # The transformation matrix of an MP4 track (ISO/IEC 14496-12, tkhd): none, and a quarter turn clockwise.
 UPRIGHT = b"".join(n.to_bytes(4, "big", signed=True) for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))
@@ -66,7 +66,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSettings:
     """Settings whose backbones are tiny and run in milliseconds."""
-    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+    shrink_slowfast(monkeypatch)
     return ExtractSettings(
         clip_model=networks.write_clip_config(tmp_path / "tiny-clip"),
         clip_weights="random:0",

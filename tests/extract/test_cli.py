@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 import haechi.cli
 from bench import networks
 from haechi.cache.reader import Cache
-from haechi.extract.backbones import slowfast
 from haechi.extract.decoding import decode
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.timing import STEPS
+from tests.miniature import shrink_slowfast
 
 NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "text.mp4", "cut.mp4", "audio_only.mp4", "damaged.mp4", "gone.mp4"]
 REASONS = {
@@ -41,7 +41,7 @@ def labels(videos: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+    shrink_slowfast(monkeypatch)
     model = networks.write_clip_config(tmp_path / "tiny-clip")
     flags = ["--clip-model", model, "--clip-weights", "random:0", "--slowfast-weights", "random:0"]
     return [*flags, "--device", "cpu", "--frames", "8"]

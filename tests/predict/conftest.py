@@ -8,8 +8,8 @@ from click.testing import CliRunner, Result
 
 import haechi.cli
 from bench import networks
-from haechi.extract.backbones import slowfast
 from haechi.extract.samples import write_sample_images, write_sample_set
+from tests.miniature import shrink_slowfast
 
 # One split, so that the scores in predictions.csv are those of the head in the run folder.
 QUICK = ["--epochs", "2", "--device", "cpu", "--folds", "0", "--test-fraction", "0", "--val-fraction", "0.5"]
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "videos", folder / "both")
     shutil.copytree(folder / "images", folder / "both", dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+        shrink_slowfast(patch)
         done = call("extract", folder / "both", "--out", folder / "cache", *flags(folder), *WEIGHTS, "--frames", 8)
     assert done.exit_code == 0, done.output
     for media, name in (("video", "run"), ("image", "image-run")):
@@ -51,4 +51,4 @@ def flags(folder: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _small_slowfast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+    shrink_slowfast(monkeypatch)

@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench import networks
 from haechi.cache.errors import SettingsConflictError, SettingsError
 from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Item
-from haechi.extract.backbones import slowfast
 from haechi.extract.manifest import Entry
 from haechi.extract.samples import write_video
 from haechi.extract.sampling import Windows
@@ -33,6 +31,7 @@ from haechi.train.data.dataset import open_features
 from haechi.train.model.checkpoint import feature_recipe
 from haechi.train.model.fit import compute_logits, compute_scores
 from tests import synthetic
+from tests.miniature import shrink_slowfast
 from tests.predict import film
 from tests.predict.conftest import QUICK, WEIGHTS, call, flags
 from tests.train.output.test_plots import red_pixels
@@ -328,7 +327,7 @@ def real_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(into / "videos" / "safe" / "long.mp4", pictures, fps=10)
     windows = ["--sampling", "windows", "--stride-seconds", "1.5"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+        shrink_slowfast(patch)
         extracted = ["extract", into / "videos", "--out", into / "cache", "--follow-symlinks", *windows]
         done = call(*extracted, *flags(folder), *WEIGHTS)
     assert done.exit_code == 0, done.output

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.networks import SIDE
 from haechi.cache.progress import Progress
 from haechi.extract.backbones.batch_queue import BatchQueue
 from haechi.extract.backbones.device import Compute
@@ -40,7 +41,7 @@ def test_every_video_gets_its_own_features_whatever_the_batches(
     """Batches that run in parallel, as on a GPU, are filled again only when their features are there."""
     settings = ExtractSettings(**{**vars(tiny_settings), "batch_windows": 2})
     backbones = Backbones(settings, Compute.choose(settings))
-    clip, windows = random_frames(7, 8, 32, 32, 3), random_frames(7, 32, 256, 256, 3)
+    clip, windows = random_frames(7, 8, SIDE, SIDE, 3), random_frames(7, 32, SIDE, SIDE, 3)
     queue = BatchQueue(backbones, num_running=num_running)
     finished = []
     for i in range(7):
@@ -82,7 +83,7 @@ def test_notices_go_to_the_queue_that_made_batches_smaller(
     for progress, most in ((first, 4), (second, 2), (third, 2)):
         fitting(most)
         queue = BatchQueue(backbones, progress=progress)
-        queue.add((0, 0), [random_frames(8, 32, 32, 3).numpy(), random_frames(32, 256, 256, 3).numpy()])
+        queue.add((0, 0), [random_frames(8, SIDE, SIDE, 3).numpy(), random_frames(32, SIDE, SIDE, 3).numpy()])
         assert len(queue.drain()) == 1
     assert first.texts == ["the memory of cpu is too small: continuing with --batch-frames 4"]
     assert second.texts == ["the memory of cpu is too small: continuing with --batch-frames 2"]

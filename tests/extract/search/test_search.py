@@ -13,16 +13,15 @@ import torch
 from click.testing import CliRunner, Result
 
 import haechi.cli
-from bench import networks
 from haechi.cache.errors import CacheError
 from haechi.cache.reader import Cache
-from haechi.extract.backbones import slowfast
 from haechi.extract.samples import write_sample_set
 from haechi.extract.search.ranking import MOMENTS_APART_SECONDS, NUM_MOMENTS, search
 from haechi.extract.search.text import embed_texts, load_clip
 from tests import synthetic
 from tests.cache.forge import forge
 from tests.extract import clips
+from tests.miniature import shrink_slowfast
 
 FIGHT, KITCHEN = "people fighting in a street", "an empty kitchen"
 HOSTILE = "[red]\u202ex[/] 한국.mp4"  # markup of rich, and a change of writing direction
@@ -246,7 +245,7 @@ def test_without_a_search_no_model_is_loaded(folder: Path) -> None:
 
 def test_a_cache_of_real_videos(made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of the real extraction can be searched, even if its motion backbone is untrained."""
-    monkeypatch.setitem(slowfast.MODELS, "slowfast_r50", networks.SmallSlowFast)
+    shrink_slowfast(monkeypatch)
     assert list(write_sample_set(tmp_path / "videos", num_harmful=1, num_safe=1))
     name, weights = made
     flags = ["--clip-model", name, "--clip-weights", f"openai={weights}", "--slowfast-weights", "random:0"]
