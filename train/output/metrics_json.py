@@ -15,8 +15,6 @@ from haechi.train.model.fit import Epoch
 from haechi.train.output.verdict import verdict
 from haechi.train.result import Fold, Result
 
-PREDICTION_COLUMNS = ("id", "label", "split", "group", "fold", "score", "calibrated", "threshold", "prediction")
-
 
 def metrics_record(result: Result) -> dict[str, Any]:
     """The contents of metrics.json. It has no times and no paths, so that equal runs give equal records."""
@@ -64,26 +62,26 @@ def write_metrics(path: Path, record: dict[str, Any]) -> None:
 
 
 def write_predictions(path: Path, result: Result) -> None:
-    """Write predictions.csv: one row for each labelled video, with `PREDICTION_COLUMNS`; without folds, fold is empty.
+    """Write predictions.csv: one row for each labelled video; without folds, the column fold is empty.
 
     Scores have all their digits, so that prediction = score >= threshold also holds for the values that are read back.
     Texts that a spreadsheet would run as a formula (they start with = + - @ or a tab or line break) get a `'` in front.
     """
-    columns = [
-        result.plan.dataset.ids,
-        result.labels,
-        result.split.names,
-        result.plan.groups,
-        np.where(result.fold > 0, result.fold.astype(object), ""),
-        result.scores,
-        result.calibrated,
-        result.thresholds,
-        predict(result.scores, result.thresholds),
-    ]
+    columns = {
+        "id": result.plan.dataset.ids,
+        "label": result.labels,
+        "split": result.split.names,
+        "group": result.plan.groups,
+        "fold": np.where(result.fold > 0, result.fold.astype(object), ""),
+        "score": result.scores,
+        "calibrated": result.calibrated,
+        "threshold": result.thresholds,
+        "prediction": predict(result.scores, result.thresholds),
+    }
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(PREDICTION_COLUMNS)
-        for row in zip(*(column.tolist() for column in columns), strict=True):
+        writer.writerow(columns)
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
             writer.writerow([harmless(value) if isinstance(value, str) else value for value in row])
 
 

@@ -9,7 +9,7 @@ from haechi.train.data.leaks import Pair
 from haechi.train.data.relabel import NewLabels
 from haechi.train.data.split import Split
 from haechi.train.evaluate.calibration import Bin, Reliability
-from haechi.train.evaluate.metrics import Figures
+from haechi.train.evaluate.metrics import METRICS, Figures, metrics_at
 from haechi.train.evaluate.subsets import Subset
 from haechi.train.evaluate.threshold import Choice
 from haechi.train.model.fit import Epoch
@@ -21,7 +21,7 @@ from haechi.train.settings import TrainSettings
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">\u202egpj.exe{{ 7 * 7 }}"
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
 
-METRIC_NAMES = ("f1", "precision", "recall", "accuracy", "balanced_accuracy", "average_precision", "roc_auc")
+METRIC_NAMES = tuple(metric.name for metric in METRICS)
 
 
 def scikit_figures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Figures:
@@ -148,7 +148,7 @@ def make_fold(rng: np.random.Generator, number: int, videos: list[ScoredVideo], 
         best_epoch=4,
         threshold=0.38 + 0.02 * number,
         met=True,
-        figures=scikit_figures(*arrays(mine), threshold),
+        figures=metrics_at(*arrays(mine), threshold),
         val_figures={},
     )
 
@@ -163,7 +163,7 @@ def make_subset(by: str, name: str, videos: list[ScoredVideo], threshold: float)
         name=name,
         count=len(videos),
         harmful=sum(video.label for video in videos),
-        figures=scikit_figures(*arrays(videos), threshold),
+        figures=metrics_at(*arrays(videos), threshold),
     )
 
 
@@ -180,7 +180,7 @@ def evaluated(
     parts = {part: [v for v in videos if v.split == part] for part in ("train", "val", "test")}
     parts = {part: mine for part, mine in parts.items() if mine}
     headline = "test" if "test" in parts else "val"
-    figures = {part: scikit_figures(*arrays(mine), threshold) for part, mine in parts.items()}
+    figures = {part: metrics_at(*arrays(mine), threshold) for part, mine in parts.items()}
 
     def interval(value: float | None) -> tuple[float, float] | None:
         return None if value is None else (max(value - 0.08, 0), min(value + 0.06, 1))
@@ -217,9 +217,9 @@ def evaluated(
         "figures": figures,
         "intervals": {part: {name: interval(figures[part][name]) for name in METRIC_NAMES} for part in parts},
         "baselines": {
-            "majority": {p: scikit_figures(np.ones(len(mine)), arrays(mine)[1], 0.5) for p, mine in parts.items()},
+            "majority": {p: metrics_at(np.ones(len(mine)), arrays(mine)[1], 0.5) for p, mine in parts.items()},
             "logistic_regression": {
-                p: scikit_figures(
+                p: metrics_at(
                     np.clip(arrays(mine)[0] + rng.normal(0, 0.05, len(mine)), 0, 1), arrays(mine)[1], threshold
                 )
                 for p, mine in parts.items()
