@@ -389,8 +389,9 @@ def _h5py_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     [
         (OSError(5, "Can't synchronously read data"), "Input/output error"),
         (MemoryError(), "not enough memory"),
+        (OSError("Can't synchronously read data (memory allocation failed for raw data chunk)"), "not enough memory"),
     ],
-    ids=["EIO", "MemoryError"],
+    ids=["EIO", "MemoryError", "memory of HDF5"],
 )
 def test_what_the_system_refuses_is_no_damage(
     path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
@@ -435,3 +436,17 @@ def test_an_error_in_our_own_checks_is_not_called_damage(path: Path, monkeypatch
         Shard.open(path)
     with pytest.raises(KeyError, match="ours"):
         verify(path.parent)
+
+
+@pytest.mark.parametrize("function", ["dataset", "_mismatch", "_attribute"])
+@pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours"), ValueError("ours")])
+def test_an_error_in_our_own_code_between_reads_is_not_called_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"haechi.cache.shard.{function}", fail)
+    with pytest.raises(type(error)) as found:
+        Shard.open(path)
+    assert found.value is error
