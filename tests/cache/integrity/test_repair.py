@@ -335,3 +335,10 @@ def test_any_flipped_bits_are_repaired(cache: Path) -> None:
         left = {*kept.media["id"].tolist(), *(row.id for row in kept.failures)}
         assert left >= EVERYTHING - VIDEOS - FAILED
         check_kept(cache, left)
+
+
+def test_a_folder_without_shards_is_refused_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(CacheError, match="no shards"):
+        repair(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
