@@ -223,7 +223,8 @@ def validate(
     with shown_progress(Console(stderr=True, highlight=False, emoji=False)) as progress:
         for notice in manifest.notices:
             progress.notice(notice)
-        checks = validation.check_all(manifest, settings, progress=progress)
+        validated = validation.check_all(manifest, settings, progress=progress)
+    checks = validated.checks
     validation.write_csv(out, checks)
     failures = Counter(result.reason.value for _, result in checks if isinstance(result, Rejected))
     num_rows, num_checked, num_failed = len(manifest.entries), len(checks), failures.total()
@@ -234,6 +235,8 @@ def validate(
         num_used=num_checked - num_failed,
         failures=dict(sorted(failures.items())),
     )
+    if validated.error is not None:
+        raise HaechiError(f"{validated.error}; {out} holds {num_checked} of {num_rows} videos") from validated.error
     if num_checked < num_rows:
         raise InterruptedRunError(
             f"interrupted: {num_checked} of {num_rows} videos were checked, and {out} holds only these; run the same "

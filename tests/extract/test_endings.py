@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from haechi.cache.integrity.verify import verify
 from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache, shard_paths
 from haechi.extract.backbones.pair import Backbones, RunningBatch
-from haechi.extract.decoding.pool import DecodePool
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.interrupt import InterruptedRunError
 from haechi.extract.pipeline import Extraction
 from haechi.extract.shard_queue import WriteError
@@ -88,6 +89,22 @@ def test_ctrl_c_keeps_what_was_validated(data: Path, tmp_path: Path, monkeypatch
     )
     assert f"interrupted: {len(rows)} of 24 videos were checked" in done.output
     assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_a_broken_pool_keeps_what_was_validated(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = DecodePool.run
+
+    def broken(self: DecodePool, *arguments: Any, **options: Any) -> Iterator[Any]:
+        results = (result for result in whole(self, *arguments, **options) if not isinstance(result[1], DecodedFrames))
+        yield from itertools.islice(results, 2)
+        raise HaechiError("decoding processes were killed from outside")
+
+    monkeypatch.setattr(DecodePool, "run", broken)
+    manifest = manifest_of(data, SOUND)
+    done = CliRunner().invoke(haechi.cli.main, ["validate", str(data / "labels.csv"), "--out", str(tmp_path / "v.csv")])
+    assert done.exit_code == 1
+    assert f"killed from outside; {tmp_path}/v.csv holds 2 of {len(manifest.entries)} videos" in done.output
+    assert len((tmp_path / "v.csv").read_text().splitlines()) == 3
 
 
 def test_a_disk_that_vanishes_ends_the_run(
