@@ -138,7 +138,7 @@ def test_validate_writes_a_row_a_video(labels: Path, tmp_path: Path) -> None:
         (["--frames", "0"], 2, "0 is not in the range"),
         (["--store", "int8"], 2, "'int8' is not one of"),
         (["--shard", "3"], 2, "No such option"),
-        (["--device", "tpu"], 1, "--device tpu"),
+        (["--device", "tpu"], 1, "device is 'tpu', expected auto, cpu, cuda or cuda:N"),
         (["--retry", "boredom"], 2, "no such reason: 'boredom'; the reasons are missing, unreadable, empty_file"),
         (["--positive", "fight"], 1, "--positive goes with a folder"),
         (["--slowfast-weights", "/nowhere/x.pyth"], 1, "no such file"),
@@ -168,6 +168,15 @@ def test_a_manifest_that_is_wrong_in_many_places(labels: Path, tmp_path: Path) -
     assert "line 2: label is 'maybe'" in done.output
     assert "line 3: id 'sound.mp4' is already on line 2" in done.output
     assert not (tmp_path / "c").exists()
+
+
+def test_validate_refuses_a_folder_that_does_not_exist_before_work(
+    labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("haechi.extract.validation.check_all", None)
+    done = call("validate", labels, "--out", tmp_path / "no" / "v.csv")
+    assert done.exit_code == 1
+    assert f"{tmp_path}/no: no such folder; create it first" in done.output
 
 
 def test_validate_never_overwrites_other_files(labels: Path, tmp_path: Path) -> None:

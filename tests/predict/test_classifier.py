@@ -101,6 +101,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path, folder: Path) -> None:
         Classifier.load(tmp_path / "model.pt")
     with pytest.raises(SettingsError, match="precision is 'fp8'"):
         Classifier.load(folder / "run", clip_model=f"local-dir:{folder / 'clip'}", precision="fp8")
+    with pytest.raises(SettingsError, match="no such settings: 'dev'; the settings are sampling, frames"):
+        Classifier.load(folder / "run", clip_model=f"local-dir:{folder / 'clip'}", dev="cpu")
 
 
 def test_nothing_to_judge(tmp_path: Path, classifier: Classifier) -> None:
