@@ -8,6 +8,7 @@ frame anyway, and decord's memory grows with the length of the video.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.sampling import Sampling, Uniform, uniform
 from haechi.extract.timing import DECODE, READ, RESIZE, Stopwatch
 
-# There are builds of decord for x86-64 only; elsewhere it is not installed, and PyAV decodes everything.
-HAS_DECORD = importlib.util.find_spec("decord") is not None
+# decord has wheels for x86-64 only, and `decord_reader` needs Linux. Elsewhere PyAV decodes everything.
+HAS_DECORD = sys.platform == "linux" and importlib.util.find_spec("decord") is not None
 
 if HAS_DECORD:
     from haechi.extract.decoding import decord_reader
@@ -44,7 +45,7 @@ class DecodedFile(DecodedMedia):
 
 
 def decoders() -> list[str]:
-    """The decoders that are installed: `["decord", "PyAV"]` or `["PyAV"]`."""
+    """The decoders that are used on this machine: `["decord", "PyAV"]` or `["PyAV"]`."""
     return ["decord", "PyAV"] if HAS_DECORD else ["PyAV"]
 
 
