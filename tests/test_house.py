@@ -23,8 +23,8 @@ ALLOWED = {
 # A file imports from its own storey and those below. Within a storey, and everywhere else, no imports run in a circle.
 STOREYS = {
     "cache": [
-        {"kinds", "text", "rules", "progress", "atomic"},
-        {"errors"},
+        {"atomic", "closed_pipe", "kinds", "progress", "text"},
+        {"errors", "rules"},
         {"schema"},
         {"console", "lock", "manifest_file", "shard"},
         {"reader", "writer"},

@@ -87,7 +87,7 @@ def test_ctrl_c_keeps_what_was_validated(data: Path, tmp_path: Path, monkeypatch
         f"24 in the manifest = {len(rows) - num_failed} used + {num_failed} failed + {24 - len(rows)} not checked"
         in done.output
     )
-    assert f"interrupted: {len(rows)} of 24 videos were checked" in done.output
+    assert f"interrupted: {len(rows)} of 24 videos checked" in done.output
     assert not list(tmp_path.glob(".partial-*"))
 
 

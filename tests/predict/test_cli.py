@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import haechi.cli
 from haechi.cache.errors import HaechiError
 from haechi.predict.classifier import Classifier
 from haechi.predict.prediction import Prediction
@@ -124,3 +126,22 @@ def test_names_are_shown_harmless(folder: Path, tmp_path: Path) -> None:
     assert r"a\x1b[31m.mp4" in done.output
     done = call("predict", folder / "run", "[red]x.mp4", *flags(folder))
     assert "[red]x.mp4" in done.stdout
+
+
+def test_a_closed_pipe_ends_it_silently(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """As in `haechi predict RUN MEDIA --json | head -1`: no note that the other files were not judged."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr("sys.stdout", os.fdopen(writing, "w"))
+    lines = iter([None, lambda: os.close(reading)])
+
+    def line(prediction: Prediction) -> str:
+        if (close := next(lines)) is not None:
+            close()
+        return prediction.id
+
+    monkeypatch.setattr("haechi.predict.console.json_line", line)
+    media = folder / "videos" / "safe"
+    with pytest.raises(SystemExit) as ended:
+        haechi.cli.main(["predict", str(folder / "run"), str(media), *flags(folder), "--json"])
+    assert ended.value.code == 1
+    assert "stopped" not in capfd.readouterr().err

@@ -11,7 +11,7 @@ from torch import Tensor
 from haechi.cache.text import bullet_list
 from haechi.train.errors import TrainError
 
-FRAME_STREAM = "clip/features"
+CLIP_FEATURES = "clip/features"
 
 
 class FeaturesError(TrainError):
@@ -132,7 +132,7 @@ def _problems(arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray
     """A line for each video that cannot be trained on."""
     problems = []
     for name, rows in arrays.items():
-        what = "frames" if name == FRAME_STREAM else "windows"
+        what = "frames" if name == CLIP_FEATURES else "windows"
         problems += [f"{id!r}: no {what} in /{name}" for id in ids[lengths[name] == 0]]
         bad_row = ~np.isfinite(rows).all(axis=1)  # (ΣT,)
         owner = np.repeat(np.arange(len(ids)), lengths[name])  # (ΣT,)
