@@ -39,7 +39,7 @@ BOUND_SECONDS = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedFeatures:
-    """Features of N videos, in their order, float32."""
+    """Features of N videos, in the order of the videos, float32."""
 
     clip: np.ndarray
     """(N * T, 512)"""

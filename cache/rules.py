@@ -47,7 +47,7 @@ def broken_rules(settings: Any) -> dict[str, str]:
 
 
 def unknown_fields(settings_class: Any, names: Iterable[str]) -> list[str]:
-    """The problem, on one line, if some of `names` are no fields of a settings dataclass; else nothing."""
+    """The problem, on one line, if some of `names` are not fields of a settings dataclass; else an empty list."""
     known = [each.name for each in fields(settings_class)]
     unknown = [name for name in names if name not in known]
     return [f"no such settings: {named(unknown)}; the settings are {', '.join(known)}"] if unknown else []

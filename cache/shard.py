@@ -115,7 +115,7 @@ def read_seal(path: Path) -> Seal:
     Raises `DamageError` if the seal or the size is wrong, and `CacheError` if the file cannot be read.
     """
     with read_errors(path):
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if path.exists() and not path.is_file():  # reading a named pipe would block
             raise CacheError(f"{path}: not a file")
         with path.open("rb") as file:
             block = file.read(schema.USER_BLOCK_BYTES)
@@ -133,7 +133,7 @@ def read_seal(path: Path) -> Seal:
 def open_hdf5(path: Path, *, chunk_cache_bytes: int = CHUNK_CACHE_BYTES) -> Iterator[h5py.File]:
     """Open a shard with h5py for reading. Raises as `read_errors` does.
 
-    Errors raised in the caller's block are not converted: calls of h5py in it need their own `read_errors`.
+    Errors raised in the caller's block are not converted: wrap calls of h5py in it in `read_errors`.
     """
     with read_errors(path):
         file = h5py.File(path, "r", locking="best-effort", rdcc_nbytes=chunk_cache_bytes)

@@ -30,8 +30,8 @@ def extract_features(
         done = extract_features("videos", "out/cache", sampling="windows")
         print(done.num_used, done.failures)
 
-    Calling it again extracts only what is missing or has changed. A file that cannot be used is no error: it is counted
-    in `Extraction.failures`, and the cache records the reason.
+    Calling it again extracts only what is missing or has changed. A file that cannot be used is not an error: it is
+    counted in `Extraction.failures`, and the cache records the reason.
 
     - `data`: a manifest (CSV or JSON Lines with the column `path`, and optionally `label`, `split`, `group`, `id`), a
       folder with the class folders `harmful` and `safe`, or a `Manifest` that was read before
@@ -50,7 +50,7 @@ def extract_features(
     settings = (settings or ExtractSettings()).changed(**changes)
     if isinstance(data, Manifest):
         if root is not None or positive is not None or follow_symlinks:
-            raise SettingsError(["root, positive and follow_symlinks go with a path, and data is a Manifest"])
+            raise SettingsError(["root, positive and follow_symlinks are for a path, and data is a Manifest"])
         manifest = data
     else:
         root = None if root is None else Path(root)

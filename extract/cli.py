@@ -47,10 +47,10 @@ def manifest_options(command: Any) -> Any:
 
 def validation_options(command: Any) -> Any:
     """The flags of sampling, and --strict."""
-    for decorator in (
+    options = (
         option(
             "--sampling",
-            "uniform: a fixed number of frames over the whole video. windows: all of it, whatever its length.",
+            "uniform: a fixed number of frames over the whole video. windows: the whole video, of any length.",
             type=click.Choice(SAMPLINGS),
         ),
         option(
@@ -68,7 +68,8 @@ def validation_options(command: Any) -> Any:
         ),
         option("--clip-fps", f"windows: CLIP frames per second. [default: {CLIP_FPS:g}]", type=float),
         click.option("--strict", is_flag=True, help="Exit with 1 if any video cannot be used."),
-    ):
+    )
+    for decorator in reversed(options):  # the last one that is applied is the first in --help
         command = decorator(command)
     return command
 
@@ -87,7 +88,7 @@ def compute_options(command: Any) -> Any:
 
 def decoding_options(command: Any) -> Any:
     """The flags of decoding: number of processes, and limits."""
-    for decorator in (
+    options = (
         option("--workers", "Number of decoding processes; 0: chosen for the machine.", type=click.IntRange(min=0)),
         option(
             "--timeout",
@@ -98,7 +99,8 @@ def decoding_options(command: Any) -> Any:
         option("--worker-memory-gb", "Memory limit of each decoding process, GB (1e9 bytes).", type=float),
         option("--max-pixels", "Refuse files whose width x height is larger, in pixels.", type=click.IntRange(min=1)),
         option("--max-frames", "Refuse videos with more frames.", type=click.IntRange(min=1)),
-    ):
+    )
+    for decorator in reversed(options):  # the last one that is applied is the first in --help
         command = decorator(command)
     return command
 

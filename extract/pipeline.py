@@ -86,7 +86,7 @@ def extract(
 
     Raises `SettingsError` for unknown reasons and devices, `SettingsConflictError` for settings that differ from those
     of the cache, `WeightsError` for weights that cannot be loaded, `InterruptedRunError` for Ctrl-C, and `HaechiError`
-    if `out` is no cache, if another run is writing to it, or if the files of many entries in a row disappear.
+    if `out` is not a cache, if another run is writing to it, or if the files of many entries in a row disappear.
     """
     started = time.monotonic()
     reasons = parse_reasons(one_or_more(retry))
@@ -185,7 +185,8 @@ def _run(
 def _update_media(manifest: Manifest, cache: Cache, touched: Mapping[str, int]) -> int:
     """Write the manifest's labels, splits and groups, and the modification times `touched` (id -> ns), into the cache.
 
-    Features stay as they are, and shards in which nothing changes are not written. The number of relabelled videos.
+    Features do not change, and shards in which nothing changes are not written. Returns the number of relabelled
+    videos.
     """
     wanted = {entry.id: (entry.label, entry.split, entry.group) for entry in manifest.entries}
     names = ("id", "label", "split", "group", "mtime_ns")

@@ -25,7 +25,7 @@ class ExtractSettings:
     """What to compute and how. Raises `SettingsError` that lists every value out of range."""
 
     sampling: str = setting(UNIFORM, OneOf(SAMPLINGS))
-    """`uniform`: `frames` frames over the whole video. `windows`: the whole video in windows, whatever its length."""
+    """`uniform`: `frames` frames over the whole video. `windows`: the whole video in windows, of any length."""
     frames: int = setting(32, Whole(1, 4096))
     """`uniform`: number of frames that CLIP sees of each video. 32 is the number in the report."""
     window_seconds: float | None = setting(None, Optional(Number(least=0.1, most=3600), f"{WINDOW_SECONDS:g}"))

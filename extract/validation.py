@@ -75,7 +75,7 @@ def refuse_other_file(path: Path) -> None:
         return
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         if file.readline().strip() != ",".join([*COLUMNS, *KNOWN]):
-            raise HaechiError(f"{path}: exists and is no result of `haechi validate`; name another file with --out")
+            raise HaechiError(f"{path}: exists and is not a result of `haechi validate`; name another file with --out")
 
 
 def write_csv(path: Path, checks: Sequence[Check]) -> None:

@@ -117,7 +117,7 @@ class Classifier:
         return list(self.judge(entries, progress=progress))
 
     def judge(self, entries: Sequence[Entry], *, progress: Progress = SILENT) -> Iterator[Prediction]:
-        """Judge the entries of a manifest, in their order; each is yielded once all before it are judged.
+        """Judge the entries of a manifest, in order; each is yielded once all before it are judged.
 
         Without entries, nothing is started or loaded.
         """
@@ -234,7 +234,7 @@ class Classifier:
     def _score_windows(self, model: Checkpoint, file: HeadInput, score: float) -> tuple[ScoredWindow, ...]:
         """Each window with the head's score of it alone. With `uniform` sampling, one window: the video, with `score`.
 
-        Times count from the first frame, as in players, whatever the container's timestamps begin with.
+        Times count from the first frame, as in players, not from 0 of the container's timestamps.
         """
         starts, ends = (file.arrays[name].astype(np.float64) for name in (WINDOW_START, WINDOW_END))
         if len(starts):

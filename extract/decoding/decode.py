@@ -57,10 +57,10 @@ def sample(
     sink: Sink,
     on_header: Callable[[container.Header], None] = lambda header: None,
 ) -> DecodedFile:
-    """Check a file, decode it once, and hand the transformed frames of each output to `sink`.
+    """Check a file, decode it once, and pass the transformed frames of each output to `sink`.
 
-    With `uniform` all frames are handed on at once, after the whole file was found undamaged; with `windows` they are
-    handed on while the video is decoded. Frames are transformed one by one, so that few source frames are in memory at
+    With `uniform` all frames are passed on at once, after the whole file was found undamaged; with `windows` they are
+    passed on while the video is decoded. Frames are transformed one by one, so that few source frames are in memory at
     a time. The single frame of an image goes to the first output only, since an image has no motion. `on_header` is
     called with the header of a video before anything is decoded.
 
@@ -91,7 +91,7 @@ def sample(
         with watch.time(READ):
             sha256 = files.sha256_of(path)
     except UnusableError:
-        files.check_file(path)  # if the file was removed meanwhile the reason is `missing`, whatever the decoder said
+        files.check_file(path)  # if the file was removed meanwhile, the reason is `missing`, not the decoder's error
         raise
     except OSError as error:  # its disk or network fails
         files.check_file(path)

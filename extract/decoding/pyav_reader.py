@@ -48,9 +48,9 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
 def read_windows(
     path: Path, header: Header, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int
 ) -> DecodedMedia:
-    """Hand all windows and CLIP frames of a video to `sink`; few are in memory at a time, whatever its length.
+    """Pass all windows and CLIP frames of a video to `sink`; few are in memory at a time, for any length.
 
-    Raises as `read` does, possibly after some frames were handed on, and if more than `max_samples` frames would be
+    Raises as `read` does, possibly after some frames were passed on, and if more than `max_samples` frames would be
     sampled.
     """
     windows = WindowStream(sampling, sink, watch, max_samples=max_samples)

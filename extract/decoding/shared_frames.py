@@ -1,8 +1,8 @@
-"""Shared memory through which a decoding process hands frames to the main process: one slot for each running video.
+"""Shared memory through which a decoding process passes frames to the main process: one slot for each running video.
 
     deadline │ published │ taken │ place 0: counts, arrays │ place 1 │ place 2
 
-A slot is a ring buffer. The decoder fills one place after the other and starts again with the first; it waits while the
+A slot is a ring buffer. The decoder fills the places in turn, again and again; it waits while the
 main process has not taken the frames of that place. So memory does not grow with the length of a video.
 """
 
@@ -36,7 +36,7 @@ class Output:
 
     transform: FrameTransform
     num_frames: int
-    """Largest number of frames that are handed on at once."""
+    """Largest number of frames that are passed on at once."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -60,7 +60,7 @@ class Sink(Protocol):
         """Arrays to fill, one for each output, shaped as `Output.shape`; waits until they are free."""
 
     def publish(self, counts: Sequence[int]) -> None:
-        """Hand on the arrays of `free_arrays`: of each the first `counts` frames."""
+        """Pass on the arrays of `free_arrays`: the first `counts` frames of each."""
 
     @property
     def waited_seconds(self) -> float:

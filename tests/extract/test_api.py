@@ -78,7 +78,7 @@ def test_windows_are_reported_where_videos_are_long(data: Path, tmp_path: Path, 
             "clip_model is None.*\n.*clip_weights is 7.*\n.*slowfast_weights is '', expected a text .*\n.*device is 0",
         ),
         ({"retry": "boredom"}, SettingsError, "no such reason: 'boredom'"),
-        ({"positive": "fights"}, ManifestError, "--positive goes with a folder"),
+        ({"positive": "fights"}, ManifestError, "--positive is for a folder"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(
@@ -91,5 +91,5 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
 
 
 def test_a_manifest_that_was_read_has_its_root_already(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="go with a path, and data is a Manifest"):
+    with pytest.raises(SettingsError, match="are for a path, and data is a Manifest"):
         extract_features(manifest_of(data, ["sound.mp4"]), tmp_path / "cache", root=data)

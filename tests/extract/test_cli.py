@@ -132,7 +132,7 @@ def test_validate_writes_a_row_a_video(labels: Path, tmp_path: Path) -> None:
         (["--shard", "3"], 2, "No such option"),
         (["--device", "tpu"], 1, "device is 'tpu', expected auto, cpu, cuda or cuda:N"),
         (["--retry", "boredom"], 2, "no such reason: 'boredom'; the reasons are missing, unreadable, empty_file"),
-        (["--positive", "fight"], 1, "--positive goes with a folder"),
+        (["--positive", "fight"], 1, "--positive is for a folder"),
         (["--slowfast-weights", "/nowhere/x.pyth"], 1, "no such file"),
         (["--timeout", "0"], 1, "timeout_seconds is 0"),
     ],
@@ -175,7 +175,7 @@ def test_validate_never_overwrites_other_files(labels: Path, tmp_path: Path) -> 
     before = labels.read_bytes()
     done = call("validate", labels, "--out", labels)
     assert done.exit_code == 1
-    assert "is no result of `haechi validate`" in done.output
+    assert "is not a result of `haechi validate`" in done.output
     assert labels.read_bytes() == before
 
 

@@ -290,7 +290,7 @@ def test_links_in_a_file_are_the_users_word(data: Path, outside: Path) -> None:
     (data / "link.mp4").symlink_to(outside / "deep" / "x.mp4")
     manifest = write(data, "path\nlink.mp4\n../" + data.name + "/a.mp4\n")
     assert [entry.path.name for entry in read_manifest(manifest).entries] == ["link.mp4", "a.mp4"]
-    with pytest.raises(ManifestError, match="--follow-symlinks goes with a folder"):
+    with pytest.raises(ManifestError, match="--follow-symlinks is for a folder"):
         read_manifest(manifest, follow_symlinks=True)
 
 

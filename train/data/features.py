@@ -31,7 +31,7 @@ class Features:
 
     Values that are the same on every row of a video are stored once per video. Rows keep the cache's storage type until
     they are put in a batch: at the report's size, Model 4's input takes 133 MB instead of 384. The videos' rows are
-    stored one after another without padding; a batch is padded to its own longest video.
+    stored one after another without padding; a batch is padded to its longest video.
     """
 
     rows: Tensor
@@ -144,7 +144,7 @@ def split_into_batches(lengths: np.ndarray, *, max_rows: int, max_videos: int | 
     """Split n videos with `lengths` (n,) rows into runs of neighbours, each small enough for one padded batch.
 
     A batch has at most `max_videos` videos, and at most `max_rows` rows when all are padded to the longest; a single
-    longer video is a batch of its own.
+    longer video is a separate batch.
     """
     batches, start, longest = [], 0, 0
     for i, length in enumerate(lengths.tolist()):
