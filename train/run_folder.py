@@ -193,6 +193,8 @@ def _work_folder(parent: Path, name: str) -> Iterator[Path]:
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks
                 held.enter_context(FileLock(work / LOCK_NAME, timeout=LOCK_SECONDS))
+            if not work.exists():  # another training started at the same time, and removed it before it was locked
+                raise TrainError(f"{parent / name}: another training is writing to this folder; try again")
             yield work
     finally:
         _delete(work)
