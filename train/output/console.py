@@ -31,8 +31,9 @@ from haechi.train.evaluate.compare import Comparison
 from haechi.train.evaluate.metrics import Figures
 from haechi.train.evaluate.threshold import Threshold, chosen_row
 from haechi.train.grid import Trial
-from haechi.train.model.fit import DivergedError, Epoch, compute_pos_weight
+from haechi.train.model.fit import DivergedError, Epoch
 from haechi.train.model.head import num_heads
+from haechi.train.model.loss import compute_pos_weight
 from haechi.train.output.experiments import Outcome, Spread, best_point, by_point
 from haechi.train.output.titles import BASELINE_TITLES, SPLIT_TITLES
 from haechi.train.plan import Plan
