@@ -110,7 +110,7 @@ def test_all_videos_damaged(labels: Path, tiny_flags: list[str], tmp_path: Path)
     assert len(Cache.open(tmp_path / "c").failures) == 2
 
 
-def test_validate_writes_a_row_a_video(labels: Path, tmp_path: Path) -> None:
+def test_validate_writes_one_row_for_each_video(labels: Path, tmp_path: Path) -> None:
     done = call("validate", labels, "--out", tmp_path / "v.csv", "--frames", "8")
     assert done.exit_code == 0, done.output
     assert "8 in the manifest = 2 used + 6 failed" in done.output
@@ -179,7 +179,7 @@ def test_validate_never_overwrites_other_files(labels: Path, tmp_path: Path) -> 
     assert labels.read_bytes() == before
 
 
-def test_messages_are_no_formulas(tmp_path: Path, videos: Path) -> None:
+def test_messages_are_not_formulas(tmp_path: Path, videos: Path) -> None:
     shutil.copy2(videos / "empty.mp4", tmp_path / "=cmd.mp4")
     shutil.copy2(videos / "sound.mp4", tmp_path / "sound.mp4")
     assert call("validate", tmp_path, "--out", tmp_path / "v.csv", "--frames", "2").exit_code == 0

@@ -88,12 +88,12 @@ def test_a_cache_of_other_features_is_refused(folder: Path, classifier: Classifi
         classifier.predict_cache(Cache.open(tmp_path / "c"))
 
 
-def test_a_clip_of_ones_own_must_be_shown(folder: Path) -> None:
+def test_the_path_of_a_local_clip_is_needed(folder: Path) -> None:
     with pytest.raises(SettingsConflictError, match="--clip-model local-dir:PATH"):
         Classifier.load(folder / "run")
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_what_is_not_a_run_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(TrainError, match="no such file"):
         Classifier.load(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"no model")

@@ -58,14 +58,14 @@ def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "metrics.json"])
-def test_a_folder_that_is_no_run_is_never_written_to(tmp_path: Path, name: str) -> None:
+def test_a_folder_that_is_not_a_run_is_never_written_to(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
     with pytest.raises(TrainError, match="only an earlier run is replaced"):
         write_run(tmp_path, "x")
     assert names(tmp_path) == {name}
 
 
-def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_not_an_obstacle(tmp_path: Path) -> None:
     (tmp_path / ".partial-abc").mkdir()
     write_run(tmp_path, "x")
     assert names(tmp_path) == {"metrics.json", "model.pt"}

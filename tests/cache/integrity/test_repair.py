@@ -201,7 +201,7 @@ def _broken_link(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [_other_version, _other_settings, _folder, _broken_link])
 @pytest.mark.parametrize("shard", [0, 2])
-def test_what_is_no_damage_is_left(cache: Path, make: Callable[[Path], object], shard: int) -> None:
+def test_what_is_not_damage_is_left(cache: Path, make: Callable[[Path], object], shard: int) -> None:
     path = shard_path(cache, shard)
     make(path)
     edited("media/label", 0, 7)(shard_path(cache, 1))
@@ -232,7 +232,7 @@ def test_a_shard_that_may_not_be_read_is_left() -> None:
             os.seteuid(0)
 
 
-def test_an_input_output_error_is_no_damage(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_output_error_is_not_damage(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> None:
         raise OSError(5, "Input/output error")
 

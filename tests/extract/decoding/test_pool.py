@@ -57,7 +57,7 @@ def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
 
 
 @pytest.mark.parametrize("sampling", [Uniform(frames=4), Windows(window_seconds=0.5, stride_seconds=0.5, clip_fps=8.0)])
-def test_frames_come_through_a_file_where_there_is_no_anonymous_memory(
+def test_frames_come_through_a_file_without_anonymous_memory(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
 ) -> None:
     """As on systems other than Linux."""
@@ -104,7 +104,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_whatever_a_decoder_does_is_a_row(videos: Path, tmp_path: Path) -> None:
+def test_every_failure_of_a_decoder_is_a_row(videos: Path, tmp_path: Path) -> None:
     names = ["sound.mp4", "abort.mp4", "sound.mp4", "hang.mp4", "segfault.mp4", "sound.mp4", "bloat.mp4", "sound.mp4"]
     names += ["stop.mp4", "killed.mp4", "sound.mp4", "sound.mp4"]
     paths = [(videos if name == "sound.mp4" else tmp_path) / name for name in names]
