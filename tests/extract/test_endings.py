@@ -126,7 +126,7 @@ def test_a_disk_that_vanishes_ends_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(DecodePool, "run", unmount)
         with pytest.raises(
-            HaechiError, match=r"cannot be read any more \(no such file\), nor can the 9 files before it"
+            HaechiError, match=r"cannot be read any more \(no such file\), and neither can the 9 files before it"
         ):
             run(manifest, workers=1, batch_windows=1)
     for name in names:
