@@ -38,8 +38,8 @@ BOUND_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features:
-    """Features of N videos, in their order, float32."""
+class ComparedFeatures:
+    """Features of N videos, in the order of the videos, float32."""
 
     clip: np.ndarray
     """(N * T, 512)"""
@@ -50,7 +50,7 @@ class Features:
     time_seconds: np.ndarray
     """(N * T,)"""
 
-    def errors(self, reference: "Features") -> dict[str, float]:
+    def errors(self, reference: "ComparedFeatures") -> dict[str, float]:
         """The largest error of each stream, relative to the mean distance within the reference."""
         return {
             name: relative_error(getattr(self, name), getattr(reference, name))
@@ -65,7 +65,7 @@ def relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
     return float(errors.max() / torch.pdist(exact).mean())
 
 
-def reference_features(videos: Sequence[Path], settings: ExtractSettings) -> Features:
+def reference_features(videos: Sequence[Path], settings: ExtractSettings) -> ComparedFeatures:
     """Features made by the reference implementation."""
     reference = Reference(settings, side=SlowFast.transform.size)
     found = []
@@ -73,7 +73,7 @@ def reference_features(videos: Sequence[Path], settings: ExtractSettings) -> Fea
         pictures, time_seconds = sampled(video, settings.frames)
         found.append((reference.clip(pictures), *reference.slowfast(pictures), time_seconds))
     clip, slowfast, logits, times = zip(*found, strict=True)
-    return Features(
+    return ComparedFeatures(
         clip=np.concatenate(clip),
         slowfast=np.stack(slowfast),
         logits=np.stack(logits),
@@ -81,7 +81,7 @@ def reference_features(videos: Sequence[Path], settings: ExtractSettings) -> Fea
     )
 
 
-def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: bool = False) -> Features:
+def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: bool = False) -> ComparedFeatures:
     """Features made by the real run, stored as float32; `backwards`: the manifest's rows are in reversed order."""
     order = range(len(videos))[:: -1 if backwards else 1]
     rows = [Entry(id=f"{i:05d}", path=videos[i].absolute(), label=-1, split="", group="", line=0) for i in order]
@@ -101,7 +101,7 @@ def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: b
             values = values.reshape(len(videos), -1, *values.shape[1:])[place]  # (N, T or 1, ...)
             return values.reshape(-1, *values.shape[2:])
 
-        return Features(
+        return ComparedFeatures(
             clip=stream("clip", "features"),
             slowfast=stream("slowfast", "features"),
             logits=stream("slowfast", "logits"),
@@ -109,7 +109,7 @@ def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: b
         )
 
 
-def stored(features: Features) -> Features:
+def stored(features: ComparedFeatures) -> ComparedFeatures:
     """The features after storage as float16."""
 
     def store(values: np.ndarray) -> np.ndarray:
@@ -126,7 +126,7 @@ def compare(videos: Sequence[Path], settings: ExtractSettings, *, precisions: Se
     reference = reference_features(videos, settings)
     ours = extracted(videos, replace(settings, workers=1))
 
-    def rows(what: str, found: Features, against: Features, bound: float) -> list[Measurement]:
+    def rows(what: str, found: ComparedFeatures, against: ComparedFeatures, bound: float) -> list[Measurement]:
         errors = found.errors(against).items()
         return [Measurement(what=f"{what}, {name}", unit="", values=[error], at_most=bound) for name, error in errors]
 

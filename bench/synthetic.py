@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 def write_cache(path: Path, *, share: float = 1.0) -> Path:
-    """Write the report's 3,866 videos, or a share of them, as random features that tell a little of the label."""
+    """Write the report's 3,866 videos, or a share of them, as random features that depend a little on the label."""
     path.mkdir()
     provenance = Provenance(
         settings=SETTINGS,

@@ -43,7 +43,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _rows(on_cpu: dict[str, Any] | None, on_gpu: dict[str, Any] | None) -> str:
-    """One line for each figure: those of the CPU in their order, then those that only the GPU has."""
+    """One line for each figure: those of the CPU first, then those of the GPU only."""
     cpu, gpu = ({row["what"]: row for row in result["rows"]} if result else None for result in (on_cpu, on_gpu))
     lines = ["| | CPU | GPU | mark |", "|---|---|---|---|"]
     for what, row in ((cpu or {}) | (gpu or {})).items():

@@ -5,7 +5,7 @@ For a tiny CLIP, pass the model name that `networks.write_clip_config` returns a
 
 import sys
 
-if __name__ == "__main__":  # decoding processes import this file too, and need nothing of it
+if __name__ == "__main__":  # decoding processes import this file too, and must not run it
     import haechi.cli
     from bench.networks import shrink_slowfast
 

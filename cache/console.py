@@ -7,7 +7,7 @@ from rich.markup import escape
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console for standard output or standard error that prints numbers and `:words:` of texts as they are."""
+    """A console for standard output or standard error, without styles for numbers and emoji for `:words:`."""
     return Console(stderr=stderr, highlight=False, emoji=False)
 
 

@@ -34,9 +34,7 @@ class Cache:
         or shards with different fingerprints.
         """
         path = Path(path)
-        paths = shard_paths(path)
-        if not paths:
-            raise CacheError(f"{path}: no shards ({schema.SHARD_PATTERN}) in it; make them with `haechi extract`")
+        paths = existing_shard_paths(path)
         shards, problems = [], []
         for shard_path in paths:
             try:
@@ -171,6 +169,13 @@ def shard_paths(path: Path) -> list[Path]:
         what = "is a file, not a cache folder" if path.exists() else "no such cache folder"
         raise CacheError(f"{path}: {what}; make a cache with `haechi extract DATA --out {path}`")
     return sorted(path.glob(schema.SHARD_PATTERN))
+
+
+def existing_shard_paths(path: Path) -> list[Path]:
+    """The shards in a cache folder, at least one, in order. Raises `CacheError` if there is no folder or no shard."""
+    if not (paths := shard_paths(path)):
+        raise CacheError(f"{path}: no shards ({schema.SHARD_PATTERN}) in it; make them with `haechi extract`")
+    return paths
 
 
 def check_offset(offset: np.ndarray, *, num_rows: int, where: str) -> None:

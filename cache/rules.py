@@ -11,9 +11,11 @@ class Settings:
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar
+
+from haechi.cache.text import named
 
 T = TypeVar("T")
 
@@ -42,6 +44,13 @@ def broken_rules(settings: Any) -> dict[str, str]:
         for each in fields(settings)
         if (rule := each.metadata.get("rule")) and not rule.allows(value := getattr(settings, each.name))
     }
+
+
+def unknown_fields(settings_class: Any, names: Iterable[str]) -> list[str]:
+    """The problem, on one line, if some of `names` are not fields of a settings dataclass; else an empty list."""
+    known = [each.name for each in fields(settings_class)]
+    unknown = [name for name in names if name not in known]
+    return [f"no such settings: {named(unknown)}; the settings are {', '.join(known)}"] if unknown else []
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,12 @@ class Text:
 
     def allows(self, value: Any) -> bool:
         return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
+
+
+NAME = Text(r"(?s).+", "a text that is not empty")
+
+# Here and not in `haechi.device`, so that command lines can use it without importing torch.
+DEVICE = Text(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ assert list(FAILURE_TYPES) == [f.name for f in fields(Failure)]
 FRAME_ARRAYS = {"features": 2, "time_seconds": 1}
 WINDOW_ARRAYS = {"features": 2, "logits": 2, "start_seconds": 1, "end_seconds": 1}
 
-# Stream -> its arrays. The image backbone writes the first stream, the motion backbone the second, whatever the model.
+# Stream -> its arrays. The image backbone writes the first stream, the motion backbone the second, with any model.
 STREAMS: dict[str, dict[str, int]] = {"clip": FRAME_ARRAYS, "slowfast": WINDOW_ARRAYS}
 FRAME_STREAM, WINDOW_STREAM = STREAMS
 

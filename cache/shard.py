@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ MAX_ROW_BYTES = 4 << 20  # limit for one row of float32 values, from the widths 
 CHUNK_CACHE_BYTES = 8 << 20  # for each dataset: the default of HDF5 2.0 (older versions: 1 MiB)
 
 # Everything that h5py raises when it cannot read: HDF5's own errors as any of the first four, types that numpy lacks as
-# TypeError, absurd sizes as the last two.
-HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+# TypeError, absurd sizes as OverflowError.
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
+
+# How HDF5 says that memory ran out; h5py raises no MemoryError then.
+OUT_OF_MEMORY = re.compile(r"memory allocation failed|can't (re)?alloc|unable to allocate|out of memory", re.IGNORECASE)
 
 TEXT_ATTRIBUTES = (
     "format",
@@ -111,7 +115,7 @@ def read_seal(path: Path) -> Seal:
     Raises `DamageError` if the seal or the size is wrong, and `CacheError` if the file cannot be read.
     """
     with read_errors(path):
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if path.exists() and not path.is_file():  # reading a named pipe would block
             raise CacheError(f"{path}: not a file")
         with path.open("rb") as file:
             block = file.read(schema.USER_BLOCK_BYTES)
@@ -129,7 +133,7 @@ def read_seal(path: Path) -> Seal:
 def open_hdf5(path: Path, *, chunk_cache_bytes: int = CHUNK_CACHE_BYTES) -> Iterator[h5py.File]:
     """Open a shard with h5py for reading. Raises as `read_errors` does.
 
-    Errors raised in the caller's block are not converted: calls of h5py in it need their own `read_errors`.
+    Errors raised in the caller's block are not converted: wrap calls of h5py in it in `read_errors`.
     """
     with read_errors(path):
         file = h5py.File(path, "r", locking="best-effort", rdcc_nbytes=chunk_cache_bytes)
@@ -145,24 +149,35 @@ def read_errors(path: Path, name: str = "") -> Iterator[None]:
     """Convert the errors of h5py and of the system in a block that only reads a shard, or its dataset `name`.
 
     Raises `CacheError` if the system could not read or memory ran out, and `DamageError` for every other of
-    `HDF5_ERRORS`.
+    `HDF5_ERRORS` that h5py raises. Those that our own code in the block raises are not converted.
     """
     try:
         yield
+    except MemoryError as error:
+        raise CacheError(f"{path}: cannot be read (not enough memory)") from error
     except HDF5_ERRORS as error:
+        if not isinstance(error, OSError) and not _is_from_h5py(error):
+            raise
         raise _read_error(error, path, name) from error
+
+
+def _is_from_h5py(error: Exception) -> bool:
+    """Whether h5py raised the error, and not code that calls it or is called by it."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module: str = frame.f_globals["__name__"]
+    return module.partition(".")[0] == "h5py"
 
 
 def _read_error(error: Exception, path: Path, name: str) -> CacheError:
     """The error for the user, given one of `HDF5_ERRORS`."""
-    if isinstance(error, MemoryError):
-        return CacheError(f"{path}: cannot be read (not enough memory)")
     # An error of the system has a number. HDF5 raises some as KeyError or RuntimeError, with the number in the text.
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := re.search(r", errno = (\d+), error message = ", str(error))):
         number = int(found[1])
     if number is not None:
         return CacheError(f"{path}: cannot be read ({os.strerror(number)})")
+    if OUT_OF_MEMORY.search(str(error)):
+        return CacheError(f"{path}: cannot be read (not enough memory)")
     if name:
         return DamageError(f"{path}: /{name} is damaged, its checksum does not match; see `haechi verify`")
     return DamageError(f"{path}: HDF5 cannot read it ({error}); see `haechi verify`")

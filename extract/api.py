@@ -1,14 +1,12 @@
 """Stage 1 as one function, for notebooks and programs; `haechi extract` calls it too."""
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import haechi
 from haechi.cache.errors import SettingsError
 from haechi.cache.progress import SILENT, Progress
-from haechi.cache.text import named
 from haechi.extract import pipeline
 from haechi.extract.manifest import Manifest, read_manifest
 from haechi.extract.pipeline import Extraction
@@ -32,8 +30,8 @@ def extract_features(
         done = extract_features("videos", "out/cache", sampling="windows")
         print(done.num_used, done.failures)
 
-    Calling it again extracts only what is missing or has changed. A file that cannot be used is no error: it is counted
-    in `Extraction.failures`, and the cache records the reason.
+    Calling it again extracts only what is missing or has changed. A file that cannot be used is not an error: it is
+    counted in `Extraction.failures`, and the cache records the reason.
 
     - `data`: a manifest (CSV or JSON Lines with the column `path`, and optionally `label`, `split`, `group`, `id`), a
       folder with the class folders `harmful` and `safe`, or a `Manifest` that was read before
@@ -47,12 +45,12 @@ def extract_features(
 
     Raises `HaechiError`, whose text says what to do: `SettingsError` (unknown names or values), `ManifestError`,
     `SettingsConflictError` (the cache was made with other settings), `WeightsError`, `CacheError`,
-    `InterruptedRunError` (Ctrl-C: finished rows are in the cache).
+    `InterruptedRunError` (Ctrl-C: finished rows are in the cache; a second Ctrl-C ends the process at once).
     """
-    settings = _changed(settings or ExtractSettings(), changes)
+    settings = (settings or ExtractSettings()).changed(**changes)
     if isinstance(data, Manifest):
         if root is not None or positive is not None or follow_symlinks:
-            raise SettingsError(["root, positive and follow_symlinks go with a path, and data is a Manifest"])
+            raise SettingsError(["root, positive and follow_symlinks are for a path, and data is a Manifest"])
         manifest = data
     else:
         root = None if root is None else Path(root)
@@ -61,10 +59,3 @@ def extract_features(
         progress.notice(notice)
     producer = f"haechi {haechi.__version__}"
     return pipeline.extract(manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
-
-
-def _changed(settings: ExtractSettings, changes: dict[str, Any]) -> ExtractSettings:
-    names = [field.name for field in fields(ExtractSettings)]
-    if unknown := sorted(changes.keys() - set(names)):
-        raise SettingsError([f"no such settings: {named(unknown)}; the settings are {', '.join(names)}"])
-    return replace(settings, **changes)

@@ -47,10 +47,10 @@ def manifest_options(command: Any) -> Any:
 
 def validation_options(command: Any) -> Any:
     """The flags of sampling, and --strict."""
-    for decorator in (
+    options = (
         option(
             "--sampling",
-            "uniform: a fixed number of frames over the whole video. windows: all of it, whatever its length.",
+            "uniform: a fixed number of frames over the whole video. windows: the whole video, of any length.",
             type=click.Choice(SAMPLINGS),
         ),
         option(
@@ -68,7 +68,8 @@ def validation_options(command: Any) -> Any:
         ),
         option("--clip-fps", f"windows: CLIP frames per second. [default: {CLIP_FPS:g}]", type=float),
         click.option("--strict", is_flag=True, help="Exit with 1 if any video cannot be used."),
-    ):
+    )
+    for decorator in reversed(options):  # the last one that is applied is the first in --help
         command = decorator(command)
     return command
 
@@ -87,7 +88,7 @@ def compute_options(command: Any) -> Any:
 
 def decoding_options(command: Any) -> Any:
     """The flags of decoding: number of processes, and limits."""
-    for decorator in (
+    options = (
         option("--workers", "Number of decoding processes; 0: chosen for the machine.", type=click.IntRange(min=0)),
         option(
             "--timeout",
@@ -98,7 +99,8 @@ def decoding_options(command: Any) -> Any:
         option("--worker-memory-gb", "Memory limit of each decoding process, GB (1e9 bytes).", type=float),
         option("--max-pixels", "Refuse files whose width x height is larger, in pixels.", type=click.IntRange(min=1)),
         option("--max-frames", "Refuse videos with more frames.", type=click.IntRange(min=1)),
-    ):
+    )
+    for decorator in reversed(options):  # the last one that is applied is the first in --help
         command = decorator(command)
     return command
 
@@ -145,9 +147,9 @@ def extract(
     """
     import json
 
-    from rich.console import Console
-
+    from haechi.cache.console import make_console
     from haechi.cache.errors import HaechiError, SettingsError
+    from haechi.cache.text import counted
     from haechi.extract.api import extract_features
     from haechi.extract.console import show_extraction, shown_progress
     from haechi.extract.decoding.reasons import parse_reasons
@@ -156,7 +158,7 @@ def extract(
         reasons = parse_reasons(reason for reason in retry.split(",") if reason)
     except SettingsError as error:
         raise click.BadParameter(str(error)) from error
-    with shown_progress(Console(stderr=True, highlight=False, emoji=False)) as progress:
+    with shown_progress(make_console(stderr=True)) as progress:
         done = extract_features(
             data,
             out,
@@ -174,13 +176,15 @@ def extract(
         ]
         click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
     else:
-        show_extraction(Console(highlight=False, emoji=False), done)
+        show_extraction(make_console(), done)
     if done.num_used == 0:
         raise HaechiError(
-            f"{data}: none of its {done.num_rows} videos could be used; the cache {out} holds the reasons"
+            f"{data}: 0 of {counted(done.num_rows, 'video')} could be used; the cache {out} holds the reasons"
         )
     if strict and done.num_failed:
-        raise HaechiError(f"{data}: {done.num_failed} of {done.num_rows} videos could not be used (--strict)")
+        raise HaechiError(
+            f"{data}: {done.num_failed} of {counted(done.num_rows, 'video')} could not be used (--strict)"
+        )
 
 
 @click.command()
@@ -208,9 +212,9 @@ def validate(
     Opens each file and decodes each frame that `extract` would sample, and runs no model. In the CSV, an id that a
     spreadsheet would run as a formula gets an apostrophe in front.
     """
-    from rich.console import Console
-
+    from haechi.cache.console import make_console
     from haechi.cache.errors import HaechiError
+    from haechi.cache.text import counted
     from haechi.extract import validation
     from haechi.extract.console import show_check, shown_progress
     from haechi.extract.decoding.pool import Rejected
@@ -220,26 +224,31 @@ def validate(
     settings = ExtractSettings(**flags)
     validation.refuse_other_file(out)
     manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
-    with shown_progress(Console(stderr=True, highlight=False, emoji=False)) as progress:
+    with shown_progress(make_console(stderr=True)) as progress:
         for notice in manifest.notices:
             progress.notice(notice)
-        checks = validation.check_all(manifest, settings, progress=progress)
+        validated = validation.check_all(manifest, settings, progress=progress)
+    checks = validated.checks
     validation.write_csv(out, checks)
     failures = Counter(result.reason.value for _, result in checks if isinstance(result, Rejected))
     num_rows, num_checked, num_failed = len(manifest.entries), len(checks), failures.total()
     show_check(
-        Console(highlight=False, emoji=False),
+        make_console(),
         out,
         num_rows=num_rows,
         num_used=num_checked - num_failed,
         failures=dict(sorted(failures.items())),
     )
+    if validated.error is not None:
+        raise HaechiError(
+            f"{validated.error}; {out} holds {num_checked} of {counted(num_rows, 'video')}"
+        ) from validated.error
     if num_checked < num_rows:
         raise InterruptedRunError(
-            f"interrupted: {num_checked} of {num_rows} videos were checked, and {out} holds only these; run the same "
-            "command again to check all of them"
+            f"interrupted: {num_checked} of {counted(num_rows, 'video')} checked, and {out} holds only these; run the "
+            "same command again to check all of them"
         )
     if num_failed == num_rows:
-        raise HaechiError(f"{data}: none of its {num_rows} videos can be used; {out} holds the reasons")
+        raise HaechiError(f"{data}: 0 of {counted(num_rows, 'video')} can be used; {out} holds the reasons")
     if strict and failures:
-        raise HaechiError(f"{data}: {num_failed} of {num_rows} videos cannot be used (--strict)")
+        raise HaechiError(f"{data}: {num_failed} of {counted(num_rows, 'video')} cannot be used (--strict)")

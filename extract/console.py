@@ -11,6 +11,7 @@ from rich.table import Table
 
 from haechi.cache.console import show_notices
 from haechi.cache.progress import Progress
+from haechi.cache.text import counted
 from haechi.extract.pipeline import Extraction
 from haechi.extract.timing import IN_DECODERS, STEPS, WAIT
 
@@ -44,7 +45,7 @@ class _Bar(Progress):
     def windows(self, count: int) -> None:
         assert self._task is not None
         self._num_windows += count
-        self._bar.update(self._task, windows=f"{self._num_windows:,} windows")
+        self._bar.update(self._task, windows=counted(self._num_windows, "window"))
 
     def notice(self, text: str) -> None:
         show_notices(self._console, [text])
@@ -108,7 +109,7 @@ def _steps_table(done: Extraction) -> Table:
     """The seconds of each step, and what limits the speed of the run."""
     waited = done.steps[WAIT] / done.work_seconds
     limit = "decoding" if waited > MUCH_WAITING else "the backbones"
-    processes = f"{done.workers} decoding process{'es' if done.workers > 1 else ''}"
+    processes = counted(done.workers, "decoding process", "decoding processes")
     table = Table(
         title=f"{done.work_seconds:.1f} s of work after start-up, limited by {limit}",
         title_justify="left",

@@ -123,7 +123,7 @@ class Flow:
                     vanished.append((index, result))
                     if len(vanished) == MAX_VANISHED:
                         raise HaechiError(
-                            f"{entries[index].path}: cannot be read any more ({result.message}), nor can the "
+                            f"{entries[index].path}: cannot be read any more ({result.message}), and neither can the "
                             f"{len(vanished) - 1} files before it, which were there when this run began; is their disk "
                             "or network folder still connected? Finished videos are kept: run the same command again "
                             "when the files are back"

@@ -46,19 +46,19 @@ def read_manifest(
     harmful class folder; all others are safe then. Without it the class folders must be called `harmful` and `safe`.
     `haechi.extract.folder.find_media` says which symbolic links in a folder are followed; paths in a file always are.
 
-    Missing files are no error: each becomes a failure row, and a notice lists them. One `ManifestError` lists all
+    Missing files are not an error: each becomes a failure row, and a notice lists them. One `ManifestError` lists all
     other problems: duplicate ids, unknown labels or splits, unreadable rows, an empty manifest.
     """
     if not data.exists():
         raise ManifestError(f"{data}: no such manifest or folder")
     if data.is_dir():
         if root is not None:
-            raise ManifestError(f"{data}: --root goes with a manifest file, and this is a folder")
+            raise ManifestError(f"{data}: --root is for a manifest file, and this is a folder")
         return _scan_folder(data, positive, follow_symlinks=follow_symlinks)
     if positive is not None:
-        raise ManifestError(f"{data}: --positive goes with a folder of class folders, and this is a file")
+        raise ManifestError(f"{data}: --positive is for a folder of class folders, and this is a file")
     if follow_symlinks:
-        raise ManifestError(f"{data}: --follow-symlinks goes with a folder; the paths in a file are followed anyway")
+        raise ManifestError(f"{data}: --follow-symlinks is for a folder; the paths in a file are always followed")
     return _read_file(data, root if root is not None else data.parent)
 
 

@@ -12,7 +12,7 @@ from haechi.cache.lock import locked
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Provenance
-from haechi.cache.text import one_or_more
+from haechi.cache.text import counted, one_or_more
 from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
 from haechi.extract.decoding.decode import decoders
@@ -53,7 +53,7 @@ class Extraction:
     precision: str
     """`fp32`, `bf16` or `fp16`; empty if no model was loaded."""
     decoders: list[str]
-    """The decoders that are installed: `["decord", "PyAV"]` or `["PyAV"]`."""
+    """The decoders that are used on this machine: `["decord", "PyAV"]` or `["PyAV"]`."""
     workers: int
     """Decoding processes that were started."""
     seconds: float
@@ -86,7 +86,7 @@ def extract(
 
     Raises `SettingsError` for unknown reasons and devices, `SettingsConflictError` for settings that differ from those
     of the cache, `WeightsError` for weights that cannot be loaded, `InterruptedRunError` for Ctrl-C, and `HaechiError`
-    if `out` is no cache, if another run is writing to it, or if the files of many entries in a row disappear.
+    if `out` is not a cache, if another run is writing to it, or if the files of many entries in a row disappear.
     """
     started = time.monotonic()
     reasons = parse_reasons(one_or_more(retry))
@@ -174,8 +174,9 @@ def _run(
             queue.finish()
         raise
     if interrupt.is_stopping:
+        rows_of_run = counted(len(remaining.entries), "row")
         raise InterruptedRunError(
-            f"interrupted: {queue.num_written} of {len(remaining.entries)} rows of this run are safe in the cache; "
+            f"interrupted: {queue.num_written} of {rows_of_run} of this run are safe in the cache; "
             "run the same command again to continue"
         )
     watch.add(queue.seconds)
@@ -184,7 +185,8 @@ def _run(
 def _update_media(manifest: Manifest, cache: Cache, touched: Mapping[str, int]) -> int:
     """Write the manifest's labels, splits and groups, and the modification times `touched` (id -> ns), into the cache.
 
-    Features stay as they are, and shards in which nothing changes are not written. The number of relabelled videos.
+    Features do not change, and shards in which nothing changes are not written. Returns the number of relabelled
+    videos.
     """
     wanted = {entry.id: (entry.label, entry.split, entry.group) for entry in manifest.entries}
     names = ("id", "label", "split", "group", "mtime_ns")
@@ -209,9 +211,11 @@ def _update_media(manifest: Manifest, cache: Cache, touched: Mapping[str, int]) 
 
 
 def _versions() -> dict[str, str]:
-    """The versions of those `PACKAGES` that are installed."""
+    """The versions of those `PACKAGES` that are installed; of decord only if it is used."""
     versions = {}
     for name in PACKAGES:
+        if name == "decord" and name not in decoders():
+            continue
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions

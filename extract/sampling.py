@@ -25,7 +25,7 @@ SAMPLINGS = (UNIFORM, WINDOWS)
 
 SHORT_POLICY = "repeat"  # if a video has fewer frames than samples, some frames are used several times, in order
 
-MAX_CLIP_FRAMES = 64  # CLIP frames that `windows` hands on at once
+MAX_CLIP_FRAMES = 64  # CLIP frames that `windows` passes on at once
 
 
 def uniform(num_frames: int, num_samples: int) -> list[int]:
@@ -43,7 +43,7 @@ def uniform(num_frames: int, num_samples: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """A fixed number of frames over the whole video, whatever its length, in one window. The default."""
+    """A fixed number of frames over the whole video, of any length, in one window. The default."""
 
     frames: int
 
@@ -54,7 +54,7 @@ class Uniform:
 
     @property
     def max_clip_frames(self) -> int:
-        """Largest number of CLIP frames that are handed on with a window."""
+        """Largest number of CLIP frames that are passed on with a window."""
         return self.frames
 
 
@@ -80,7 +80,7 @@ class Windows:
 
     @property
     def max_clip_frames(self) -> int:
-        """Largest number of CLIP frames that are handed on at once: those of a window, and one at either end."""
+        """Largest number of CLIP frames that are passed on at once: those of a window, and one at each end."""
         return min(math.floor(self.window_seconds * self.clip_fps) + 2, MAX_CLIP_FRAMES)
 
 

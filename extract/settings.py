@@ -1,9 +1,10 @@
 """All settings of stage 1. The command line takes its defaults from here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from haechi.cache.errors import SettingsError
-from haechi.cache.rules import Number, OneOf, Optional, Whole, broken_rules, setting
+from haechi.cache.rules import DEVICE, NAME, Number, OneOf, Optional, Whole, broken_rules, setting, unknown_fields
 from haechi.cache.schema import FRAME_STREAM, STORE_TYPES, WINDOW_STREAM
 from haechi.extract.backbones.catalog import MOTION_MODELS
 from haechi.extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
@@ -15,7 +16,8 @@ WINDOW_SECONDS = 2.0
 CLIP_FPS = 2.0
 MAX_OVERLAP = 16
 
-SAMPLING_FIELDS = {"sampling", "frames", "window_seconds", "stride_seconds", "clip_fps"}
+# Sampling -> the fields that are for it alone; a cache's settings use the same names.
+SAMPLING_FIELDS = {UNIFORM: ("frames",), WINDOWS: ("window_seconds", "stride_seconds", "clip_fps")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class ExtractSettings:
     """What to compute and how. Raises `SettingsError` that lists every value out of range."""
 
     sampling: str = setting(UNIFORM, OneOf(SAMPLINGS))
-    """`uniform`: `frames` frames over the whole video. `windows`: the whole video in windows, whatever its length."""
+    """`uniform`: `frames` frames over the whole video. `windows`: the whole video in windows, of any length."""
     frames: int = setting(32, Whole(1, 4096))
     """`uniform`: number of frames that CLIP sees of each video. 32 is the number in the report."""
     window_seconds: float | None = setting(None, Optional(Number(least=0.1, most=3600), f"{WINDOW_SECONDS:g}"))
@@ -33,12 +35,12 @@ class ExtractSettings:
     """`windows`: from the start of a window to the start of the next; None: a window's length."""
     clip_fps: float | None = setting(None, Optional(Number(least=0.001, most=60), f"{CLIP_FPS:g}"))
     """`windows`: CLIP frames per second; None: 2."""
-    clip_model: str = "ViT-B-32"
+    clip_model: str = setting("ViT-B-32", NAME)
     """A model name of open_clip, or `local-dir:PATH` of a folder with an open_clip_config.json."""
-    clip_weights: str = "openai"
+    clip_weights: str = setting("openai", NAME)
     """A pretrained tag of open_clip, a local file (`TAG=PATH`, or only the path), or `random:SEED`."""
     slowfast_model: str = setting("slowfast_r50", OneOf(MOTION_MODELS))
-    slowfast_weights: str = "kinetics400"
+    slowfast_weights: str = setting("kinetics400", NAME)
     """`kinetics400`, a local file, or `random:SEED`."""
     store: str = setting("float16", OneOf(STORE_TYPES))
     """Storage type of the features in the cache."""
@@ -46,7 +48,7 @@ class ExtractSettings:
     """Largest number of manifest rows in a shard."""
     shard_minutes: float = setting(10.0, Number(least=0.01, most=1e6))
     """A shard that is not full is written after this time. A run that is killed loses at most the rows of this time."""
-    device: str = "auto"
+    device: str = setting("auto", DEVICE)
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: str = setting("auto", OneOf(PRECISIONS))
     """Precision of the backbones; `fp32` is the reference."""
@@ -68,8 +70,15 @@ class ExtractSettings:
 
     def __post_init__(self) -> None:
         broken = broken_rules(self)
-        if problems := [*broken.values(), *([] if SAMPLING_FIELDS & broken.keys() else self._conflicts())]:
+        is_sampling_broken = not broken.keys().isdisjoint({"sampling"}.union(*SAMPLING_FIELDS.values()))
+        if problems := [*broken.values(), *([] if is_sampling_broken else self._conflicts())]:
             raise SettingsError(problems)
+
+    def changed(self, **changes: Any) -> "ExtractSettings":
+        """The same settings with some fields changed. Raises `SettingsError` for unknown names and values too."""
+        if problems := unknown_fields(ExtractSettings, changes):
+            raise SettingsError(problems)
+        return replace(self, **changes)
 
     @property
     def models(self) -> dict[str, str]:
@@ -95,7 +104,7 @@ class ExtractSettings:
 
     def _conflicts(self) -> list[str]:
         """The fields of the sampling that contradict each other."""
-        for_windows = {name: getattr(self, name) for name in ("window_seconds", "stride_seconds", "clip_fps")}
+        for_windows = {name: getattr(self, name) for name in SAMPLING_FIELDS[WINDOWS]}
         chosen = self.sampler
         if not isinstance(chosen, Windows):
             return [

@@ -1,7 +1,9 @@
 """`haechi validate`: the checks of an extraction without its models."""
 
 import csv
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -26,13 +28,25 @@ Check = tuple[Entry, DecodedFile | Rejected]
 """An entry of the manifest, with what is known of its file, or why it cannot be used."""
 
 
-def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progress = SILENT) -> list[Check]:
-    """Decode every sampled frame of every video and keep none. The checks, in the manifest's order.
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The checks of a manifest; not all of them if the run ended early."""
 
-    After Ctrl-C no new video is started, and the entries that were not checked are missing in the result.
+    checks: list[Check]
+    """In the manifest's order."""
+    error: HaechiError | None
+    """What ended the run early; None also after Ctrl-C."""
+
+
+def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progress = SILENT) -> Validation:
+    """Decode every sampled frame of every video and keep none.
+
+    After Ctrl-C no new video is started, and the entries that were not checked are missing in the result. They are
+    missing too if the decoding processes fail, with the error of `DecodePool.run`.
     """
     entries = manifest.entries
     results: dict[int, DecodedFile | Rejected] = {}
+    error = None
     progress.start(len(entries), "validate")
     pool = DecodePool(
         num_workers=max(1, min(settings.workers or joblib.cpu_count(), len(entries))),
@@ -41,20 +55,27 @@ def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progre
     )
     with Interrupt(progress) as interrupt, pool:  # left last, the interrupt still listens while processes stop
         interrupt.listen()
-        for index, result in pool.run([entry.path for entry in entries], outputs=[], stopping=interrupt.poll):
-            if not isinstance(result, DecodedFrames):
-                results[index] = result
-                progress.advance(failed=isinstance(result, Rejected))
-    return [(entries[index], results[index]) for index in sorted(results)]
+        try:
+            for index, result in pool.run([entry.path for entry in entries], outputs=[], stopping=interrupt.poll):
+                if not isinstance(result, DecodedFrames):
+                    results[index] = result
+                    progress.advance(failed=isinstance(result, Rejected))
+        except HaechiError as failure:
+            error = failure
+    return Validation(checks=[(entries[index], results[index]) for index in sorted(results)], error=error)
 
 
 def refuse_other_file(path: Path) -> None:
-    """Raise `HaechiError` if `path` holds anything but an earlier result, such as the manifest itself."""
+    """Raise `HaechiError` if `path` holds anything but an earlier result, or if its folder cannot be written to."""
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "cannot be written to" if folder.is_dir() else "no such folder; create it first"
+        raise HaechiError(f"{path}: {folder}: {what}")
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         if file.readline().strip() != ",".join([*COLUMNS, *KNOWN]):
-            raise HaechiError(f"{path}: exists and is no result of `haechi validate`; name another file with --out")
+            raise HaechiError(f"{path}: exists and is not a result of `haechi validate`; name another file with --out")
 
 
 def write_csv(path: Path, checks: Sequence[Check]) -> None:

@@ -12,14 +12,14 @@ from haechi.cache.errors import HaechiError, SettingsConflictError
 from haechi.cache.kinds import IMAGE
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
-from haechi.cache.schema import STREAMS, Failure, Item, differing_fields
-from haechi.cache.text import bullet_list, one_or_more
+from haechi.cache.schema import STREAMS, Failure, Item, conflict_list
+from haechi.cache.text import one_or_more
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.backbones.weights import LOCAL_MODEL, QUICKGELU
 from haechi.extract.flow import open_flow
 from haechi.extract.manifest import Entry
-from haechi.extract.sampling import UNIFORM, WINDOWS
-from haechi.extract.settings import ExtractSettings
+from haechi.extract.sampling import WINDOWS
+from haechi.extract.settings import SAMPLING_FIELDS, ExtractSettings
 from haechi.extract.timing import Stopwatch
 from haechi.predict.media import gather
 from haechi.predict.prediction import LONGER, Prediction, ScoredWindow, not_judged
@@ -28,9 +28,6 @@ from haechi.train.data.features import split_into_batches
 from haechi.train.model import checkpoint
 from haechi.train.model.checkpoint import Checkpoint
 from haechi.train.run_folder import MODEL_FILE
-
-# Sampling's name -> the fields of `ExtractSettings` that belong to it; a cache's settings use the same names.
-SAMPLING_FIELDS = {UNIFORM: {"frames"}, WINDOWS: {"window_seconds", "stride_seconds", "clip_fps"}}
 
 # Reason for media of a kind that no run was given for. All other reasons come from extraction.
 NO_HEAD = "no_head"
@@ -120,7 +117,7 @@ class Classifier:
         return list(self.judge(entries, progress=progress))
 
     def judge(self, entries: Sequence[Entry], *, progress: Progress = SILENT) -> Iterator[Prediction]:
-        """Judge the entries of a manifest, in their order; each is yielded once all before it are judged.
+        """Judge the entries of a manifest, in order; each is yielded once all before it are judged.
 
         Without entries, nothing is started or loaded.
         """
@@ -163,11 +160,11 @@ class Classifier:
 
     def refuse_other_features(self, settings: dict[str, Any]) -> None:
         """Raise `SettingsConflictError` with every field in which these settings differ from those of the run."""
-        if differing := differing_fields(self._features, settings):
-            fields = bullet_list([f"{name}: {old!r} in the run, {new!r} here" for name, old, new in differing])
+        if conflicts := conflict_list(self._features, settings, holder="the run"):
             raise SettingsConflictError(
                 f"{self._path}: its head was trained on features of other settings, so its scores would mean nothing:\n"
-                f"{fields}\n  Use the models and weights that the run was trained with (--clip-model, --clip-weights, "
+                f"{conflicts}\n"
+                "  Use the models and weights that the run was trained with (--clip-model, --clip-weights, "
                 "--slowfast-weights), or train on such features."
             )
 
@@ -237,7 +234,7 @@ class Classifier:
     def _score_windows(self, model: Checkpoint, file: HeadInput, score: float) -> tuple[ScoredWindow, ...]:
         """Each window with the head's score of it alone. With `uniform` sampling, one window: the video, with `score`.
 
-        Times count from the first frame, as in players, whatever the container's timestamps begin with.
+        Times count from the first frame, as in players, not from 0 of the container's timestamps.
         """
         starts, ends = (file.arrays[name].astype(np.float64) for name in (WINDOW_START, WINDOW_END))
         if len(starts):
@@ -270,7 +267,7 @@ def _extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) ->
         "slowfast_model": features["slowfast"]["model"],
         "slowfast_weights": model.features["slowfast_weights"],
     }
-    return ExtractSettings(**settings | changes)
+    return ExtractSettings().changed(**settings | changes)
 
 
 def _sampling_fields(sampling: Any, path: Path) -> dict[str, Any]:

@@ -62,9 +62,8 @@ def predict(
     """
     import sys
 
-    from rich.console import Console
-
-    from haechi.cache.console import show_notices
+    from haechi.cache.closed_pipe import is_closed
+    from haechi.cache.console import make_console, show_notices
     from haechi.cache.reader import Cache
     from haechi.cache.text import counted
     from haechi.extract.console import shown_progress
@@ -75,7 +74,7 @@ def predict(
 
     if bool(media) == bool(cache):
         raise click.UsageError("give either MEDIA or --cache CACHE")
-    console = Console(stderr=True, highlight=False, emoji=False)
+    console = make_console(stderr=True)
     runs = [run, *([also] if also else [])]
     classifier = Classifier.load(*runs, **{name: value for name, value in flags.items() if value is not None})
     if classifier.untrained:
@@ -110,10 +109,10 @@ def predict(
     finally:  # after an error or Ctrl-C too: what was judged may be hours of work
         if is_complete or num_judged:
             if not as_json:
-                table.show(Console(highlight=False, emoji=False))
+                table.show(make_console())
             if plot is not None:
                 show_notices(console, plot.draw())
-        if not is_complete and num_judged:
+        if not is_complete and num_judged and not is_closed(sys.stdout):
             show_notices(console, [f"stopped after {counted(num_judged, 'file')}: the others were not judged"])
     if num_failed:
         ctx.exit(SOME_NOT_JUDGED)
@@ -127,16 +126,16 @@ def export(*, run: Path, onnx: Path) -> None:
 
     For programs without torch. The inputs are rows of a cache.
     """
-    from rich.console import Console
     from rich.markup import escape
 
+    from haechi.cache.console import make_console
     from haechi.predict.classifier import load_checkpoint
     from haechi.predict.export import export_onnx, input_arrays
     from haechi.train.output.console import untrained_warning
 
     checkpoint = load_checkpoint(run)
     export_onnx(checkpoint, onnx)
-    console = Console(highlight=False, emoji=False)
+    console = make_console()
     console.print(
         f"{escape(str(onnx))}: inputs {', '.join(input_arrays(checkpoint))}; harmful: score at least "
         f"{checkpoint.best_threshold:.6f}",

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import torch
 
-from haechi.train.data.features import FRAME_STREAM, build_features, split_into_batches
+from haechi.train.data.features import CLIP_FEATURES, build_features, split_into_batches
 from haechi.train.model.checkpoint import Checkpoint
 from haechi.train.model.fit import compute_logits, compute_scores
 
@@ -52,8 +52,8 @@ def cut_windows(video: Arrays, streams: Collection[str]) -> list[Arrays]:
     """
     num_windows = len(video[WINDOW_START])
     bounds = {name: (np.arange(num_windows), np.arange(num_windows) + 1) for name in streams}
-    if FRAME_STREAM in streams:
-        bounds[FRAME_STREAM] = _clip_bounds(video[CLIP_TIME], video[WINDOW_START], video[WINDOW_END])
+    if CLIP_FEATURES in streams:
+        bounds[CLIP_FEATURES] = _clip_bounds(video[CLIP_TIME], video[WINDOW_START], video[WINDOW_END])
     ranges = {name: np.stack(ends, axis=1).tolist() for name, ends in bounds.items()}  # (S, 2) each
     return [{name: video[name][slice(*rows[i])] for name, rows in ranges.items()} for i in range(num_windows)]
 

@@ -23,8 +23,8 @@ ALLOWED = {
 # A file imports from its own storey and those below. Within a storey, and everywhere else, no imports run in a circle.
 STOREYS = {
     "cache": [
-        {"kinds", "text", "rules", "progress", "atomic"},
-        {"errors"},
+        {"atomic", "closed_pipe", "kinds", "progress", "text"},
+        {"errors", "rules"},
         {"schema"},
         {"console", "lock", "manifest_file", "shard"},
         {"reader", "writer"},
@@ -167,7 +167,7 @@ def test_train_works_without_the_packages_of_stage_1(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model.pt").exists()
 
 
-def test_a_missing_package_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     code = f"import haechi.cli; haechi.cli.main(['extract', {str(tmp_path)!r}, '--out', {str(tmp_path / 'c')!r}])"
     done = run_without({"pebble"}, code)

@@ -173,7 +173,7 @@ def _open(cache: str | Path, labels: str | Path | None, progress: TrainProgress)
 
 
 def _check_options(memory_gb: float | None, media_root: str | Path | None, *, seeds: int = 1) -> None:
-    """Raise `SettingsError` for options that are no fields of `TrainSettings`."""
+    """Raise `SettingsError` for invalid options that are not fields of `TrainSettings`."""
     problems = [
         f"{name} is {value!r}, expected {rule.expected}"
         for name, value, rule in (("memory_gb", memory_gb, MEMORY_GB), ("seeds", seeds, NUM_SEEDS))

@@ -190,12 +190,11 @@ def train(
     end with that threshold. If there are too few videos for a test part, cross-validation is used instead. With --seeds
     or --grid, each experiment is a run in a folder under --out.
     """
-    from rich.console import Console
-
+    from haechi.cache.console import make_console
     from haechi.train.api import train_head, train_heads
     from haechi.train.output.console import TerminalProgress
 
-    console = Console(highlight=False, emoji=False)
+    console = make_console()
     options = {"preset": preset, "labels": labels, "memory_gb": memory_gb, "media_root": media_root, **flags}
     options["command"] = click.get_current_context().find_root().obj or ""
     with TerminalProgress(console) as progress:
@@ -249,8 +248,7 @@ def compare(runs: tuple[Path, ...], *, as_json: bool) -> None:
     """
     import json
 
-    from rich.console import Console
-
+    from haechi.cache.console import make_console
     from haechi.train.evaluate.compare import compare as compare_runs
     from haechi.train.output import console as screen
 
@@ -260,7 +258,7 @@ def compare(runs: tuple[Path, ...], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([each.record() for each in compared], indent=2, ensure_ascii=False, allow_nan=False))
         return
-    console = Console(highlight=False, emoji=False)
+    console = make_console()
     console.print(screen.comparison_table(compared))
     if untrained := compared[0].run.untrained:
         console.print(screen.untrained_warning(untrained))

@@ -84,7 +84,7 @@ def _parse(grid: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
                 try:
                     value = PARSERS[types[name]](word)
                 except ValueError:
-                    problems.append(f"{name}: {word!r} is not {KINDS[types[name]]}")
+                    problems.append(f"{name}: {word!r} is not {TYPE_NAMES[types[name]]}")
                     continue
                 if value in values[name]:
                     problems.append(f"{name}: {word!r} is given twice")
@@ -106,7 +106,7 @@ PARSERS: dict[Any, Callable[[str], Any]] = {
     float | None: float,
     str: str,
 }
-KINDS = {
+TYPE_NAMES = {
     bool: "true or false",
     int: "a whole number",
     int | None: "a whole number",

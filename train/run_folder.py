@@ -31,12 +31,14 @@ replaces the run as a whole.
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -80,6 +82,8 @@ LOCK_SECONDS = 5.0
 # What tempfile adds to the name of a work folder.
 RANDOM_SUFFIX = re.compile(r"[a-z0-9_]{8}")
 
+MAX_NAME_BYTES = 200  # of a folder's name in the name of its work folder; file systems allow 255 for the whole
+
 
 @contextlib.contextmanager
 def run_folder(out: Path) -> Iterator[Path]:
@@ -92,8 +96,8 @@ def run_folder(out: Path) -> Iterator[Path]:
     training.
     """
     check_replaceable(out, METRICS_FILE, FORMAT)
-    folder = out.resolve()
     with _disk_errors(out, "the run was not written"):
+        folder = _resolved(out)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
@@ -136,6 +140,14 @@ def current(path: Path) -> Path:
     return committed if committed.exists() else path
 
 
+def _resolved(path: Path) -> Path:
+    """The absolute path without symbolic links. Raises `OSError` for links in a circle."""
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # links in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+
+
 def check_replaceable(out: Path, name: str, format: str) -> None:
     """Raise `TrainError` where `out` is a file, or a folder that holds files but no file `name` of this format."""
     if out.exists() and not out.is_dir():
@@ -176,11 +188,13 @@ def _disk_errors(out: Path, consequence: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _work_folder(parent: Path, name: str) -> Iterator[Path]:
     """Make a locked work folder in `parent`, which is deleted at the end."""
-    work = Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{name}-", dir=parent))
+    work = Path(tempfile.mkdtemp(prefix=_work_prefix(name), dir=parent))
     try:
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks
                 held.enter_context(FileLock(work / LOCK_NAME, timeout=LOCK_SECONDS))
+            if not work.exists():  # another training started at the same time, and removed it before it was locked
+                raise TrainError(f"{parent / name}: another training is writing to this folder; try again")
             yield work
     finally:
         _delete(work)
@@ -197,11 +211,18 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _work_prefix(name: str) -> str:
+    """What the names of the work folders of the folder `name` begin with; a hash stands for a name that is too long."""
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f"{PARTIAL_PREFIX}{name}-"
+
+
 def _work_folders(parent: Path, name: str) -> list[Path]:
     """Work folders in `parent` of trainings into its folder `name`."""
     if not os.access(parent, os.R_OK | os.X_OK):
         return []
-    prefix = f"{PARTIAL_PREFIX}{name}-"
+    prefix = _work_prefix(name)
     return [
         path
         for path in parent.iterdir()
@@ -273,6 +294,7 @@ def _exchange(folder: Path, new: Path) -> bool:
 
     try:
         shutil.copytree(folder, whole, symlinks=True, copy_function=os.link, ignore=left_out)
+        _copy_owners(folder, whole)
         for file in new.iterdir():
             os.link(file, whole / file.name)
         flush(whole)
@@ -280,7 +302,40 @@ def _exchange(folder: Path, new: Path) -> bool:
     except OSError:
         _delete(whole)
         return False
+    _keep_late_files(whole, folder, left_out)
     return True
+
+
+def _copy_owners(source: Path, copy: Path) -> None:
+    """Give the folders of a copy the owners of the original ones. Raises `OSError` if this user may not do that."""
+    for path, _, _ in os.walk(copy):
+        wanted, found = (source / Path(path).relative_to(copy)).stat(), Path(path).stat()
+        if (found.st_uid, found.st_gid) != (wanted.st_uid, wanted.st_gid):
+            os.chown(path, wanted.st_uid, wanted.st_gid)
+            Path(path).chmod(stat.S_IMODE(wanted.st_mode))  # a change of the owner may clear bits
+
+
+def _keep_late_files(old: Path, folder: Path, left_out: Callable[[str, list[str]], set[str]]) -> None:
+    """Move files that were created or replaced in `old`, while it was copied, into `folder`, which is in its place."""
+    for path, _, _ in os.walk(old):
+        place = folder / Path(path).relative_to(old)
+        late, kept = _files(path), _files(place)
+        for name in late.keys() - left_out(str(place), list(late)):
+            if late[name] != kept.get(name):
+                with contextlib.suppress(OSError):
+                    place.mkdir(parents=True, exist_ok=True)
+                    Path(path, name).replace(place / name)
+
+
+def _files(folder: str | Path) -> dict[str, int]:
+    """Name -> inode of the files in a folder, without symbolic links; empty if there is no such folder."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return {
+            entry.name: entry.inode()
+            for entry in entries
+            if not entry.is_symlink() and not entry.is_dir(follow_symlinks=False)
+        }
+    return {}
 
 
 def _move_committed(folder: Path) -> None:

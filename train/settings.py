@@ -6,8 +6,7 @@ from typing import Any
 
 from haechi.cache.errors import SettingsError
 from haechi.cache.kinds import IMAGE, KINDS, VIDEO
-from haechi.cache.rules import Flag, Number, OneOf, Optional, Text, Whole, broken_rules, setting
-from haechi.cache.text import named
+from haechi.cache.rules import DEVICE, Flag, Number, OneOf, Optional, Whole, broken_rules, setting, unknown_fields
 from haechi.train.errors import TrainError
 from haechi.train.policy import Policy
 
@@ -27,7 +26,7 @@ class Folds:
     expected = "a whole number from 2 to 100, 0 (no folds), or None (5 if there are too few videos for a test part)"
 
     def allows(self, value: Any) -> bool:
-        return value is None or value == 0 or Whole(2, 100).allows(value)
+        return value is None or Whole(0, 0).allows(value) or Whole(2, 100).allows(value)
 
 
 # Preset -> the values that differ from the fields' defaults. Those of `fast` were chosen by cross-validation and speed:
@@ -121,7 +120,7 @@ class TrainSettings:
     """The policy for choosing the threshold (see `policy.py`)."""
     seed: int = setting(0, Whole(0, (1 << 32) - 1))
     """Random seed of split, initial weights, order and dropout. Our choice: the report has none."""
-    device: str = setting("auto", Text(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:N"))
+    device: str = setting("auto", DEVICE)
     """`cpu`, `cuda`, `cuda:1`, or `auto`: CUDA if there is a CUDA device."""
     precision: str = setting("fp32", OneOf(PRECISION_CHOICES))
     """Precision of the training steps: `fp32`, `bf16` (autocast), or `auto`: bf16 if the device supports it. Scores are
@@ -154,9 +153,8 @@ class TrainSettings:
         `preset` None: the default one for the kind of media. Raises `SettingsError` that lists unknown names too.
         """
         values = {name: value for name, value in given.items() if value is not None}
-        names = [field.name for field in fields(cls)]
-        if unknown := [name for name in values if name not in names]:
-            raise SettingsError([f"no such settings: {named(unknown)}; the settings are {', '.join(names)}"])
+        if problems := unknown_fields(cls, values):
+            raise SettingsError(problems)
         if preset is None:
             preset = DEFAULT_PRESETS[IMAGE if values.get("media") == IMAGE else VIDEO]
         return cls(**{**PRESETS.get(preset, {}), **values, "preset": preset})

@@ -15,7 +15,7 @@ from haechi.cache.errors import CacheError
 from haechi.cache.integrity.shard_check import Condition, ShardCheck
 from haechi.cache.integrity.verify import Verification, check_shards, summed_up
 from haechi.cache.lock import locked
-from haechi.cache.reader import shard_paths
+from haechi.cache.reader import existing_shard_paths, shard_paths
 from haechi.cache.schema import Failure, Item, Media
 from haechi.cache.shard import dataset, open_hdf5, read_attributes, read_errors
 from haechi.cache.text import counted
@@ -79,7 +79,7 @@ def repair(path: Path) -> Repair:
     changed. Raises `CacheError` if there are no shards, if another run is writing, or if a shard cannot be rewritten;
     that shard and the later ones are unchanged then.
     """
-    shard_paths(path)  # raises before the lock file would be created
+    existing_shard_paths(path)  # raises before the lock file would be created
     with locked(path):
         remove_leftovers(path)
         checks = check_shards(path)

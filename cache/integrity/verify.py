@@ -6,9 +6,8 @@ from pathlib import Path
 
 from haechi.cache import schema
 from haechi.cache.atomic import PARTIAL_PREFIX
-from haechi.cache.errors import CacheError
 from haechi.cache.integrity.shard_check import Problem, ShardCheck
-from haechi.cache.reader import shard_paths
+from haechi.cache.reader import existing_shard_paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +35,7 @@ def verify(path: Path) -> Verification:
 
 def check_shards(path: Path) -> list[ShardCheck]:
     """A finished check of every shard, in the order of the cache. Raises as `verify` does."""
-    paths = shard_paths(path)
-    if not paths:
-        raise CacheError(f"{path}: no shards ({schema.SHARD_PATTERN}) in it; make them with `haechi extract`")
-    checks = [ShardCheck(shard) for shard in paths]
+    checks = [ShardCheck(shard) for shard in existing_shard_paths(path)]
     for check in checks:
         check.run()
     known = [(check, schema.fingerprint_of(check.settings)) for check in checks if check.settings is not None]

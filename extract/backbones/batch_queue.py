@@ -22,7 +22,7 @@ class BatchQueue:
     """Batches on their way through the backbones."""
 
     def __init__(self, backbones: "Backbones", *, progress: Progress = SILENT, num_running: int | None = None) -> None:
-        """`num_running`: batches that may run while the next one is filled; None: as many as suit the device.
+        """`num_running`: batches that may run while the next one is filled; None: chosen for the device.
 
         `progress` gets the notice that batches were made smaller.
         """

@@ -39,7 +39,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """A device with the precision, batch sizes and number of decoding processes that suit it."""
+    """A device, with the precision, batch sizes and number of decoding processes to use on it."""
 
     device: torch.device
     name: str
@@ -58,7 +58,7 @@ class Compute:
 
     @classmethod
     def choose(cls, settings: ExtractSettings) -> "Compute":
-        """Use the settings, and what suits the machine for those that say 0 or auto.
+        """Use the settings; values of 0 or auto are chosen for the machine.
 
         Raises `SettingsError` for a device that the machine does not have.
         """
@@ -88,7 +88,7 @@ class Compute:
 
     @cached_property
     def _copies(self) -> torch.cuda.Stream:
-        """Copies to the GPU run in a stream of their own, in parallel with its computations."""
+        """A separate stream for copies to the GPU, in parallel with its computations."""
         return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def to_device(self, frames: torch.Tensor) -> torch.Tensor:

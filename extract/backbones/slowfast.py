@@ -116,7 +116,7 @@ def _fold_batch_norms(module: torch.nn.Module) -> None:
 
 
 class _AvgPool3d(torch.nn.AvgPool3d):
-    """Pools in float32 whatever the type of its input: on CPUs, PyTorch cannot pool bfloat16."""
+    """Pools in float32, for any type of input: on CPUs, PyTorch cannot pool bfloat16."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pool (B, C, T, H, W). Returns the type of `x`."""

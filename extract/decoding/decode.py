@@ -8,6 +8,7 @@ frame anyway, and decord's memory grows with the length of the video.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.sampling import Sampling, Uniform, uniform
 from haechi.extract.timing import DECODE, READ, RESIZE, Stopwatch
 
-# There are builds of decord for x86-64 only; elsewhere it is not installed, and PyAV decodes everything.
-HAS_DECORD = importlib.util.find_spec("decord") is not None
+# decord has wheels for x86-64 only, and `decord_reader` needs Linux. Elsewhere PyAV decodes everything.
+HAS_DECORD = sys.platform == "linux" and importlib.util.find_spec("decord") is not None
 
 if HAS_DECORD:
     from haechi.extract.decoding import decord_reader
@@ -44,7 +45,7 @@ class DecodedFile(DecodedMedia):
 
 
 def decoders() -> list[str]:
-    """The decoders that are installed: `["decord", "PyAV"]` or `["PyAV"]`."""
+    """The decoders that are used on this machine: `["decord", "PyAV"]` or `["PyAV"]`."""
     return ["decord", "PyAV"] if HAS_DECORD else ["PyAV"]
 
 
@@ -56,10 +57,10 @@ def sample(
     sink: Sink,
     on_header: Callable[[container.Header], None] = lambda header: None,
 ) -> DecodedFile:
-    """Check a file, decode it once, and hand the transformed frames of each output to `sink`.
+    """Check a file, decode it once, and pass the transformed frames of each output to `sink`.
 
-    With `uniform` all frames are handed on at once, after the whole file was found undamaged; with `windows` they are
-    handed on while the video is decoded. Frames are transformed one by one, so that few source frames are in memory at
+    With `uniform` all frames are passed on at once, after the whole file was found undamaged; with `windows` they are
+    passed on while the video is decoded. Frames are transformed one by one, so that few source frames are in memory at
     a time. The single frame of an image goes to the first output only, since an image has no motion. `on_header` is
     called with the header of a video before anything is decoded.
 
@@ -90,7 +91,7 @@ def sample(
         with watch.time(READ):
             sha256 = files.sha256_of(path)
     except UnusableError:
-        files.check_file(path)  # if the file was removed meanwhile the reason is `missing`, whatever the decoder said
+        files.check_file(path)  # if the file was removed meanwhile, the reason is `missing`, not the decoder's error
         raise
     except OSError as error:  # its disk or network fails
         files.check_file(path)

@@ -7,7 +7,7 @@ import numpy as np
 
 from haechi.extract.decoding.reasons import Reason, UnusableError
 
-MAX_SECONDS = 10 * 365 * 86400  # decoders give larger times for frames without a time
+MAX_TIME_SECONDS = 10 * 365 * 86400  # decoders give larger times for frames without a time
 
 # In a container whose clock may jump, a frame that starts this much later than the previous one ends begins a new part.
 # The value is FFmpeg's (-dts_delta_threshold).
@@ -77,7 +77,7 @@ class FrameTimes:
     def check(self) -> None:
         """Raise `UnusableError` if these cannot be the times of frames."""
         times = np.concatenate([self.start_seconds, self.end_seconds])
-        if not np.isfinite(times).all() or np.abs(times).max() > MAX_SECONDS:
+        if not np.isfinite(times).all() or np.abs(times).max() > MAX_TIME_SECONDS:
             raise UnusableError(Reason.DAMAGED, "its frames have no valid times")
         if (np.diff(self.start_seconds) < 0).any() or (self.end_seconds < self.start_seconds).any():
             raise UnusableError(Reason.DAMAGED, "the times of its frames run backwards")

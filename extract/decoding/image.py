@@ -25,7 +25,7 @@ LEVELS_16_BIT = 257  # this many levels of a 16-bit image are one level of an 8-
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image by its first bytes, whatever its name. Raises `OSError`."""
+    """Whether a file is an image by its first bytes; its name does not matter. Raises `OSError`."""
     with path.open("rb") as file:
         start = file.read(18)
     if start.startswith(b"BM"):

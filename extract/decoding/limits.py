@@ -1,4 +1,4 @@
-"""What decoding one video may cost, and how a decoding process is held to it."""
+"""Limits for decoding one video, and how they are applied to a decoding process."""
 
 import ctypes
 import os
@@ -45,7 +45,7 @@ class Limits:
     def seconds_to_check(self, path: Path) -> float:
         """Time limit until the header is known, for which the whole file is read once.
 
-        The time limit again for each gigabyte that is really on the disk, whatever size the file claims.
+        The time limit again for each gigabyte that is really on the disk, not the size that the file claims.
         """
         try:
             num_bytes = path.stat().st_blocks * BLOCK_BYTES

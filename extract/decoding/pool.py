@@ -26,7 +26,7 @@ from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.files import FileState
 from haechi.extract.decoding.limits import Limits, bind_to_parent
 from haechi.extract.decoding.reasons import Reason, UnusableError
-from haechi.extract.decoding.shared_frames import Output, Slot, open_ring
+from haechi.extract.decoding.shared_frames import Output, Slot, open_ring, remove_slots_of_dead_processes
 from haechi.extract.sampling import Sampling, Uniform
 
 # decord's memory grows slowly with the files that it opens: a worker is replaced after this many videos.
@@ -149,6 +149,7 @@ class DecodePool:
         `on_idle` is called from time to time while no video finishes. If the caller stops iterating early, the pool is
         stopped and cannot be used again.
         """
+        remove_slots_of_dead_processes()
         with ExitStack() as stack:
             slots = [Slot(outputs, self._num_places) for _ in range(2 * self.num_workers + 1)]
             for slot in slots:

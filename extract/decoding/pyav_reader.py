@@ -13,7 +13,7 @@ import numpy as np
 
 from haechi.extract.decoding import ffmpeg_log
 from haechi.extract.decoding.container import Header, open_container, video_stream
-from haechi.extract.decoding.frame_times import MAX_SECONDS, Clock, DecodedMedia, FrameTimes
+from haechi.extract.decoding.frame_times import MAX_TIME_SECONDS, Clock, DecodedMedia, FrameTimes
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Sink
 from haechi.extract.decoding.windows import WindowStream, timed_frames
@@ -48,9 +48,9 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
 def read_windows(
     path: Path, header: Header, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int
 ) -> DecodedMedia:
-    """Hand all windows and CLIP frames of a video to `sink`; few are in memory at a time, whatever its length.
+    """Pass all windows and CLIP frames of a video to `sink`; few are in memory at a time, for any length.
 
-    Raises as `read` does, possibly after some frames were handed on, and if more than `max_samples` frames would be
+    Raises as `read` does, possibly after some frames were passed on, and if more than `max_samples` frames would be
     sampled.
     """
     windows = WindowStream(sampling, sink, watch, max_samples=max_samples)
@@ -64,7 +64,7 @@ def read_windows(
 
     with _unusable_if_av_fails():
         for shown in timed_frames(timed(), _clock(header)):
-            if abs(shown.end_seconds) > MAX_SECONDS:
+            if abs(shown.end_seconds) > MAX_TIME_SECONDS:
                 raise UnusableError(Reason.DAMAGED, "its frames have no valid times")
             frame = shown.frame
             origin = origin if num_frames else shown.start_seconds

@@ -51,7 +51,7 @@ class UnusableError(Exception):
 
 
 def parse_reasons(names: Iterable[str]) -> frozenset[Reason]:
-    """The reasons with these names. Raises `SettingsError` that lists all names that are no reasons."""
+    """The reasons with these names. Raises `SettingsError` that lists all unknown names."""
     names = set(names)
     if unknown := sorted(names - set(Reason)):
         raise SettingsError([f"no such reason: {', '.join(map(shown, unknown))}; the reasons are {', '.join(Reason)}"])

@@ -1,11 +1,12 @@
-"""Shared memory through which a decoding process hands frames to the main process: one slot for each running video.
+"""Shared memory through which a decoding process passes frames to the main process: one slot for each running video.
 
     deadline │ published │ taken │ place 0: counts, arrays │ place 1 │ place 2
 
-A slot is a ring buffer. The decoder fills one place after the other and starts again with the first; it waits while the
+A slot is a ring buffer. The decoder fills the places in turn, again and again; it waits while the
 main process has not taken the frames of that place. So memory does not grow with the length of a video.
 """
 
+import contextlib
 import math
 import mmap
 import os
@@ -14,13 +15,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Protocol
 
 import numpy as np
 
 from haechi.extract.decoding.transforms import FrameTransform
 
-POLL_SECONDS = 0.002  # how often a decoder checks whether a place is free
+PLACE_POLL_SECONDS = 0.002  # how often a decoder checks whether a place is free
 
 WORD_BYTES = 8
 HEAD_BYTES = 3 * WORD_BYTES
@@ -34,7 +36,7 @@ class Output:
 
     transform: FrameTransform
     num_frames: int
-    """Largest number of frames that are handed on at once."""
+    """Largest number of frames that are passed on at once."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -58,7 +60,7 @@ class Sink(Protocol):
         """Arrays to fill, one for each output, shaped as `Output.shape`; waits until they are free."""
 
     def publish(self, counts: Sequence[int]) -> None:
-        """Hand on the arrays of `free_arrays`: of each the first `counts` frames."""
+        """Pass on the arrays of `free_arrays`: the first `counts` frames of each."""
 
     @property
     def waited_seconds(self) -> float:
@@ -130,7 +132,7 @@ class Ring:
             while published - self._counters[1] == self._num_places:
                 if os.getppid() != self._parent:  # the main process was killed, and the system does not end this one
                     os._exit(1)
-                time.sleep(POLL_SECONDS)
+                time.sleep(PLACE_POLL_SECONDS)
             self.deadline = time.monotonic() + left
             self.waited_seconds += time.monotonic() - started
         self._memory_barrier()  # the counter was read before the place is written
@@ -169,7 +171,7 @@ class Slot:
     """Shared memory for the video of one worker, which opens it by `name`.
 
     On Linux it is anonymous memory, opened through /proc; it disappears with this process, however that ends. Elsewhere
-    it is a temporary file, which `close` deletes.
+    it is a temporary file, which `close` deletes, or `remove_slots_of_dead_processes` if this process is killed.
     """
 
     def __init__(self, outputs: Sequence[Output], num_places: int) -> None:
@@ -178,7 +180,7 @@ class Slot:
             self._file: IO[bytes] = os.fdopen(os.memfd_create(FILE_PREFIX), "r+b")
             self.name = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
         else:
-            self._file = tempfile.NamedTemporaryFile(prefix=FILE_PREFIX)  # noqa: SIM115 (closed by `close`)
+            self._file = tempfile.NamedTemporaryFile(prefix=f"{FILE_PREFIX}{os.getpid()}-")  # noqa: SIM115 (closed by `close`)
             self.name = self._file.name
         self._file.truncate(num_bytes)
         self.num_places = num_places
@@ -187,6 +189,25 @@ class Slot:
     def close(self) -> None:
         # The memory mapping itself ends with the last array that refers to it.
         self._file.close()
+
+
+def remove_slots_of_dead_processes() -> None:
+    """Delete the temporary files of slots whose process was killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{FILE_PREFIX}*"):
+        number = path.name.removeprefix(FILE_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if number.isdecimal() and not _is_running(int(number)):
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it belongs to another user
+        pass
+    return True
 
 
 def open_ring(name: str, outputs: Sequence[Output], num_places: int) -> Ring:

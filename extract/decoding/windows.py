@@ -42,7 +42,7 @@ def timed_frames(frames: Iterable[tuple[Any, float | None, float]], clock: Clock
 
 
 class WindowStream:
-    """Takes the frames of one video in their order, and hands windows and CLIP frames to a sink.
+    """Takes the frames of one video in order, and passes windows and CLIP frames to a sink.
 
     The motion backbone samples the video on a time grid with as many points in each window as it takes frames, and
     every window starts on a point. CLIP has its own grid. A point takes the frame that is shown at that moment.
@@ -55,15 +55,15 @@ class WindowStream:
         self._held: deque[np.ndarray] = deque(maxlen=self._window_frames)  # frames of the last points of the grid
         self._num_points = 0
         self._origin = 0.0
-        self._clip: list[np.ndarray] = []  # CLIP frames that are not handed on yet
+        self._clip: list[np.ndarray] = []  # CLIP frames that are not passed on yet
         self._clip_seconds: list[float] = []
         self._first_points: list[int] = []  # the first grid point of each window
 
     def show(self, picture: Callable[[], np.ndarray], start_seconds: float, end_seconds: float) -> None:
         """Take the next frame. `picture` is called for it, (H, W, 3) uint8 RGB, only if a point takes it.
 
-        Raises `UnusableError` if up to here more than `max_samples` frames would be sampled; nothing of this frame is
-        handed on then.
+        Raises `UnusableError` if up to here more than `max_samples` frames would be sampled; this frame is then not
+        passed on.
         """
         if not self._num_points:
             self._origin = start_seconds
@@ -105,7 +105,7 @@ class WindowStream:
             self._publish_window()
 
     def finish(self, end_seconds: float) -> tuple[list[float], list[float], list[float]]:
-        """Hand on what is left after the last frame, which was shown until `end_seconds`.
+        """Pass on what is left after the last frame, which was shown until `end_seconds`.
 
         The times of the CLIP frames (T,), and the starts and ends of the windows (S,), in seconds.
         """
@@ -123,7 +123,7 @@ class WindowStream:
         self._publish([self._held[i] for i in uniform(len(self._held), self._window_frames)])
 
     def _publish(self, window: list[np.ndarray]) -> None:
-        """Hand on the CLIP frames that wait, and the frames of one window, or none."""
+        """Pass on the CLIP frames that wait, and the frames of one window, or none."""
         if self._sink.outputs:
             outputs = [self._clip, window]
             for array, frames in zip(self._sink.free_arrays(), outputs, strict=True):

@@ -34,15 +34,14 @@ def search(
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-
+    from haechi.cache.console import make_console
     from haechi.cache.reader import Cache
     from haechi.extract.search import ranking
     from haechi.extract.search.text import embed_texts, load_clip
 
     opened = Cache.open(cache)
     embedded = embed_texts(load_clip(opened, model=clip_model, weights=clip_weights), list(texts))
-    ranking.show_too_long(embedded.too_long, Console(stderr=True, highlight=False, emoji=False))
+    ranking.show_too_long(embedded.too_long, make_console(stderr=True))
     rankings = ranking.search(opened, embedded.rows, top=top)
     if as_json:
         records = [
@@ -50,7 +49,7 @@ def search(
         ]
         click.echo(json.dumps(records, indent=2, allow_nan=False))
         return
-    console = Console(highlight=False, emoji=False)
+    console = make_console()
     for text, videos in zip(texts, rankings, strict=True):
         ranking.show_ranking(text, videos, console)
     console.print(

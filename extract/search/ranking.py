@@ -47,7 +47,7 @@ def search(cache: Cache, texts: np.ndarray, *, top: int, block_rows: int = BLOCK
     """The `top` most similar videos for each text, best first; `texts` are embeddings (Q, width) of length 1.
 
     Videos with equal scores keep the order of the cache. Rows are read in blocks of whole videos, of at most
-    `block_rows` rows unless one video has more; the result does not depend on the blocks, not even in its last bit.
+    `block_rows` rows unless one video has more; the result is exactly the same for all block sizes.
 
     Raises `CacheError` that names the videos with rows that are all zero or not finite.
     """

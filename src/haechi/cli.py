@@ -5,16 +5,15 @@ output ends, as in `haechi inspect CACHE | head`, the command ends silently with
 """
 
 import importlib
-import io
 import os
-import select
 import shlex
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from haechi import __version__
+from haechi.cache.closed_pipe import is_closed
 from haechi.cache.errors import HaechiError
 from haechi.cache.text import visible
 
@@ -75,23 +74,12 @@ class LazyGroup(click.Group):
                 "stage 2 `pip install 'haechi[train]'`, export `pip install 'haechi[export]'`"
             ) from error
         except OSError as error:
-            if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+            if isinstance(error, BrokenPipeError) and is_closed(sys.stdout):
                 raise  # click handles it: no message, no further output, exit status 1
             if error.errno is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{os.strerror(error.errno)}") from error
-
-
-def _is_closed(stream: TextIO) -> bool:
-    """Whether this stream is a pipe whose reader has ended."""
-    try:
-        descriptor = stream.fileno()
-    except io.UnsupportedOperation:  # not a file of the system
-        return False
-    poll = select.poll()
-    poll.register(descriptor, 0)
-    return bool(poll.poll(0))  # with no events asked for, errors and hang-ups are reported
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

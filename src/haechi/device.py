@@ -3,24 +3,18 @@
 import torch
 
 from haechi.cache.errors import SettingsError
-
-FORMS = "auto, cpu, cuda or cuda:N"
-PATTERN = r"auto|cpu|cuda(:\d{1,3})?"
+from haechi.cache.rules import DEVICE
 
 
 def find_device(wanted: str) -> torch.device:
     """The device that `auto`, `cpu`, `cuda` or `cuda:N` means; `auto` is CUDA where there is a CUDA device.
 
-    Raises `SettingsError` for a device that is not there, or of another kind.
+    Raises `SettingsError` for a CUDA device that this machine does not have.
     """
+    assert DEVICE.allows(wanted), wanted
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise SettingsError([f"--device {wanted}: no such device, expected {FORMS}"]) from error
-    if device.type not in {"cpu", "cuda"}:
-        raise SettingsError([f"--device {wanted}: only cpu and cuda are supported, expected {FORMS}"])
+    device = torch.device(wanted)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingsError(
             [

@@ -155,7 +155,7 @@ def test_repair_of_a_cache_in_use_is_one_error(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"), [("gone", "no such"), ("empty", "no shards"), ("file", "file")], ids=["gone", "empty", "file"]
 )
-def test_what_is_no_cache_is_one_error(tmp_path: Path, command: str, name: str, text: str) -> None:
+def test_what_is_not_a_cache_is_one_error(tmp_path: Path, command: str, name: str, text: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     result = _run(command, tmp_path / name)

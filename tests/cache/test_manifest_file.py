@@ -131,7 +131,7 @@ def test_hostile_json_lines(tmp_path: Path, content: str, expected: str) -> None
 
 
 @pytest.mark.parametrize("depth", range(100, 1100, 7))
-def test_lists_as_deep_as_python_goes_are_no_crash(tmp_path: Path, depth: int) -> None:
+def test_lists_as_deep_as_python_goes_are_not_a_crash(tmp_path: Path, depth: int) -> None:
     text = wrong(write(tmp_path, '{"path": ' + "[" * depth + "]" * depth + "}", "m.jsonl"))
     assert "path is a list" in text or "not readable as JSON" in text
 

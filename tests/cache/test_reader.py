@@ -87,7 +87,7 @@ def test_trained_backbones_are_not_called_untrained(tmp_path: Path) -> None:
     assert Cache.open(tmp_path).untrained == []
 
 
-def test_shards_stand_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_shards_are_in_the_order_of_their_names(tmp_path: Path) -> None:
     for number in (2, 10, 1):
         _write(tmp_path, number, [(f"{number}", 0)], [])
     assert Cache.open(tmp_path).media["id"].tolist() == ["1", "2", "10"]
@@ -111,14 +111,14 @@ def test_all_unusable_shards_are_named_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "text"), [(False, "no such"), (True, "no shards")])
-def test_a_folder_that_is_no_cache(tmp_path: Path, make: bool, text: str) -> None:
+def test_a_folder_that_is_not_a_cache(tmp_path: Path, make: bool, text: str) -> None:
     if make:
         (tmp_path / "c").mkdir()
     with pytest.raises(CacheError, match=text):
         Cache.open(tmp_path / "c")
 
 
-def test_a_file_is_no_cache(tmp_path: Path) -> None:
+def test_a_file_is_not_a_cache(tmp_path: Path) -> None:
     (tmp_path / "c").write_text("x")
     with pytest.raises(CacheError):
         Cache.open(tmp_path / "c")

@@ -1,11 +1,12 @@
 """Each rule describes what it allows, and allows exactly that."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from haechi.cache.rules import Flag, Number, OneOf, Optional, Rule, Text, Whole, broken_rules, setting
+from haechi.cache.rules import DEVICE, NAME, Flag, Number, OneOf, Optional, Rule, Text, Whole, broken_rules, setting
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -20,6 +21,8 @@ NAN, INFINITE = float("nan"), float("inf")
         (Number(most=3), [-(10**9), 3], [3.1, -INFINITE]),
         (OneOf(("a", "b")), ["a", "b"], ["c", None, 1]),
         (Text(r"cpu|cuda(:\d+)?", "cpu or cuda:N"), ["cpu", "cuda:3"], ["cuda:", "tpu", 3, None]),
+        (DEVICE, ["auto", "cpu", "cuda", "cuda:7"], ["gpu", "cuda:", "mps", 0, None]),
+        (NAME, ["a", "a\nb"], ["", None, 3, Path("a")]),
         (Optional(Whole(1, 2), "none given"), [None, 1, 2], [0, 3, "1"]),
     ],
 )

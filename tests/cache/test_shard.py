@@ -72,7 +72,7 @@ def _cut(data: bytes) -> bytes:
         (lambda data: data[:USER_BLOCK_BYTES] + bytes(len(data) - USER_BLOCK_BYTES), "HDF5 cannot read it"),
     ],
 )
-def test_files_that_are_no_whole_shard(path: Path, damage: Callable[[bytes], bytes], text: str) -> None:
+def test_files_that_are_not_a_whole_shard(path: Path, damage: Callable[[bytes], bytes], text: str) -> None:
     path.write_bytes(damage(path.read_bytes()))
     _refused(path, text)
 
@@ -83,7 +83,7 @@ def test_no_hdf5_under_a_right_seal(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_what_is_no_file(path: Path, make: Callable[[Path], None]) -> None:
+def test_what_is_not_a_file(path: Path, make: Callable[[Path], None]) -> None:
     path.unlink()
     make(path)
     _refused(path, "not a file")
@@ -340,7 +340,7 @@ def test_altered_rows_are_refused_when_read(path: Path) -> None:
             Shard.open(path).read_into(np.empty((20, 8), "float16"), "clip/features", ranges=ranges)
 
 
-def test_text_that_is_no_utf8_is_refused_when_read(path: Path) -> None:
+def test_text_that_is_not_utf8_is_refused_when_read(path: Path) -> None:
     forge(path, lambda file: put(file, "media/id", np.array([b"\xff"] * 5, dtype=h5py.string_dtype("utf-8", 1))))
     with pytest.raises(CacheError, match="/media/id holds bytes that are not UTF-8"):
         Shard.open(path).read("media/id")
@@ -368,7 +368,7 @@ def _failing_disk(file: h5py.File) -> Iterator[None]:
         lambda file, path: count_rows(file, "media/id", path),
     ],
 )
-def test_an_io_error_of_the_disk_is_no_damage(path: Path, read: Callable[[h5py.File, Path], object]) -> None:
+def test_an_io_error_of_the_disk_is_not_damage(path: Path, read: Callable[[h5py.File, Path], object]) -> None:
     """HDF5 raises it as OSError, KeyError or RuntimeError, depending on the operation."""
     with open_hdf5(path) as file, _failing_disk(file), pytest.raises(CacheError) as error:
         read(file, path)
@@ -389,10 +389,11 @@ def _h5py_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     [
         (OSError(5, "Can't synchronously read data"), "Input/output error"),
         (MemoryError(), "not enough memory"),
+        (OSError("Can't synchronously read data (memory allocation failed for raw data chunk)"), "not enough memory"),
     ],
-    ids=["EIO", "MemoryError"],
+    ids=["EIO", "MemoryError", "memory of HDF5"],
 )
-def test_what_the_system_refuses_is_no_damage(
+def test_what_the_system_refuses_is_not_damage(
     path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     shard = Shard.open(path)
@@ -410,7 +411,7 @@ def test_what_the_system_refuses_is_no_damage(
     assert (done.shards, [problem.what for problem in done.left.problems]) == ([], [f"cannot be read ({reason})"])
 
 
-def test_a_file_that_vanishes_before_hdf5_opens_it_is_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_before_hdf5_opens_it_is_not_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seal = read_seal(path)
     monkeypatch.setattr("haechi.cache.shard.read_seal", lambda _: seal)
     path.unlink()
@@ -435,3 +436,17 @@ def test_an_error_in_our_own_checks_is_not_called_damage(path: Path, monkeypatch
         Shard.open(path)
     with pytest.raises(KeyError, match="ours"):
         verify(path.parent)
+
+
+@pytest.mark.parametrize("function", ["dataset", "_mismatch", "_attribute"])
+@pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours"), ValueError("ours")])
+def test_an_error_in_our_own_code_between_reads_is_not_called_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"haechi.cache.shard.{function}", fail)
+    with pytest.raises(type(error)) as found:
+        Shard.open(path)
+    assert found.value is error

@@ -98,7 +98,7 @@ def test_an_empty_cache_has_a_summary(tmp_path: Path) -> None:
     assert "0 videos" in _screen(show_summary, summary)
 
 
-def test_durations_that_are_no_numbers_stay_valid_json(tmp_path: Path) -> None:
+def test_durations_that_are_not_numbers_stay_valid_json(tmp_path: Path) -> None:
     synthetic.write_cache(tmp_path, num_harmful=2, num_safe=2)
     forge(shard_path(tmp_path, 0), lambda file: change(file, "media/duration_seconds", 0, np.inf))
     summary = summarise(Cache.open(tmp_path))
@@ -215,7 +215,7 @@ def test_many_rows_are_cut_on_the_screen_only(tmp_path: Path) -> None:
     assert "and 68 more" in _screen(show_video, description)
 
 
-def test_many_windows_stand_in_lines_of_their_own(tmp_path: Path) -> None:
+def test_many_windows_are_on_separate_lines(tmp_path: Path) -> None:
     """In as many columns as the screen is wide enough for."""
     plain = synthetic.item(synthetic.media("long.mp4"), seed=0)
     begin = 2.0 * np.arange(50, dtype=np.float32)
@@ -238,7 +238,7 @@ def test_many_windows_stand_in_lines_of_their_own(tmp_path: Path) -> None:
         (["anything", "\x1b[2J"], r"['anything', '\x1b[2J']"),
     ],
 )
-def test_the_sampling_is_shown_as_it_is_said(tmp_path: Path, sampling: object, expected: str) -> None:
+def test_the_sampling_is_shown_in_words(tmp_path: Path, sampling: object, expected: str) -> None:
     source = synthetic.provenance()
     synthetic.write_cache(tmp_path, source=replace(source, settings={**source.settings, "sampling": sampling}))
     assert expected in _screen(show_summary, summarise(Cache.open(tmp_path)))

@@ -68,11 +68,17 @@ def test_windows_are_reported_where_videos_are_long(data: Path, tmp_path: Path, 
         (
             {"frame": 3, "batch": 1},
             SettingsError,
-            "no such settings: 'batch', 'frame'; the settings are sampling, frames",
+            "no such settings: 'frame', 'batch'; the settings are sampling, frames",
         ),
         ({"frames": 0}, SettingsError, "frames is 0, expected a whole number from 1 to 4096"),
+        ({"device": "gpu"}, SettingsError, "device is 'gpu', expected auto, cpu, cuda or cuda:N"),
+        (
+            {"clip_model": None, "clip_weights": 7, "slowfast_weights": "", "device": 0},
+            SettingsError,
+            "clip_model is None.*\n.*clip_weights is 7.*\n.*slowfast_weights is '', expected a text .*\n.*device is 0",
+        ),
         ({"retry": "boredom"}, SettingsError, "no such reason: 'boredom'"),
-        ({"positive": "fights"}, ManifestError, "--positive goes with a folder"),
+        ({"positive": "fights"}, ManifestError, "--positive is for a folder"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(
@@ -85,5 +91,5 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
 
 
 def test_a_manifest_that_was_read_has_its_root_already(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="go with a path, and data is a Manifest"):
+    with pytest.raises(SettingsError, match="are for a path, and data is a Manifest"):
         extract_features(manifest_of(data, ["sound.mp4"]), tmp_path / "cache", root=data)

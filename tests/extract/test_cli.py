@@ -89,14 +89,6 @@ def test_without_decord_pyav_decodes_everything(
     paths = [str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # for the workers
     monkeypatch.setattr(decode, "HAS_DECORD", False)
-    honest = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name == "decord":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return honest(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
     done = call("extract", labels, "--out", tmp_path / "c", *tiny_flags)
     assert done.exit_code == 0, done.output
     assert re.search(r"^decoders +PyAV \(decord is not installed\) *$", done.output, flags=re.MULTILINE)
@@ -105,7 +97,7 @@ def test_without_decord_pyav_decodes_everything(
     (shard,) = Cache.open(tmp_path / "c").shards
     assert "decord" not in shard.provenance.versions
     inspected = call("inspect", tmp_path / "c").output
-    assert re.search(rf"decoded with +PyAV {honest('av')} \(decord was not installed\)", inspected)
+    assert re.search(rf"decoded with +PyAV {importlib.metadata.version('av')} \(decord was not installed\)", inspected)
     again = call("extract", labels, "--out", tmp_path / "c", *tiny_flags, "--json")
     assert json.loads(again.stdout.splitlines()[-1])["decoders"] == ["PyAV"]
 
@@ -114,11 +106,11 @@ def test_all_videos_damaged(labels: Path, tiny_flags: list[str], tmp_path: Path)
     labels.write_text("path,label\nempty.mp4,1\ntext.mp4,0\n")
     done = call("extract", labels, "--out", tmp_path / "c", *tiny_flags)
     assert done.exit_code == 1
-    assert "none of its 2 videos could be used" in done.output
+    assert "0 of 2 videos could be used" in done.output
     assert len(Cache.open(tmp_path / "c").failures) == 2
 
 
-def test_validate_writes_a_row_a_video(labels: Path, tmp_path: Path) -> None:
+def test_validate_writes_one_row_for_each_video(labels: Path, tmp_path: Path) -> None:
     done = call("validate", labels, "--out", tmp_path / "v.csv", "--frames", "8")
     assert done.exit_code == 0, done.output
     assert "8 in the manifest = 2 used + 6 failed" in done.output
@@ -138,9 +130,9 @@ def test_validate_writes_a_row_a_video(labels: Path, tmp_path: Path) -> None:
         (["--frames", "0"], 2, "0 is not in the range"),
         (["--store", "int8"], 2, "'int8' is not one of"),
         (["--shard", "3"], 2, "No such option"),
-        (["--device", "tpu"], 1, "--device tpu"),
+        (["--device", "tpu"], 1, "device is 'tpu', expected auto, cpu, cuda or cuda:N"),
         (["--retry", "boredom"], 2, "no such reason: 'boredom'; the reasons are missing, unreadable, empty_file"),
-        (["--positive", "fight"], 1, "--positive goes with a folder"),
+        (["--positive", "fight"], 1, "--positive is for a folder"),
         (["--slowfast-weights", "/nowhere/x.pyth"], 1, "no such file"),
         (["--timeout", "0"], 1, "timeout_seconds is 0"),
     ],
@@ -170,15 +162,24 @@ def test_a_manifest_that_is_wrong_in_many_places(labels: Path, tmp_path: Path) -
     assert not (tmp_path / "c").exists()
 
 
+def test_validate_refuses_a_folder_that_does_not_exist_before_work(
+    labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("haechi.extract.validation.check_all", None)
+    done = call("validate", labels, "--out", tmp_path / "no" / "v.csv")
+    assert done.exit_code == 1
+    assert f"{tmp_path}/no: no such folder; create it first" in done.output
+
+
 def test_validate_never_overwrites_other_files(labels: Path, tmp_path: Path) -> None:
     before = labels.read_bytes()
     done = call("validate", labels, "--out", labels)
     assert done.exit_code == 1
-    assert "is no result of `haechi validate`" in done.output
+    assert "is not a result of `haechi validate`" in done.output
     assert labels.read_bytes() == before
 
 
-def test_messages_are_no_formulas(tmp_path: Path, videos: Path) -> None:
+def test_messages_are_not_formulas(tmp_path: Path, videos: Path) -> None:
     shutil.copy2(videos / "empty.mp4", tmp_path / "=cmd.mp4")
     shutil.copy2(videos / "sound.mp4", tmp_path / "sound.mp4")
     assert call("validate", tmp_path, "--out", tmp_path / "v.csv", "--frames", "2").exit_code == 0

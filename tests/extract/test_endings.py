@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from haechi.cache.integrity.verify import verify
 from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache, shard_paths
 from haechi.extract.backbones.pair import Backbones, RunningBatch
-from haechi.extract.decoding.pool import DecodePool
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.interrupt import InterruptedRunError
 from haechi.extract.pipeline import Extraction
 from haechi.extract.shard_queue import WriteError
@@ -86,8 +87,24 @@ def test_ctrl_c_keeps_what_was_validated(data: Path, tmp_path: Path, monkeypatch
         f"24 in the manifest = {len(rows) - num_failed} used + {num_failed} failed + {24 - len(rows)} not checked"
         in done.output
     )
-    assert f"interrupted: {len(rows)} of 24 videos were checked" in done.output
+    assert f"interrupted: {len(rows)} of 24 videos checked" in done.output
     assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_a_broken_pool_keeps_what_was_validated(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = DecodePool.run
+
+    def broken(self: DecodePool, *arguments: Any, **options: Any) -> Iterator[Any]:
+        results = (result for result in whole(self, *arguments, **options) if not isinstance(result[1], DecodedFrames))
+        yield from itertools.islice(results, 2)
+        raise HaechiError("decoding processes were killed from outside")
+
+    monkeypatch.setattr(DecodePool, "run", broken)
+    manifest = manifest_of(data, SOUND)
+    done = CliRunner().invoke(haechi.cli.main, ["validate", str(data / "labels.csv"), "--out", str(tmp_path / "v.csv")])
+    assert done.exit_code == 1
+    assert f"killed from outside; {tmp_path}/v.csv holds 2 of {len(manifest.entries)} videos" in done.output
+    assert len((tmp_path / "v.csv").read_text().splitlines()) == 3
 
 
 def test_a_disk_that_vanishes_ends_the_run(
@@ -109,7 +126,7 @@ def test_a_disk_that_vanishes_ends_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(DecodePool, "run", unmount)
         with pytest.raises(
-            HaechiError, match=r"cannot be read any more \(no such file\), nor can the 9 files before it"
+            HaechiError, match=r"cannot be read any more \(no such file\), and neither can the 9 files before it"
         ):
             run(manifest, workers=1, batch_windows=1)
     for name in names:

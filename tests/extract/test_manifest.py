@@ -64,7 +64,7 @@ def test_root_and_absolute_paths(data: Path, tmp_path_factory: pytest.TempPathFa
     assert [e.path for e in entries] == [data / "b.mp4", data / "a.mp4"]
 
 
-def test_missing_files_are_told_with_their_lines_and_kept_as_rows(data: Path) -> None:
+def test_missing_files_are_reported_with_their_lines_and_kept_as_rows(data: Path) -> None:
     manifest = read_manifest(write(data, "path,label\na.mp4,1\ngone.mp4,0\n"))
     assert len(manifest.entries) == 2
     assert "missing files: 1" in manifest.notices[0]
@@ -76,7 +76,7 @@ def test_protocols_are_only_names_of_files(data: Path) -> None:
     assert all(e.path.is_absolute() and not e.path.exists() for e in entries)
 
 
-def test_columns_that_are_not_used_are_told(data: Path) -> None:
+def test_columns_that_are_not_used_are_reported(data: Path) -> None:
     assert read_manifest(write(data, "path,source\na.mp4,x\n")).notices == ("columns not used: 'source'",)
 
 
@@ -192,7 +192,7 @@ def outside(tmp_path: Path) -> Path:
     return outside
 
 
-def test_links_that_lead_out_are_followed_only_when_told_to(folders: Path, outside: Path) -> None:
+def test_links_that_lead_out_are_followed_only_on_request(folders: Path, outside: Path) -> None:
     (folders / "safe" / "all").symlink_to(outside)
     (folders / "safe" / "below").symlink_to(outside / "deep")
     (folders / "safe" / "one.mp4").symlink_to(outside / "deep" / "x.mp4")
@@ -233,7 +233,7 @@ def test_links_to_hidden_folders_inside(folders: Path) -> None:
 
 
 @pytest.mark.parametrize("follow_symlinks", [False, True])
-def test_broken_links_are_told_and_those_of_videos_are_missing_files(folders: Path, follow_symlinks: bool) -> None:
+def test_broken_links_are_reported_and_those_of_videos_are_missing_files(folders: Path, follow_symlinks: bool) -> None:
     (folders / "safe" / "gone.mp4").symlink_to("/nowhere/gone.mp4")
     (folders / "safe" / "disk").symlink_to("/nowhere")
     (folders / "safe" / "loop.mp4").symlink_to("loop.mp4")
@@ -268,7 +268,7 @@ def test_class_folders_that_are_links_are_named_where_nothing_is_found(tmp_path:
     assert (entry.id, entry.label) == ("harmful/x.mp4", 1)
 
 
-def test_validate_follows_links_when_told_to(tmp_path: Path, videos: Path) -> None:
+def test_validate_follows_links_on_request(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "data" / "safe").mkdir(parents=True)
     (tmp_path / "data" / "harmful").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").mkdir()
@@ -290,7 +290,7 @@ def test_links_in_a_file_are_the_users_word(data: Path, outside: Path) -> None:
     (data / "link.mp4").symlink_to(outside / "deep" / "x.mp4")
     manifest = write(data, "path\nlink.mp4\n../" + data.name + "/a.mp4\n")
     assert [entry.path.name for entry in read_manifest(manifest).entries] == ["link.mp4", "a.mp4"]
-    with pytest.raises(ManifestError, match="--follow-symlinks goes with a folder"):
+    with pytest.raises(ManifestError, match="--follow-symlinks is for a folder"):
         read_manifest(manifest, follow_symlinks=True)
 
 

@@ -117,7 +117,7 @@ def test_samplings_never_mix(data: Path, run: Callable[..., Extraction], no_mode
         run(manifest, **{**WINDOWS, "stride_seconds": None})
 
 
-def test_a_damaged_video_is_told_by_validate_too(data: Path, tmp_path: Path) -> None:
+def test_a_damaged_video_is_reported_by_validate_too(data: Path, tmp_path: Path) -> None:
     """Every frame is decoded although no model needs it."""
     content = bytearray((data / "long.mp4").read_bytes())
     content[-len(content) // 4 : -len(content) // 4 + 200] = bytes(200)

@@ -88,12 +88,12 @@ def test_a_cache_of_other_features_is_refused(folder: Path, classifier: Classifi
         classifier.predict_cache(Cache.open(tmp_path / "c"))
 
 
-def test_a_clip_of_ones_own_must_be_shown(folder: Path) -> None:
+def test_the_path_of_a_local_clip_is_needed(folder: Path) -> None:
     with pytest.raises(SettingsConflictError, match="--clip-model local-dir:PATH"):
         Classifier.load(folder / "run")
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_what_is_not_a_run_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(TrainError, match="no such file"):
         Classifier.load(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"no model")
@@ -101,6 +101,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path, folder: Path) -> None:
         Classifier.load(tmp_path / "model.pt")
     with pytest.raises(SettingsError, match="precision is 'fp8'"):
         Classifier.load(folder / "run", clip_model=f"local-dir:{folder / 'clip'}", precision="fp8")
+    with pytest.raises(SettingsError, match="no such settings: 'dev'; the settings are sampling, frames"):
+        Classifier.load(folder / "run", clip_model=f"local-dir:{folder / 'clip'}", dev="cpu")
 
 
 def test_nothing_to_judge(tmp_path: Path, classifier: Classifier) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import haechi.cli
 from haechi.cache.errors import HaechiError
 from haechi.predict.classifier import Classifier
 from haechi.predict.prediction import Prediction
@@ -31,7 +33,7 @@ def test_all_judged_is_success(folder: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
-def test_json_has_a_line_a_file_in_the_order_given(folder: Path) -> None:
+def test_json_has_one_line_for_each_file_in_the_order_given(folder: Path) -> None:
     names = [folder / "videos" / "safe" / name for name in ("safe-01.mp4", "cut-off.mp4", "safe-00.mp4")]
     listed = "\n".join(map(str, names[1:])) + "\n\n"
     done = call("predict", folder / "run", names[0], "-", *flags(folder), "--json", input=listed)
@@ -96,14 +98,14 @@ def test_a_file_is_judged_once_and_an_id_is_of_one_file(folder: Path, tmp_path: 
     assert "judge the files separately" in done.output
 
 
-def test_unfit_names_are_told(folder: Path) -> None:
+def test_unfit_names_are_reported(folder: Path) -> None:
     done = call("predict", folder / "run", "", "-", *flags(folder), input=b"caf\xe9.mp4\n")
     assert done.exit_code == 1
     assert "an empty name, expected the path of a file or folder" in done.output
     assert "bytes that are not UTF-8" in done.output
 
 
-def test_what_was_judged_is_shown_whatever_ends_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_judged_is_shown_after_any_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Classifier.judge
 
     def breaking_off(self: Classifier, *args: Any, **named: Any) -> Iterator[Prediction]:
@@ -124,3 +126,22 @@ def test_names_are_shown_harmless(folder: Path, tmp_path: Path) -> None:
     assert r"a\x1b[31m.mp4" in done.output
     done = call("predict", folder / "run", "[red]x.mp4", *flags(folder))
     assert "[red]x.mp4" in done.stdout
+
+
+def test_a_closed_pipe_ends_it_silently(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """As in `haechi predict RUN MEDIA --json | head -1`: no note that the other files were not judged."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr("sys.stdout", os.fdopen(writing, "w"))
+    lines = iter([None, lambda: os.close(reading)])
+
+    def line(prediction: Prediction) -> str:
+        if (close := next(lines)) is not None:
+            close()
+        return prediction.id
+
+    monkeypatch.setattr("haechi.predict.console.json_line", line)
+    media = folder / "videos" / "safe"
+    with pytest.raises(SystemExit) as ended:
+        haechi.cli.main(["predict", str(folder / "run"), str(media), *flags(folder), "--json"])
+    assert ended.value.code == 1
+    assert "stopped" not in capfd.readouterr().err

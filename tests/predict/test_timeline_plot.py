@@ -104,7 +104,7 @@ def test_videos_that_are_left_out_are_named(tmp_path: Path, monkeypatch: pytest.
     assert draw(tmp_path / "b.png", *videos[:3]) == []
 
 
-def test_letters_that_no_font_has_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_that_no_font_has_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = replace(prediction(0.2, 0.1), id="aᶁ.mp4")  # in a font that comes with matplotlib, not in its first one
     assert draw(tmp_path / "a.png", named) == []
     monkeypatch.setattr(timeline_plot, "_letters", lambda font: set(map(ord, "a.mp4")))
@@ -119,7 +119,7 @@ def test_a_font_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert draw(tmp_path / "a.png", replace(prediction(0.2, 0.1), id="aᶁ.mp4")) == []
 
 
-def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
+def test_nothing_to_draw_is_reported(tmp_path: Path) -> None:
     (note,) = draw(tmp_path / "a.png", not_judged("b.mp4", "damaged", "is damaged"))
     assert "not drawn, because no video was judged" in note
     assert list(tmp_path.iterdir()) == []

@@ -90,9 +90,7 @@ def test_a_window_scores_as_if_it_were_the_video(run: Path, tmp_path: Path, long
         assert window.score == pytest.approx(each.score, abs=1e-6)
 
 
-def test_times_count_from_the_first_frame_whatever_the_container_says(
-    run: Path, tmp_path: Path, long_film: Item
-) -> None:
+def test_times_count_from_the_first_frame_in_all_containers(run: Path, tmp_path: Path, long_film: Item) -> None:
     """Timestamps of recorders and broadcasts begin anywhere."""
     origin = np.float32(50_000)
     moved = synthetic.with_arrays(

@@ -225,7 +225,7 @@ def test_one_class_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert "12 harmful, 0 safe" in result.output
 
 
-def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path: Path) -> None:
     cache = synthetic.write_cache(tmp_path / "cache")
     before = sorted(cache.iterdir())
     result = run(cache, "--out", cache, *QUICK)

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,14 +58,14 @@ def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "metrics.json"])
-def test_a_folder_that_is_no_run_is_never_written_to(tmp_path: Path, name: str) -> None:
+def test_a_folder_that_is_not_a_run_is_never_written_to(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
     with pytest.raises(TrainError, match="only an earlier run is replaced"):
         write_run(tmp_path, "x")
     assert names(tmp_path) == {name}
 
 
-def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_not_an_obstacle(tmp_path: Path) -> None:
     (tmp_path / ".partial-abc").mkdir()
     write_run(tmp_path, "x")
     assert names(tmp_path) == {"metrics.json", "model.pt"}
@@ -151,6 +152,56 @@ def test_files_of_the_user_stay_the_same_files(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "copies" / "model.pt").read_text() == "mine"
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o750
     assert names(tmp_path / "run") == {"metrics.json", "model.pt", "log.txt", "link", "copies"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_folders_of_the_user_keep_their_owner(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    write_run(out, "first")
+    (out / "notes").mkdir()
+    for folder in (out, out / "notes"):
+        os.chown(folder, 1000, 1000)
+        folder.chmod(0o2770)
+    write_run(out, "second")
+    assert (out / "model.pt").read_text() == "second"
+    for folder in (out, out / "notes"):
+        state = folder.stat()
+        assert (state.st_uid, state.st_gid, state.st_mode & 0o7777) == (1000, 1000, 0o2770)
+
+
+def test_files_that_are_written_during_the_replacement_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    write_run(out, "first")
+    (out / "notes").mkdir()
+    for name in ("a.txt", "notes/b.txt", "notes/c.txt"):
+        (out / name).write_text("early")
+
+    def late(first: Path, second: Path) -> None:
+        (out / "a.txt").write_text("late")
+        (out / "notes" / "new").write_text("late")
+        (out / "notes" / "new").replace(out / "notes" / "b.txt")
+        (out / "more").mkdir()
+        (out / "more" / "d.txt").write_text("late")
+        exchange(first, second)
+
+    monkeypatch.setattr("haechi.train.run_folder.exchange", late)
+    write_run(out, "second")
+    texts = {
+        name: (out / name).read_text() for name in ("model.pt", "a.txt", "notes/b.txt", "notes/c.txt", "more/d.txt")
+    }
+    assert list(texts.values()) == ["second", "late", "late", "early", "late"]
+    assert partials(tmp_path) == []
+
+
+def test_a_long_name_and_links_in_a_circle(tmp_path: Path) -> None:
+    out = tmp_path / ("ü" * 127)
+    for content in ("first", "second"):
+        write_run(out, content)
+    assert (out / "model.pt").read_text() == "second"
+    assert partials(tmp_path) == []
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(TrainError, match="circle: Too many levels of symbolic links; the run was not written"):
+        write_run(tmp_path / "circle", "first")
 
 
 def test_a_link_to_the_folder_of_a_run_stays_a_link(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from haechi.cache.reader import Cache
 from haechi.cache.schema import UNLABELLED
 from haechi.cache.text import counted
 from haechi.device import find_device
-from haechi.train.data.features import FRAME_STREAM, Features
+from haechi.train.data.features import CLIP_FEATURES, Features
 from haechi.train.data.relabel import NewLabels
 from haechi.train.data.stream import Stream
 from haechi.train.device import features_limit
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 
-WINDOW_STREAMS = {"pooled": "slowfast/features", "logits": "slowfast/logits"}
+SLOWFAST_ARRAYS = {"pooled": "slowfast/features", "logits": "slowfast/logits"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ class Dataset:
 
 def stream_names(settings: TrainSettings) -> list[str]:
     """The cache's arrays that these settings use, in the order in which they are joined."""
-    names = [FRAME_STREAM] if settings.clip else []
-    return names + ([WINDOW_STREAMS[settings.slowfast]] if settings.slowfast != "none" else [])
+    names = [CLIP_FEATURES] if settings.clip else []
+    return names + ([SLOWFAST_ARRAYS[settings.slowfast]] if settings.slowfast != "none" else [])
 
 
 def input_key(settings: TrainSettings) -> tuple[Any, ...]:

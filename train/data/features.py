@@ -11,7 +11,7 @@ from torch import Tensor
 from haechi.cache.text import bullet_list
 from haechi.train.errors import TrainError
 
-FRAME_STREAM = "clip/features"
+CLIP_FEATURES = "clip/features"
 
 
 class FeaturesError(TrainError):
@@ -31,7 +31,7 @@ class Features:
 
     Values that are the same on every row of a video are stored once per video. Rows keep the cache's storage type until
     they are put in a batch: at the report's size, Model 4's input takes 133 MB instead of 384. The videos' rows are
-    stored one after another without padding; a batch is padded to its own longest video.
+    stored one after another without padding; a batch is padded to its longest video.
     """
 
     rows: Tensor
@@ -132,7 +132,7 @@ def _problems(arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray
     """A line for each video that cannot be trained on."""
     problems = []
     for name, rows in arrays.items():
-        what = "frames" if name == FRAME_STREAM else "windows"
+        what = "frames" if name == CLIP_FEATURES else "windows"
         problems += [f"{id!r}: no {what} in /{name}" for id in ids[lengths[name] == 0]]
         bad_row = ~np.isfinite(rows).all(axis=1)  # (ΣT,)
         owner = np.repeat(np.arange(len(ids)), lengths[name])  # (ΣT,)
@@ -144,7 +144,7 @@ def split_into_batches(lengths: np.ndarray, *, max_rows: int, max_videos: int | 
     """Split n videos with `lengths` (n,) rows into runs of neighbours, each small enough for one padded batch.
 
     A batch has at most `max_videos` videos, and at most `max_rows` rows when all are padded to the longest; a single
-    longer video is a batch of its own.
+    longer video is a separate batch.
     """
     batches, start, longest = [], 0, 0
     for i, length in enumerate(lengths.tolist()):

@@ -12,7 +12,7 @@ from haechi.train.data.scenes import Scenes
 SEEN_BEFORE = {"test": ("train", "val"), "val": ("train",)}
 
 # The strongest first: a pair is reported once, as its strongest kind.
-SAME_BYTES, SAME_GROUP, NEAR_DUPLICATE = KINDS = ("same bytes", "same group", "near-duplicate")
+SAME_BYTES, SAME_GROUP, NEAR_DUPLICATE = LEAK_KINDS = ("same bytes", "same group", "near-duplicate")
 
 # Limit on memory: cosines computed at once.
 MOST_COSINES = 1 << 22
@@ -29,7 +29,7 @@ class Pair:
     other_part: str
     """`train`, or also `val` for a video of test."""
     kind: str
-    """One of `KINDS`."""
+    """One of `LEAK_KINDS`."""
     similarity: float | None
     """Cosine of the two descriptors of a near-duplicate (see `haechi.train.data.scenes`); None for the other kinds."""
 
@@ -94,7 +94,7 @@ def find_leaks(names: np.ndarray, *, ids: np.ndarray, groups: np.ndarray, sha256
     for part, others in SEEN_BEFORE.items():
         found: dict[tuple[int, int], tuple[str, float]] = {}
         closest_to_ours = set()
-        for kind, marks in zip(KINDS, (sha256, groups, scenes.scene), strict=True):
+        for kind, marks in zip(LEAK_KINDS, (sha256, groups, scenes.scene), strict=True):
             for other_part in others:
                 ours, theirs = names == part, names == other_part
                 for row, other, cosine in _closest(marks, ours, theirs, scenes.descriptors):
@@ -102,7 +102,7 @@ def find_leaks(names: np.ndarray, *, ids: np.ndarray, groups: np.ndarray, sha256
                     closest_to_ours.add((row, other))
                 for other, row, cosine in _closest(marks, theirs, ours, scenes.descriptors):
                     found.setdefault((row, other), (kind, cosine))
-        order = {pair: (pair not in closest_to_ours, KINDS.index(found[pair][0]), *pair) for pair in found}
+        order = {pair: (pair not in closest_to_ours, LEAK_KINDS.index(found[pair][0]), *pair) for pair in found}
         for row, other in sorted(found, key=order.__getitem__):
             kind, cosine = found[row, other]
             rows.append(row)

@@ -48,7 +48,7 @@ class Scenes:
     """The scenes of N videos."""
 
     scene: np.ndarray
-    """(N,) int64: each video's scene, numbered from 0 by the first video. A single video is a scene of its own."""
+    """(N,) int64: each video's scene, numbered from 0 by the first video. A single video can be a scene."""
     similarity_threshold: float
     """Two videos whose descriptors have at least this cosine are the same scene."""
     chance_similarity: float
@@ -69,7 +69,7 @@ def find_scenes(cache: Cache, videos: np.ndarray) -> Scenes:
     A descriptor is the mean of a video's frames, centred over the videos and whitened by the scatter within videos. Two
     videos whose descriptors' cosine reaches the threshold are linked, the most similar pairs first. A link between two
     scenes is ignored if the mean cosine of all pairs across them is below the threshold: a chain of links cannot join
-    everything into one scene. Files with the same bytes are one scene, whatever their features.
+    everything into one scene. Files with the same bytes are always one scene.
 
     With fewer than three different files only the bytes count, since similarity is relative to the other videos.
 

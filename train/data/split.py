@@ -121,7 +121,7 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings, 
 
 
 def own_groups(groups: np.ndarray) -> np.ndarray:
-    """(N,) str: the groups, where each video without one gets a group of its own, named as in no manifest."""
+    """(N,) str: the groups, where each video without one gets its own group, with a name that no manifest can have."""
     return np.array([group or f"\0{i}" for i, group in enumerate(groups)], dtype=object)
 
 

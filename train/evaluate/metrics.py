@@ -237,7 +237,7 @@ def page_metrics() -> list[Metric]:
 
 
 def comparison_metrics() -> list[Metric]:
-    """The metrics of tables that compare runs, in their order."""
+    """The metrics of tables that compare runs, in the order of the columns."""
     chosen = [(metric.comparison_place, metric) for metric in METRICS if metric.comparison_place is not None]
     return [metric for _, metric in sorted(chosen, key=lambda entry: entry[0])]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from haechi.cache.text import counted
 from haechi.train.errors import TrainError
 from haechi.train.policy import Policy
 
@@ -176,7 +177,9 @@ def cautions(num_videos: int, policy: Policy, *, met: bool, where: str = "") -> 
     """
     notes = []
     if num_videos < FEW_VIDEOS:
-        notes.append(f"chosen on only {num_videos} videos{where}; with fewer than {FEW_VIDEOS} it is unreliable")
+        notes.append(
+            f"chosen on only {counted(num_videos, 'video')}{where}; with fewer than {FEW_VIDEOS} it is unreliable"
+        )
     if not met:
         notes.append(f"no threshold keeps {policy.text} on validation{where}; the closest one is used")
     return notes

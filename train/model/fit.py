@@ -29,7 +29,7 @@ from haechi.train.evaluate.metrics import metrics_at
 from haechi.train.evaluate.threshold import Choice, Threshold, choose_threshold, threshold_table
 from haechi.train.model.baselines import fit_regression
 from haechi.train.model.head import Head
-from haechi.train.model.loss import Loss
+from haechi.train.model.loss import make_loss
 from haechi.train.policy import Policy
 from haechi.train.settings import TrainSettings
 
@@ -66,13 +66,6 @@ class Epoch:
 
 class DivergedError(TrainError):
     """A loss was not finite."""
-
-
-def compute_pos_weight(labels: np.ndarray, settings: TrainSettings) -> float:
-    """The weight of a harmful video in the loss: `settings.pos_weight`, else safe / harmful training `labels`."""
-    if settings.pos_weight is not None:
-        return settings.pos_weight
-    return float((labels == 0).sum() / (labels == 1).sum())
 
 
 def shuffle_buffers(rows: Tensor, *, num_buffers: int, generator: torch.Generator) -> list[Tensor]:
@@ -274,15 +267,6 @@ def _averaged(head: Head, settings: TrainSettings, *, num_steps: int) -> Average
 
 def _copied(head: Head) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in head.state_dict().items()}
-
-
-def make_loss(labels: np.ndarray, settings: TrainSettings, device: torch.device) -> Loss:
-    """The loss of these settings, for training videos with `labels` (n,)."""
-    return Loss(
-        torch.tensor(compute_pos_weight(labels, settings), device=device),
-        focal_gamma=settings.focal_gamma if settings.loss == "focal" else 0.0,
-        label_smoothing=settings.label_smoothing,
-    )
 
 
 def check_finite(number: int, settings: TrainSettings, **losses: float) -> None:

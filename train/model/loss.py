@@ -1,7 +1,11 @@
 """The loss: binary cross-entropy or focal loss, with a weight for harmful videos and label smoothing."""
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from haechi.train.settings import TrainSettings
 
 
 class Loss(nn.Module):
@@ -29,3 +33,19 @@ class Loss(nn.Module):
         entropy = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.pos_weight, reduction="none")
         log_wrong = F.logsigmoid(logits * (1 - 2 * labels))  # (B,) log(1 - p): gradients stay finite when p is 1
         return (entropy * (self.focal_gamma * log_wrong).exp()).mean()
+
+
+def make_loss(labels: np.ndarray, settings: TrainSettings, device: torch.device) -> Loss:
+    """The loss that the settings choose, for training videos with `labels` (n,). A new loss is added here."""
+    return Loss(
+        torch.tensor(compute_pos_weight(labels, settings), device=device),
+        focal_gamma=settings.focal_gamma if settings.loss == "focal" else 0.0,
+        label_smoothing=settings.label_smoothing,
+    )
+
+
+def compute_pos_weight(labels: np.ndarray, settings: TrainSettings) -> float:
+    """The weight of a harmful video in the loss: `settings.pos_weight`, else safe / harmful training `labels`."""
+    if settings.pos_weight is not None:
+        return settings.pos_weight
+    return float((labels == 0).sum() / (labels == 1).sum())

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from haechi.cache.console import show_notices
+from haechi.cache.console import make_console, show_notices
 from haechi.cache.kinds import KINDS
 from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE
 from haechi.cache.text import counted
@@ -31,8 +31,9 @@ from haechi.train.evaluate.compare import Comparison
 from haechi.train.evaluate.metrics import Figures
 from haechi.train.evaluate.threshold import Threshold, chosen_row
 from haechi.train.grid import Trial
-from haechi.train.model.fit import DivergedError, Epoch, compute_pos_weight
+from haechi.train.model.fit import DivergedError, Epoch
 from haechi.train.model.head import num_heads
+from haechi.train.model.loss import compute_pos_weight
 from haechi.train.output.experiments import Outcome, Spread, best_point, by_point
 from haechi.train.output.titles import BASELINE_TITLES, SPLIT_TITLES
 from haechi.train.plan import Plan
@@ -79,7 +80,7 @@ class TerminalProgress(TrainProgress):
         self._remove_bar()
 
     def notice(self, text: str) -> None:
-        show_notices(Console(stderr=True, highlight=False, emoji=False), [text])
+        show_notices(make_console(stderr=True), [text])
 
     def trial(self, trial: Trial, number: int, total: int) -> None:
         self._trial, self._prefix = trial, f"{number} of {total}, "
@@ -119,7 +120,7 @@ class TerminalProgress(TrainProgress):
         if self._trial is not None:
             self._console.print(outcome_line(Outcome.of(self._trial, result)), soft_wrap=True)
         elif not result.folds and len(result.epochs) < result.settings.epochs:
-            self._console.print(f"stopped after {result.settings.patience} epochs without improvement\n")
+            self._console.print(f"stopped after {counted(result.settings.patience, 'epoch')} without improvement\n")
 
     def diverged(self, error: DivergedError) -> None:
         assert self._trial is not None
@@ -377,8 +378,8 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
     """One row for each run: its metrics with 95 % intervals, and the differences from the first run."""
     first = comparisons[0].run
     table = Table(
-        title=f"{SPLIT_TITLES[first.part].lower()}, {len(first.ids):,} videos: metrics, and below them the difference "
-        "from the first run; 95 % intervals in brackets",
+        title=f"{SPLIT_TITLES[first.part].lower()}, {counted(len(first.ids), 'video')}: metrics, and below them the "
+        "difference from the first run; 95 % intervals in brackets",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

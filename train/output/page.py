@@ -60,7 +60,7 @@ class ScoredVideo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaks:
+class LeakSummary:
     """Videos of the headline part that are also in another part, in some form."""
 
     num_videos: int
@@ -130,7 +130,7 @@ class Page:
     best_epoch: int
     folds: list[Fold]
     """Empty without cross-validation."""
-    leaks: Leaks
+    leaks: LeakSummary
     data: DataCard
     videos: list[ScoredVideo]
     thumbnails: dict[str, bytes]
@@ -158,7 +158,7 @@ class Page:
             epochs=result.epochs,
             best_epoch=result.best_epoch,
             folds=result.folds,
-            leaks=Leaks(
+            leaks=LeakSummary(
                 num_videos=len(plan.leaks.touched(result.headline)),
                 pairs=plan.leaks.pairs,
                 figures_without=result.metrics_without_leaks,

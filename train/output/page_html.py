@@ -36,7 +36,7 @@ TEMPLATE = "report.html.j2"
 SCRIPTS = ("figures.js", "training.js", "charts.js", "explorer.js", "sorting.js")
 
 # Longer tables are cut; metrics.json holds all rows.
-MAX_GROUPS, MAX_PAIRS = 30, 50
+MAX_GROUPS_SHOWN, MAX_PAIRS = 30, 50
 
 NUM_BINS = 25  # of the histogram of scores
 MIN_STEPS = 100  # of the slider, over all scores: with fewer, one step would pass too many videos
@@ -220,7 +220,7 @@ def _scale(page: Page) -> Scale:
 
 
 def _subset_tables(subsets: list[Subset]) -> list[SubsetTable]:
-    """Tables of groups (at most `MAX_GROUPS`, those with most mistakes first), of durations and of resolutions."""
+    """Tables of at most `MAX_GROUPS_SHOWN` groups, most mistakes first, of durations and of resolutions."""
 
     def key(subset: Subset) -> tuple[int, int]:
         mistakes = (subset.figures["false_positive"] or 0) + (subset.figures["false_negative"] or 0)
@@ -229,7 +229,7 @@ def _subset_tables(subsets: list[Subset]) -> list[SubsetTable]:
     tables = []
     for by in dict.fromkeys(subset.by for subset in subsets):
         rows = [subset for subset in subsets if subset.by == by]
-        shown = sorted(rows, key=key)[:MAX_GROUPS] if by == "group" else rows
+        shown = sorted(rows, key=key)[:MAX_GROUPS_SHOWN] if by == "group" else rows
         tables.append(SubsetTable(by=by, rows=shown, num_left_out=len(rows) - len(shown)))
     return tables
 

@@ -201,7 +201,7 @@ def _broken_link(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [_other_version, _other_settings, _folder, _broken_link])
 @pytest.mark.parametrize("shard", [0, 2])
-def test_what_is_no_damage_is_left(cache: Path, make: Callable[[Path], object], shard: int) -> None:
+def test_what_is_not_damage_is_left(cache: Path, make: Callable[[Path], object], shard: int) -> None:
     path = shard_path(cache, shard)
     make(path)
     edited("media/label", 0, 7)(shard_path(cache, 1))
@@ -232,7 +232,7 @@ def test_a_shard_that_may_not_be_read_is_left() -> None:
             os.seteuid(0)
 
 
-def test_an_input_output_error_is_no_damage(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_output_error_is_not_damage(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
@@ -335,3 +335,10 @@ def test_any_flipped_bits_are_repaired(cache: Path) -> None:
         left = {*kept.media["id"].tolist(), *(row.id for row in kept.failures)}
         assert left >= EVERYTHING - VIDEOS - FAILED
         check_kept(cache, left)
+
+
+def test_a_folder_without_shards_is_refused_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(CacheError, match="no shards"):
+        repair(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

@@ -157,7 +157,7 @@ def test_bad_shards_do_not_hide_each_other(tmp_path: Path) -> None:
     assert report.num_shards == 5
 
 
-def test_leftovers_are_noted_and_are_no_problem(path: Path) -> None:
+def test_leftovers_are_noted_and_are_not_a_problem(path: Path) -> None:
     path.with_name(".partial-shard-00001.h5").write_bytes(b"half")
     report = verify(path.parent)
     assert report.problems == []

@@ -35,7 +35,7 @@ def random_frames(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("num_running", [0, 2])
-def test_every_video_gets_its_own_features_whatever_the_batches(
+def test_every_video_gets_its_own_features_in_all_batches(
     tiny_settings: ExtractSettings, num_running: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches that run in parallel, as on a GPU, are filled again only when their features are there."""

@@ -79,7 +79,7 @@ def test_unsound_files(videos: Path, capfd: pytest.CaptureFixture[str], name: st
     assert capfd.readouterr() == ("", "")  # FFmpeg's log is captured
 
 
-def test_too_large_is_told_from_the_header(videos: Path) -> None:
+def test_too_large_is_reported_from_the_header(videos: Path) -> None:
     limits = replace(LIMITS, max_pixels=320 * 240 - 1)
     with pytest.raises(UnusableError) as caught:
         sample(videos / "sound.mp4", sampling=Uniform(frames=8), limits=limits, sink=Kept())
@@ -175,7 +175,7 @@ def test_the_header_knows_how_long_a_video_is(videos: Path, name: str) -> None:
     assert headers[0].duration_seconds == pytest.approx(headers[0].num_packets / 25, abs=0.05)
 
 
-def test_a_file_is_judged_alike_whatever_came_before_it(videos: Path, tmp_path: Path) -> None:
+def test_a_file_is_judged_alike_after_any_other_file(videos: Path, tmp_path: Path) -> None:
     """PyAV drops a log line that is the same as the last one, even of another file."""
     content = (videos / "vp9.webm").read_bytes()
     (tmp_path / "cut.webm").write_bytes(content[: len(content) * 3 // 4])
@@ -213,7 +213,7 @@ def test_an_mp4_that_lacks_frames_of_its_index_is_damaged(videos: Path, tmp_path
     assert caught.value.reason == Reason.DAMAGED
 
 
-def test_an_edit_list_that_leaves_frames_out_is_no_damage(tmp_path: Path) -> None:
+def test_an_edit_list_that_leaves_frames_out_is_not_damage(tmp_path: Path) -> None:
     """A video that was trimmed on a phone holds more frames than it shows."""
     frames = scene(seed=1, restless=True, num_frames=150)
     content = write_video(tmp_path / "whole.mp4", frames, options={"g": "20"}).read_bytes()

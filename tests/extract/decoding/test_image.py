@@ -140,7 +140,7 @@ def test_damage_has_a_reason(picture: Image.Image, tmp_path: Path, name: str) ->
     assert caught.value.reason == reason
 
 
-def test_the_limit_is_told_from_the_header(picture: Image.Image, tmp_path: Path) -> None:
+def test_the_limit_is_reported_from_the_header(picture: Image.Image, tmp_path: Path) -> None:
     picture.save(tmp_path / "a.png")
     with pytest.raises(UnusableError, match="60 x 40 pixels, the limit is 2399") as caught:
         sample(tmp_path / "a.png", sampling=Uniform(frames=4), limits=replace(LIMITS, max_pixels=2399), sink=Kept())

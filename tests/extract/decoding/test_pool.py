@@ -20,7 +20,7 @@ from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
 from haechi.extract.decoding.reasons import Reason
-from haechi.extract.decoding.shared_frames import Output
+from haechi.extract.decoding.shared_frames import Output, remove_slots_of_dead_processes
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.decoding.windows import WINDOW_FRAMES
 from haechi.extract.sampling import Sampling, Uniform, Windows
@@ -57,7 +57,7 @@ def test_every_path_comes_back_once_with_its_own_frames(videos: Path) -> None:
 
 
 @pytest.mark.parametrize("sampling", [Uniform(frames=4), Windows(window_seconds=0.5, stride_seconds=0.5, clip_fps=8.0)])
-def test_frames_come_through_a_file_where_there_is_no_anonymous_memory(
+def test_frames_come_through_a_file_without_anonymous_memory(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
 ) -> None:
     """As on systems other than Linux."""
@@ -80,10 +80,22 @@ def test_frames_come_through_a_file_where_there_is_no_anonymous_memory(
     files.clear()
     monkeypatch.delattr(os, "memfd_create")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f"haechi-frames-{dead.pid}-abc").write_bytes(b"of a killed run")
     for ours, theirs in zip(frames_of_all(), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert set(files) == {5}  # slots: two for each worker, and one more
     assert list(tmp_path.iterdir()) == []
+
+
+def test_slots_of_running_processes_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept = [tmp_path / f"haechi-frames-{name}" for name in (f"{os.getpid()}-abc", "1-abc", "abc")]
+    for path in kept:
+        path.write_bytes(b"in use")
+    remove_slots_of_dead_processes()
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 @pytest.fixture
@@ -92,7 +104,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_whatever_a_decoder_does_is_a_row(videos: Path, tmp_path: Path) -> None:
+def test_every_failure_of_a_decoder_is_a_row(videos: Path, tmp_path: Path) -> None:
     names = ["sound.mp4", "abort.mp4", "sound.mp4", "hang.mp4", "segfault.mp4", "sound.mp4", "bloat.mp4", "sound.mp4"]
     names += ["stop.mp4", "killed.mp4", "sound.mp4", "sound.mp4"]
     paths = [(videos if name == "sound.mp4" else tmp_path) / name for name in names]

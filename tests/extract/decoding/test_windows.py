@@ -251,7 +251,7 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(folder / "minute.mp4", [bar_code(i % 256) for i in range(600)], fps=10)
 
 
-def test_frames_come_in_order_whatever_the_pace(minute: Path) -> None:
+def test_frames_come_in_order_at_any_pace(minute: Path) -> None:
     """The time in which a worker waits for the main process does not count against its time limit."""
     how = sampling(1.0, 1.0, 10.0)
     numbers: list[int] = []

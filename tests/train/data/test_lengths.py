@@ -166,6 +166,6 @@ def test_no_more_is_read_at_once_than_bytes_allow(cache: Path, monkeypatch: pyte
         monkeypatch.setattr(stream, "build_features", counting)
 
 
-def test_a_film_is_no_scene_of_the_clips(cache: Path) -> None:
+def test_a_film_is_not_a_scene_of_the_clips(cache: Path) -> None:
     found = find_scenes(Cache.open(cache), np.arange(41))
     assert found.scene.tolist() == list(range(41))

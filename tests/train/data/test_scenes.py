@@ -79,7 +79,7 @@ def test_scenes_are_found(tmp_path: Path, offset: float) -> None:
 
 @pytest.mark.parametrize("count", [3, 4, 5, 10, 100])
 @pytest.mark.parametrize("num_frames", [1, 8])
-def test_a_copy_is_found_whatever_the_number_of_videos(tmp_path: Path, count: int, num_frames: int) -> None:
+def test_a_copy_is_found_among_any_number_of_videos(tmp_path: Path, count: int, num_frames: int) -> None:
     rng = np.random.default_rng(count)
     originals = [film(place, rng, num_frames=num_frames) for place in places(count - 1, rng)]
     found = find(tmp_path / "cache", [*originals, degraded(originals[0], rng)])

@@ -157,7 +157,7 @@ def test_cross_validation_where_a_test_part_would_be_too_small(num_each: int, se
     assert count_folds([1, 0] * num_each, **settings) == expected
 
 
-def test_a_manifests_split_is_no_reason_for_folds() -> None:
+def test_a_manifests_split_is_not_a_reason_for_folds() -> None:
     assert count_folds([1, 0] * 10, ["train"] * 14 + ["val"] * 6) == 0
 
 

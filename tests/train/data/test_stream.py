@@ -148,7 +148,7 @@ def test_videos_of_very_different_lengths_stream_to_the_last_bit(
     assert load_dataset(cache, settings, memory_bytes=0).features.num_bytes == 10 * 136 * 8 * 2 + 40 * 5 * 4
 
 
-def test_videos_that_cannot_be_trained_on_are_all_named_whatever_the_reads(
+def test_videos_that_cannot_be_trained_on_are_all_named_with_all_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "READ_BYTES", 50 * 8 * 2)

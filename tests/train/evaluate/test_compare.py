@@ -101,7 +101,7 @@ def test_other_labels_are_refused(runs: Path, tmp_path: Path) -> None:
         (lambda folder: (folder / "predictions.csv").write_text("id,split\na,test\n"), "or damaged"),
     ],
 )
-def test_what_is_no_run_is_one_message(runs: Path, tmp_path: Path, spoil, message: str) -> None:
+def test_what_is_not_a_run_is_one_message(runs: Path, tmp_path: Path, spoil, message: str) -> None:
     for name in ("metrics.json", "predictions.csv"):
         (tmp_path / name).write_bytes((runs / "good" / name).read_bytes())
     spoil(tmp_path)

@@ -107,7 +107,7 @@ def test_an_equal_recall_is_not_bought_with_false_positives() -> None:
     assert (found.precision, found.recall, found.met) == (1, 1, True)
 
 
-def test_a_bound_that_nothing_keeps_is_missed_by_the_least_and_said() -> None:
+def test_a_bound_that_nothing_keeps_is_missed_by_the_least_with_a_note() -> None:
     scores, labels = np.array([0.9, 0.8, 0.7]), np.array([0, 1, 1])
     policy = Policy.parse("precision>=0.9")
     found = choose_threshold(scores, labels, policy)
@@ -115,7 +115,7 @@ def test_a_bound_that_nothing_keeps_is_missed_by_the_least_and_said() -> None:
     assert found.precision == pytest.approx(2 / 3)
 
 
-def test_few_videos_and_a_bound_that_is_not_kept_are_said() -> None:
+def test_few_videos_and_a_bound_that_is_not_kept_are_noted() -> None:
     assert cautions(50, F1, met=True) == []
     (few,) = cautions(49, F1, met=True, where=" in a fold")
     assert few.startswith("chosen on only 49 videos in a fold")

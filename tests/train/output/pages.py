@@ -13,7 +13,7 @@ from haechi.train.evaluate.metrics import METRICS, Figures, metrics_at
 from haechi.train.evaluate.subsets import Subset
 from haechi.train.evaluate.threshold import Choice
 from haechi.train.model.fit import Epoch
-from haechi.train.output.page import DataCard, Leaks, Page, ScoredVideo
+from haechi.train.output.page import DataCard, LeakSummary, Page, ScoredVideo
 from haechi.train.policy import Policy
 from haechi.train.result import ChosenThreshold, Fold
 from haechi.train.settings import TrainSettings
@@ -235,9 +235,9 @@ def evaluated(
         ),
         "reliability": make_reliability(*arrays(lead)),
         "subsets": subsets,
-        "leaks": Leaks(num_videos=0, pairs=[], figures_without=None)
+        "leaks": LeakSummary(num_videos=0, pairs=[], figures_without=None)
         if num_folds or headline == "val"
-        else Leaks(num_videos=4, pairs=pairs, figures_without=figures["test"]),
+        else LeakSummary(num_videos=4, pairs=pairs, figures_without=figures["test"]),
         "data": DataCard(
             untrained=["clip", "slowfast"],
             fingerprint="3f" * 32,

@@ -127,7 +127,7 @@ def test_the_switch_shows_the_other_part(driver: Driver, tmp_path: Path) -> None
         time.sleep(0.05)
 
 
-def test_the_keyboard_moves_it_and_its_value_is_said(driver: Driver, tmp_path: Path) -> None:
+def test_the_keyboard_moves_it_and_its_value_is_announced(driver: Driver, tmp_path: Path) -> None:
     page = example(40)
     show(driver, tmp_path / "report.html", page)
     slider = driver.find_element(By.ID, "slider")

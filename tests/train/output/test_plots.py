@@ -49,7 +49,7 @@ def test_a_test_part_has_its_own_matrix(tmp_path: Path) -> None:
     assert_nothing_is_cut_off(tmp_path / "both.png")
 
 
-def test_a_line_a_fold(tmp_path: Path) -> None:
+def test_one_line_for_each_fold(tmp_path: Path) -> None:
     draw_curves(tmp_path / "one.png", runs.finish(tmp_path / "a"))
     draw_curves(tmp_path / "folds.png", runs.finish(tmp_path / "b", FOLDS))
     one, folds = (np.asarray(matplotlib.image.imread(tmp_path / name)) for name in ("one.png", "folds.png"))

@@ -83,7 +83,9 @@ def test_no_id_leads_out_of_the_media_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", ["import os; os.abort()", "import time; time.sleep(60)", "print('no JPEG')"])
-def test_a_child_that_crashes_hangs_or_babbles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def test_a_child_that_crashes_hangs_or_writes_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     fake = tmp_path / "python"
     fake.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}"\n')
     fake.chmod(0o755)
