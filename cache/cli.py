@@ -23,7 +23,7 @@ CACHE_ARGUMENT = click.argument("cache", type=click.Path(path_type=Path))
 @click.option("--video", metavar="ID", help="Show only this video: its columns, times and most probable actions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def inspect(*, cache: Path, video: str | None, as_json: bool) -> None:
-    """Show on one screen what the cache in the folder CACHE holds."""
+    """Show a summary of the cache in the folder CACHE."""
     from haechi.cache.console import make_console
     from haechi.cache.reader import Cache
     from haechi.cache.summary import describe_video, show_summary, show_video, summarise
@@ -53,7 +53,7 @@ def verify(ctx: click.Context, *, cache: Path, with_repair: bool, as_json: bool)
     """Check every byte of the cache in the folder CACHE.
 
     Exit status 0: no problem found. Exit status 1: problems were found and are listed with shard, dataset and video.
-    With --repair, the exit status is that of the cache after the repair.
+    With --repair: 0 if no problem remains.
     """
     if with_repair:
         from haechi.cache.integrity.repair import repair

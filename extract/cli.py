@@ -98,7 +98,7 @@ def decoding_options(command: Any) -> Any:
         ),
         option("--worker-memory-gb", "Memory limit of each decoding process, GB (1e9 bytes).", type=float),
         option("--max-pixels", "Refuse files whose width x height is larger, in pixels.", type=click.IntRange(min=1)),
-        option("--max-frames", "Refuse videos with more frames.", type=click.IntRange(min=1)),
+        option("--max-frames", "Refuse videos with more than this many frames.", type=click.IntRange(min=1)),
     )
     for decorator in reversed(options):  # the last one that is applied is the first in --help
         command = decorator(command)
@@ -125,7 +125,7 @@ def decoding_options(command: Any) -> Any:
     metavar="REASONS",
     default="",
     show_default=False,
-    help="Try failures with these reasons again, such as timeout,crashed.",
+    help="Try failures with these reasons again, such as timeout,crashed (all reasons: cache_schema.md).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(
@@ -140,7 +140,7 @@ def extract(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Stage 1: videos to a feature cache.
+    """Stage 1: extract the features of videos and images into a cache.
 
     DATA is a manifest (CSV or JSON Lines with the column path, and optionally label, split, group, id) or a folder with
     the class folders harmful/ and safe/. Running the command again extracts only what is missing or has changed.

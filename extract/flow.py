@@ -18,7 +18,6 @@ from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
 from haechi.extract.decoding.reasons import STAGES, Reason
 from haechi.extract.manifest import Entry
-from haechi.extract.sampling import WINDOWS
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.timing import WAIT, Stopwatch
 
@@ -60,7 +59,7 @@ class Flow:
 
     def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", settings: ExtractSettings) -> None:
         self._pool, self._store = pool, settings.store
-        self._reports_windows = settings.sampling == WINDOWS
+        self._reports_windows = settings.sampler.is_streamed
         self.backbones, self.compute = backbones, compute
 
     @property

@@ -18,7 +18,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 UNIFORM, WINDOWS = "uniform", "windows"
 SAMPLINGS = (UNIFORM, WINDOWS)
@@ -45,6 +45,9 @@ def uniform(num_frames: int, num_samples: int) -> list[int]:
 class Uniform:
     """A fixed number of frames over the whole video, of any length, in one window. The default."""
 
+    is_streamed: ClassVar = False
+    """Whether frames are passed on while the video is still being decoded."""
+
     frames: int
 
     @property
@@ -61,6 +64,8 @@ class Uniform:
 @dataclass(frozen=True, kw_only=True)
 class Windows:
     """Windows of fixed length over the whole video, and CLIP frames at fixed times."""
+
+    is_streamed: ClassVar = True
 
     window_seconds: float
     stride_seconds: float

@@ -95,6 +95,7 @@ class ExtractSettings:
         """The chosen sampling with its parameters."""
         if self.sampling == UNIFORM:
             return Uniform(frames=self.frames)
+        assert self.sampling == WINDOWS, f"no sampler for {self.sampling}"
         window = WINDOW_SECONDS if self.window_seconds is None else self.window_seconds
         return Windows(
             window_seconds=float(window),

@@ -51,14 +51,14 @@ def predict(
     """Judge MEDIA with the trained head in the folder RUN.
 
     MEDIA are files, folders, manifests, or - to read paths from standard input. Sampling and weights are those that the
-    run was trained with; if weights have moved, name their new place. A run is for videos or for images; with --also
-    each file is judged by the head for its kind.
+    run was trained with; if weights were moved, give their new path with --clip-weights or
+    --slowfast-weights. A run is for videos or for images; with --also each file is judged by the head for its kind.
 
     If the run was trained on --sampling windows, every window of a video has a score too, and the highest one is the
     most harmful moment. If only a window reaches the threshold, not the whole video, the decision is "harmful moment":
-    a place to look at. The threshold was chosen on whole videos, so some of many windows exceed it by chance.
+    check it yourself. The threshold was chosen on whole videos, so some of many windows exceed it by chance.
 
-    Exit status 0: all files were judged. 3: some could not be judged; each has its reason.
+    Exit status 0: all files were judged. 3: some could not be judged; the reason is shown.
     """
     import sys
 

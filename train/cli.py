@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from haechi.cache.kinds import KINDS
+from haechi.train.policy import FORMS
 from haechi.train.settings import (
     DEFAULT_PRESETS,
     LOSS_CHOICES,
@@ -76,7 +77,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
 @_setting(
     "--regression/--no-regression",
     field="regression",
-    help="Start as a logistic regression on pooled features, and learn what the regression misses.",
+    help="Start from a logistic regression on pooled features, and train the network to improve on it.",
 )
 @_setting("--projection", type=int, help="Width to which the input is projected before the encoder; 0: no projection.")
 @_setting("--layers", "num_layers", type=int, help="Layers of the Transformer encoder.")
@@ -121,20 +122,21 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     "--folds",
     type=int,
     show_default="5 if there are too few videos for a test part, else 0",
-    help="Number of folds of cross-validation: each video is tested once, and the last head is trained on all videos. "
+    help="Number of folds of cross-validation: each video is tested once, and the final head is trained on all videos. "
     "0: no cross-validation.",
 )
 @_setting(
     "--policy",
-    help="How the threshold is chosen: f1 or fbeta:B (highest), precision>=P or fpr<=X (highest recall with that "
-    "limit), recall>=R (highest precision with that limit), cost:FP,FN (lowest cost).",
+    help="What the threshold is chosen for: "
+    + "; ".join(f"{form}, {meaning}" for form, meaning in FORMS.items())
+    + ".",
 )
 @_setting(
     "--scenes/--no-scenes",
     field="scenes",
     show_default="scenes",
     help="Find near-duplicate videos by their features. They are kept in one part of the split if the cache gives no "
-    "groups, and reported if a given split divides them. Takes many minutes for 100,000 videos.",
+    "groups, and reported as leaks if a given split puts them in different parts. Takes many minutes for 100,000 videos.",
 )
 @_setting("--seed", type=int, help="Random seed of split, initial weights, order and dropout.")
 @_setting("--device", help="cpu, cuda, cuda:1, or auto: CUDA if available.")
@@ -147,7 +149,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     "--seeds",
     type=click.IntRange(min=1),
     default=1,
-    help="Train with this many seeds, counted up from --seed, and show mean and standard deviation.",
+    help="Train with this many seeds (--seed, --seed + 1, …), and show mean and standard deviation.",
 )
 @click.option(
     "--grid",
@@ -184,7 +186,7 @@ def train(
     media_root: Path | None,
     **flags: Any,
 ) -> None:
-    """Stage 2: from a feature cache to a trained head, its threshold and a page of figures.
+    """Stage 2: train a head on a feature cache, choose its threshold, write a page of metrics.
 
     Trains on the labelled videos of CACHE. Validation chooses epoch and threshold; test videos are scored once at the
     end with that threshold. If there are too few videos for a test part, cross-validation is used instead. With --seeds

@@ -70,6 +70,24 @@ class Policy:
         return policy
 
     @property
+    def goal(self) -> str:
+        """What it aims at, such as "for the best F1", to follow "was chosen"."""
+        if self.bound is not None:
+            value = self.bound.value
+            return {
+                "precision": f"for the highest recall with a precision of at least {value:g}",
+                "recall": f"for the highest precision with a recall of at least {value:g}",
+                "false_positive_rate": f"for the highest recall with at most {value:.4g} of the safe videos flagged",
+            }[self.bound.figure]
+        if self.costs is not None:
+            false_alarm, miss = self.costs
+            return f"for the lowest cost: {false_alarm:g} for each false positive, {miss:g} for each missed video"
+        assert self.beta is not None, f"no goal for {self.text}"
+        if self.beta != 1:
+            return f"for the best F-beta with beta {self.beta:g}; above 1, recall counts more than precision"
+        return "for the best F1"
+
+    @property
     def needs_harmful(self) -> bool:
         """Whether it is undefined without a harmful video."""
         return self.costs is None

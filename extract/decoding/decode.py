@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Sink
 from haechi.extract.decoding.transforms import FrameTransform
-from haechi.extract.sampling import Sampling, Uniform, uniform
+from haechi.extract.sampling import Sampling, Uniform, Windows, uniform
 from haechi.extract.timing import DECODE, READ, RESIZE, Stopwatch
 
 # decord has wheels for x86-64 only, and `decord_reader` needs Linux. Elsewhere PyAV decodes everything.
@@ -84,10 +85,12 @@ def sample(
                 if isinstance(sampling, Uniform):
                     decoded = _read_uniform(path, header, sampling.frames, sink, watch)
                     counts = [output.num_frames for output in sink.outputs]
-                else:
+                elif isinstance(sampling, Windows):
                     decoded = pyav_reader.read_windows(
                         path, header, sampling, sink, watch, max_samples=limits.max_frames
                     )
+                else:
+                    assert_never(sampling)
         with watch.time(READ):
             sha256 = files.sha256_of(path)
     except UnusableError:

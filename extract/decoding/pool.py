@@ -27,7 +27,7 @@ from haechi.extract.decoding.files import FileState
 from haechi.extract.decoding.limits import Limits, bind_to_parent
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Output, Slot, open_ring, remove_slots_of_dead_processes
-from haechi.extract.sampling import Sampling, Uniform
+from haechi.extract.sampling import Sampling
 
 # decord's memory grows slowly with the files that it opens: a worker is replaced after this many videos.
 VIDEOS_PER_WORKER = 1000
@@ -96,7 +96,7 @@ class DecodePool:
     def __init__(self, *, num_workers: int, sampling: Sampling, limits: Limits) -> None:
         self._sampling, self._limits = sampling, limits
         self.num_workers = num_workers
-        self._is_streamed = not isinstance(sampling, Uniform)  # frames come while the video is decoded
+        self._is_streamed = sampling.is_streamed
         self._num_places = NUM_PLACES if self._is_streamed else 1
         self._poll_seconds = FRAMES_POLL_SECONDS if self._is_streamed else POLL_SECONDS
         self._attempts = itertools.count()

@@ -19,9 +19,9 @@ from haechi.cache.text import visible
 
 # Command -> the module with a function of the same name, and the line in `haechi --help`.
 COMMANDS = {
-    "extract": ("haechi.extract.cli", "Stage 1: videos to a feature cache."),
+    "extract": ("haechi.extract.cli", "Stage 1: extract the features of videos and images into a cache."),
     "validate": ("haechi.extract.cli", "Check every video of a dataset; write the result as CSV."),
-    "inspect": ("haechi.cache.cli", "Show on one screen what the cache in the folder CACHE holds."),
+    "inspect": ("haechi.cache.cli", "Show a summary of the cache in the folder CACHE."),
     "search": (
         "haechi.extract.search.cli",
         "Rank the videos of CACHE, and moments in them, by similarity to each TEXT.",
@@ -29,7 +29,7 @@ COMMANDS = {
     "verify": ("haechi.cache.cli", "Check every byte of the cache in the folder CACHE."),
     "train": (
         "haechi.train.cli",
-        "Stage 2: from a feature cache to a trained head, its threshold and a page of figures.",
+        "Stage 2: train a head on a feature cache, choose its threshold, write a page of metrics.",
     ),
     "predict": ("haechi.predict.cli", "Judge MEDIA with the trained head in the folder RUN."),
     "export": ("haechi.predict.cli", "Write the head of RUN as ONNX, with its threshold in the metadata."),

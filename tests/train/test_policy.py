@@ -37,3 +37,18 @@ def test_all_else_is_refused_with_the_forms(text: str) -> None:
 def test_a_policy_that_the_shell_has_cut_gets_a_hint() -> None:
     with pytest.raises(TrainError, match="use quotes"):
         Policy.parse("recall")
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("f1", "for the best F1"),
+        ("fbeta:2", "beta 2"),
+        ("cost:1,10", "1 for each false positive, 10 for each missed video"),
+        ("precision>=0.9", "a precision of at least 0.9"),
+        ("recall>=0.9", "a recall of at least 0.9"),
+        ("fpr<=0.05", "at most 0.05 of the safe videos"),
+    ],
+)
+def test_goals_in_words(policy: str, words: str) -> None:
+    assert words in Policy.parse(policy).goal

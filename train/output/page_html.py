@@ -29,7 +29,6 @@ from haechi.train.evaluate.metrics import Figures, page_metrics
 from haechi.train.evaluate.subsets import Subset
 from haechi.train.output.page import Page, ScoredVideo
 from haechi.train.output.titles import BASELINE_TITLES, SPLIT_TITLES
-from haechi.train.policy import Policy
 from haechi.train.result import Fold
 
 TEMPLATE = "report.html.j2"
@@ -94,7 +93,7 @@ def write_page(path: Path, page: Page) -> None:
         tiles=[metric for metric in metrics if metric.is_page_tile],
         backbones=[BACKBONE_TITLES.get(name, name) for name in page.data.untrained],
         baseline_titles=BASELINE_TITLES,
-        policy=policy_in_words(page.threshold.policy),
+        policy=page.threshold.policy.goal,
         pictures={
             video.id: _data_uri(page.thumbnails[video.id]) for video in page.mistakes if video.id in page.thumbnails
         },
@@ -104,25 +103,6 @@ def write_page(path: Path, page: Page) -> None:
         scale=scale,
     )
     path.write_text(text, encoding="utf-8")
-
-
-def policy_in_words(policy: Policy) -> str:
-    """The goal of a threshold policy, such as "for the best F1", to follow "was chosen"."""
-    if policy.bound:
-        value = policy.bound.value
-        return {
-            "precision": f"for the highest recall with a precision of at least {value:g}",
-            "recall": f"for the highest precision with a recall of at least {value:g}",
-            "false_positive_rate": f"for the highest recall with at most {value:.4g} of the safe videos flagged",
-        }[policy.bound.figure]
-    if policy.costs:
-        return (
-            f"for the lowest cost: {policy.costs[0]:g} for each false positive, {policy.costs[1]:g} for each missed "
-            "video"
-        )
-    if policy.beta != 1:
-        return f"for the best F-beta with beta {policy.beta:g}; above 1, recall counts more than precision"
-    return "for the best F1"
 
 
 def _data(page: Page, scale: Scale) -> dict[str, Any]:

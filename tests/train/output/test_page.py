@@ -3,11 +3,8 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from haechi.train.output.page import MAX_MISTAKES
-from haechi.train.output.page_html import policy_in_words, write_page
-from haechi.train.policy import Policy
+from haechi.train.output.page_html import write_page
 from tests.train.output.pages import JPEG, example
 
 
@@ -31,21 +28,6 @@ def test_the_head_of_the_page_leads_with_the_answer(tmp_path: Path) -> None:
     assert "UNTRAINED" in text[: text.index("<h1")]
     write_page(tmp_path / "report.html", dataclasses.replace(page, data=dataclasses.replace(page.data, untrained=[])))
     assert "UNTRAINED" not in (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("policy", "words"),
-    [
-        ("f1", "for the best F1"),
-        ("fbeta:2", "beta 2"),
-        ("cost:1,10", "1 for each false positive, 10 for each missed video"),
-        ("precision>=0.9", "a precision of at least 0.9"),
-        ("recall>=0.9", "a recall of at least 0.9"),
-        ("fpr<=0.05", "at most 0.05 of the safe videos"),
-    ],
-)
-def test_policies_in_words(policy: str, words: str) -> None:
-    assert words in policy_in_words(Policy.parse(policy))
 
 
 def test_folds_with_thresholds_of_their_own_agree_at_the_chosen_one(tmp_path: Path) -> None:
