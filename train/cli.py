@@ -136,7 +136,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     field="scenes",
     show_default="scenes",
     help="Find near-duplicate videos by their features. They are kept in one part of the split if the cache gives no "
-    "groups, and reported as leaks if a given split puts them in different parts. Takes many minutes for 100,000 videos.",
+    "groups, and reported as leaks if a given split separates them. Takes many minutes for 100,000 videos.",
 )
 @_setting("--seed", type=int, help="Random seed of split, initial weights, order and dropout.")
 @_setting("--device", help="cpu, cuda, cuda:1, or auto: CUDA if available.")
