@@ -16,6 +16,8 @@ from haechi.extract.settings import ExtractSettings
 
 # Features of the tiny networks are large compared with their differences, so float16 changes them more than real ones.
 BOUND_STORAGE = 0.005
+# The same holds for bfloat16: on a processor that computes in it, one run of eight reached 0.0307.
+BOUND_BF16 = 0.04
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,7 @@ def settings(small_slowfast: None, tmp_path: Path) -> ExtractSettings:
 
 def test_every_bound_is_kept(videos: list[Path], settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "BOUND_STORAGE", BOUND_STORAGE)
+    monkeypatch.setitem(BOUNDS, "bf16", BOUND_BF16)
     rows = compare(videos, settings, precisions=["bf16"])
     assert len(rows) == 16
     assert not [row for row in rows if not row.holds]

@@ -66,7 +66,9 @@ def _check_pair(one: int | None, other: int | None, one_output: str, other_outpu
     refused = [text for status, text in ((one, one_output), (other, other_output)) if status == 1 and REFUSAL in text]
     if 0 not in (one, other):
         return [f"neither run completes ({one}, {other}): {one_output[-500:]} {other_output[-500:]}"], "none"
-    if any("Traceback" in text for text in (one_output, other_output)):
+    # Decoding processes that were just starting when their run was killed may complain that it is gone.
+    ended = [text for status, text in ((one, one_output), (other, other_output)) if status != -signal.SIGKILL]
+    if any("Traceback" in text for text in ended):
         return [f"a traceback: {one_output[-1000:]} {other_output[-1000:]}"], "traceback"
     if refused:
         return [], "one refused"
