@@ -142,10 +142,14 @@ def current(path: Path) -> Path:
 
 def _resolved(path: Path) -> Path:
     """The absolute path without symbolic links. Raises `OSError` for links in a circle."""
+    loop = OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     try:
-        return path.resolve()
+        resolved = path.resolve()
     except RuntimeError as error:  # links in a circle, before Python 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+        raise loop from error
+    if resolved.is_symlink():  # the same, from Python 3.13 on
+        raise loop
+    return resolved
 
 
 def check_replaceable(out: Path, name: str, format: str) -> None:
