@@ -325,7 +325,7 @@ def _attribute(file: h5py.File, name: str) -> str | int | None:
 
 
 def read_attributes(file: h5py.File, path: Path) -> tuple[Provenance, dict[str, str]]:
-    """The root attributes as a `Provenance`, and the values of all that are text.
+    """The root attributes: a `Provenance`, and a dict of every text attribute by its name.
 
     Raises `CacheError` for another format or version, and `DamageError` if an attribute is missing or has the wrong
     type, or if settings_json does not hash to the fingerprint or lacks fields that readers need.

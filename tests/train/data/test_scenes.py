@@ -102,7 +102,7 @@ def test_one_dataset_in_twenty_has_a_link_by_chance() -> None:
 @pytest.mark.parametrize(
     ("deviation", "own", "angle"),
     [
-        (0.01, 1.0, 45),  # other videos differ so much that videos of one kind would pass the chance level
+        (0.01, 1.0, 45),  # the chance level is so low that videos that are merely of one kind would exceed it
         (0.05, 0.5, 75),
         (0.15, 0.9, None),
         (0.25, 1.0, 45),  # copies would not reach the chance level
