@@ -57,7 +57,7 @@ class Media:
     """Average frames per second."""
     num_frames: int
     width: int
-    """Pixels as shown, after rotation metadata is applied."""
+    """Pixels as shown: after rotation metadata is applied and pixels that are not square are stretched in width."""
     height: int
 
 

@@ -1,6 +1,5 @@
 """The command lines of `haechi extract` and `haechi validate`."""
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,8 +170,8 @@ def extract(
         )
     if as_json:
         fields = [
-            *("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_new"),
-            *("device", "precision", "decoders", "workers", "seconds", "work_seconds", "steps"),
+            *("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_defects", "traits"),
+            *("num_new", "device", "precision", "decoders", "workers", "seconds", "work_seconds", "steps"),
         ]
         click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
     else:
@@ -217,7 +216,6 @@ def validate(
     from haechi.cache.text import counted
     from haechi.extract import validation
     from haechi.extract.console import show_check, shown_progress
-    from haechi.extract.decoding.pool import Rejected
     from haechi.extract.interrupt import InterruptedRunError
     from haechi.extract.manifest import read_manifest
 
@@ -228,17 +226,9 @@ def validate(
         for notice in manifest.notices:
             progress.notice(notice)
         validated = validation.check_all(manifest, settings, progress=progress)
-    checks = validated.checks
-    validation.write_csv(out, checks)
-    failures = Counter(result.reason.value for _, result in checks if isinstance(result, Rejected))
-    num_rows, num_checked, num_failed = len(manifest.entries), len(checks), failures.total()
-    show_check(
-        make_console(),
-        out,
-        num_rows=num_rows,
-        num_used=num_checked - num_failed,
-        failures=dict(sorted(failures.items())),
-    )
+    validation.write_csv(out, validated.checks)
+    num_rows, num_checked, num_failed = validated.num_rows, len(validated.checks), validated.num_failed
+    show_check(make_console(), out, validated)
     if validated.error is not None:
         raise HaechiError(
             f"{validated.error}; {out} holds {num_checked} of {counted(num_rows, 'video')}"
@@ -250,5 +240,5 @@ def validate(
         )
     if num_failed == num_rows:
         raise HaechiError(f"{data}: 0 of {counted(num_rows, 'video')} can be used; {out} holds the reasons")
-    if strict and failures:
+    if strict and num_failed:
         raise HaechiError(f"{data}: {num_failed} of {counted(num_rows, 'video')} cannot be used (--strict)")

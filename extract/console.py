@@ -1,6 +1,6 @@
 """What stage 1 prints: a progress bar while it works, a table when it is done."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich import progress as rich_progress
@@ -12,8 +12,10 @@ from rich.table import Table
 from haechi.cache.console import show_notices
 from haechi.cache.progress import Progress
 from haechi.cache.text import counted
+from haechi.extract.decoding.container import TRAITS, Trait
 from haechi.extract.pipeline import Extraction
 from haechi.extract.timing import IN_DECODERS, STEPS, WAIT
+from haechi.extract.validation import Validation
 
 # If the backbones wait for frames for a larger share of the time than this, decoding limits the speed of the run.
 MUCH_WAITING = 0.1
@@ -78,7 +80,14 @@ def shown_progress(console: Console) -> Iterator[Progress]:
 def show_extraction(console: Console, done: Extraction) -> None:
     """The summary of a run."""
     table = _table("extract")
-    _accounting(table, num_rows=done.num_rows, num_used=done.num_used, failures=done.failures)
+    _accounting(
+        table,
+        num_rows=done.num_rows,
+        num_used=done.num_used,
+        failures=done.failures,
+        num_defects=done.num_defects,
+        traits=done.traits,
+    )
     table.add_row(
         "done in this run", f"{done.num_new}" if done.num_new else "0, everything is in the cache; no model loaded"
     )
@@ -127,10 +136,17 @@ def _steps_table(done: Extraction) -> Table:
     return table
 
 
-def show_check(console: Console, out: object, *, num_rows: int, num_used: int, failures: dict[str, int]) -> None:
-    """The summary of `haechi validate`; `num_rows` of the manifest, of which some may not be checked."""
+def show_check(console: Console, out: object, validated: Validation) -> None:
+    """The summary of `haechi validate`."""
     table = _table("validate")
-    _accounting(table, num_rows=num_rows, num_used=num_used, failures=failures)
+    _accounting(
+        table,
+        num_rows=validated.num_rows,
+        num_used=len(validated.checks) - validated.num_failed,
+        failures=validated.failures,
+        num_defects=validated.num_defects,
+        traits=validated.traits,
+    )
     table.add_row("written", escape(str(out)))
     console.print(table)
 
@@ -142,10 +158,23 @@ def _table(title: str) -> Table:
     return table
 
 
-def _accounting(table: Table, *, num_rows: int, num_used: int, failures: dict[str, int]) -> None:
+def _accounting(
+    table: Table,
+    *,
+    num_rows: int,
+    num_used: int,
+    failures: Mapping[str, int],
+    num_defects: int,
+    traits: Mapping[str, int],
+) -> None:
+    """The rows of the manifest by result, and what a user may want to know about those that are used."""
     num_failed = sum(failures.values())
     num_unchecked = num_rows - num_used - num_failed
     unchecked = f" + {num_unchecked} not checked" if num_unchecked else ""
     table.add_row("rows", f"{num_rows} in the manifest = {num_used} used + {num_failed} failed{unchecked}")
     for reason, count in failures.items():
         table.add_row(f"  [red]{reason}[/]", str(count))
+    if num_defects:
+        table.add_row("[bold red]defects of Haechi[/]", f"{num_defects} of the failures; please report their messages")
+    for trait, count in traits.items():
+        table.add_row(f"  {trait}", f"{count}  [dim]{TRAITS[Trait(trait)]}")

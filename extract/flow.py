@@ -1,5 +1,6 @@
 """Media files to rows: decoders, backbones, and one row for each file, with its features or the reason it failed."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ class Flow:
 
     def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", settings: ExtractSettings) -> None:
         self._pool, self._store = pool, settings.store
+        self.traits: Counter[str] = Counter()
+        """`haechi.extract.decoding.container.Trait` -> how many of the videos that were yielded have it."""
         self._reports_windows = settings.sampler.is_streamed
         self.backbones, self.compute = backbones, compute
 
@@ -105,6 +108,7 @@ class Flow:
             if (found := assembly.whole(index)) is not None:
                 sampled, features = found
                 watch.add(sampled.seconds)
+                self.traits.update(trait.value for trait in sampled.traits)
                 yield index, _row(entries[index], sampled, features, self._store)
 
         def failed(rejected: Iterable[tuple[int, Rejected]]) -> Iterator[tuple[int, Failure]]:

@@ -16,7 +16,7 @@ from haechi.cache.text import counted, one_or_more
 from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
 from haechi.extract.decoding.decode import decoders
-from haechi.extract.decoding.reasons import parse_reasons
+from haechi.extract.decoding.reasons import DEFECT, parse_reasons
 from haechi.extract.flow import Flow, open_flow
 from haechi.extract.interrupt import Interrupt, InterruptedRunError
 from haechi.extract.manifest import Manifest
@@ -40,6 +40,10 @@ class Extraction:
     num_used: int
     failures: dict[str, int]
     """Reason -> number of rows of the manifest that failed with it."""
+    num_defects: int
+    """How many of the failures are due to an error in Haechi's own code; their messages say so."""
+    traits: dict[str, int]
+    """`haechi.extract.decoding.container.Trait` -> how many of the new videos have it."""
     num_new: int
     """Rows that this run extracted; the others were in the cache already."""
     num_changed: int
@@ -96,6 +100,7 @@ def extract(
         remove_leftovers(out)
         existing = resume.open_existing(out)
         if existing is not None:
+            settings = resume.continued(settings, existing)
             resume.refuse_other_request(settings, existing)
         remaining = resume.remaining(manifest, existing, retry=reasons)
         flow, watch, work_seconds = None, Stopwatch(), 0.0
@@ -124,8 +129,9 @@ def extract(
                     _run(flow, remaining, queue, watch, interrupt, progress)
                 work_seconds = time.monotonic() - ready
         cache = Cache.open(out)
-    failed = {failure.id: failure.reason for failure in cache.failures}
-    failures = Counter(failed[entry.id] for entry in manifest.entries if entry.id in failed)
+    failed = {failure.id: failure for failure in cache.failures}
+    listed = [failed[entry.id] for entry in manifest.entries if entry.id in failed]
+    failures = Counter(failure.reason for failure in listed)
     used = set(cache.media["id"].tolist())
     return Extraction(
         cache=out,
@@ -134,6 +140,8 @@ def extract(
         num_rows=len(manifest.entries),
         num_used=sum(entry.id in used for entry in manifest.entries),
         failures=dict(sorted(failures.items())),
+        num_defects=sum(failure.message.startswith(DEFECT) for failure in listed),
+        traits=dict(sorted(flow.traits.items())) if flow else {},
         num_new=len(remaining.entries),
         num_changed=remaining.num_changed,
         num_relabelled=num_relabelled,

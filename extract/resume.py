@@ -13,6 +13,7 @@ from haechi.cache.integrity.repair import DAMAGED_SUFFIX
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import conflict_list, fingerprint_of
 from haechi.cache.text import named
+from haechi.extract import pixel_aspect
 from haechi.extract.backbones.weights import QUICKGELU, WEIGHTS_FLAGS, Weights, model_identity
 from haechi.extract.decoding.files import MISSING, FileState, sha256_of
 from haechi.extract.decoding.reasons import Reason
@@ -60,6 +61,11 @@ def refuse_strangers(out: Path) -> None:
 def open_existing(out: Path) -> Cache | None:
     """The cache in the folder `out`; None if there are no shards yet. Raises `CacheError` if a shard is damaged."""
     return Cache.open(out) if shard_paths(out) else None
+
+
+def continued(settings: ExtractSettings, cache: Cache) -> ExtractSettings:
+    """The settings with the cache's choice for pixels that are not square: an old cache goes on in its own way."""
+    return settings.changed(pixel_aspect=pixel_aspect.of_settings(cache.settings))
 
 
 def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reason] = frozenset()) -> Remaining:

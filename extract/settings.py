@@ -7,6 +7,7 @@ from haechi.cache.errors import SettingsError
 from haechi.cache.rules import DEVICE, NAME, Number, OneOf, Optional, Whole, broken_rules, setting, unknown_fields
 from haechi.cache.schema import FRAME_STREAM, STORE_TYPES, WINDOW_STREAM
 from haechi.extract.backbones.catalog import MOTION_MODELS
+from haechi.extract.pixel_aspect import DISPLAY, PIXEL_ASPECTS
 from haechi.extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -42,6 +43,9 @@ class ExtractSettings:
     slowfast_model: str = setting("slowfast_r50", OneOf(MOTION_MODELS))
     slowfast_weights: str = setting("kinetics400", NAME)
     """`kinetics400`, a local file, or `random:SEED`."""
+    pixel_aspect: str = setting(DISPLAY, OneOf(PIXEL_ASPECTS))
+    """What is done about pixels that are not square. `display`: they are stretched to their shape on a screen.
+    `stored`: they are taken for square; a cache of an older version is continued that way."""
     store: str = setting("float16", OneOf(STORE_TYPES))
     """Storage type of the features in the cache."""
     shard_size: int = setting(256, Whole(1, 1 << 20))

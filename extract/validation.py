@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from haechi.cache.text import harmless
 from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
-from haechi.extract.decoding.reasons import STAGES
+from haechi.extract.decoding.reasons import DEFECT, STAGES
 from haechi.extract.interrupt import Interrupt
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
@@ -34,8 +35,34 @@ class Validation:
 
     checks: list[Check]
     """In the manifest's order."""
+    num_rows: int
+    """Rows of the manifest."""
     error: HaechiError | None
     """What ended the run early; None also after Ctrl-C."""
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Reason -> number of files that cannot be used because of it."""
+        return dict(sorted(Counter(rejected.reason.value for rejected in self._rejected).items()))
+
+    @property
+    def num_failed(self) -> int:
+        return len(self._rejected)
+
+    @property
+    def num_defects(self) -> int:
+        """How many of the failures are due to an error in Haechi's own code."""
+        return sum(rejected.message.startswith(DEFECT) for rejected in self._rejected)
+
+    @property
+    def traits(self) -> dict[str, int]:
+        """`haechi.extract.decoding.container.Trait` -> how many of the files that can be used have it."""
+        found = [result.traits for _, result in self.checks if isinstance(result, DecodedFile)]
+        return dict(sorted(Counter(trait.value for traits in found for trait in traits).items()))
+
+    @property
+    def _rejected(self) -> list[Rejected]:
+        return [result for _, result in self.checks if isinstance(result, Rejected)]
 
 
 def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progress = SILENT) -> Validation:
@@ -62,7 +89,8 @@ def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progre
                     progress.advance(failed=isinstance(result, Rejected))
         except HaechiError as failure:
             error = failure
-    return Validation(checks=[(entries[index], results[index]) for index in sorted(results)], error=error)
+    checks = [(entries[index], results[index]) for index in sorted(results)]
+    return Validation(checks=checks, num_rows=len(entries), error=error)
 
 
 def refuse_other_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import STREAMS, Failure, Item, conflict_list
 from haechi.cache.text import one_or_more
+from haechi.extract import pixel_aspect
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.backbones.weights import LOCAL_MODEL, QUICKGELU
 from haechi.extract.flow import open_flow
@@ -262,6 +263,7 @@ def _extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) ->
     settings = {
         **_sampling_fields(features.get("sampling"), path),
         "store": features["store"],
+        "pixel_aspect": pixel_aspect.of_settings(features),
         "clip_model": clip_model,
         "clip_weights": model.features["clip_weights"],
         "slowfast_model": features["slowfast"]["model"],

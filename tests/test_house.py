@@ -32,7 +32,7 @@ STOREYS = {
         {"cli"},
     ],
     "extract": [
-        {"sampling", "settings", "timing", "backbones.catalog"},
+        {"pixel_aspect", "sampling", "settings", "timing", "backbones.catalog"},
         {"decoding"},
         {"backbones"},
         {"search"},

@@ -2,7 +2,7 @@
 
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from haechi.cache.errors import HaechiError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import FRAME_STREAM, STREAMS, WINDOW_STREAM
+from haechi.extract import pixel_aspect
 from haechi.extract.backbones.catalog import ANY_OTHER, IMAGE_MODELS, MOTION_MODELS
 from haechi.extract.backbones.device import Compute, Mark
 from haechi.extract.backbones.roles import Backbone, ImageBackbone, MotionBackbone
@@ -71,14 +72,16 @@ class Backbones:
         self._backbones: dict[str, Backbone] = {FRAME_STREAM: image, WINDOW_STREAM: motion}
         self._batch_sizes = {FRAME_STREAM: compute.batch_frames, WINDOW_STREAM: compute.batch_windows}
         self._pieces_per_batch = max(1, compute.batch_windows, compute.batch_frames // settings.frames)
+        aspect = settings.pixel_aspect
         self.outputs = [
-            Output(transform=image.transform, num_frames=settings.sampler.max_clip_frames),
-            Output(transform=motion.transform, num_frames=motion.num_frames),
+            Output(transform=replace(b.transform, pixel_aspect=aspect), num_frames=num_frames)
+            for b, num_frames in ((image, settings.sampler.max_clip_frames), (motion, motion.num_frames))
         ]
         """The frames that the decoders prepare of each piece, in the order of the streams."""
         self.settings: dict[str, Any] = {
             "sampling": settings.sampler.settings,
             "store": settings.store,
+            **pixel_aspect.entry(aspect),
             **{stream: backbone.identity for stream, backbone in self._backbones.items()},
         }
         """Everything that decides a feature's value: what the fingerprint hashes."""

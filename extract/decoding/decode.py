@@ -10,7 +10,7 @@ frame anyway, and decord's memory grows with the length of the video.
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -41,6 +41,8 @@ class DecodedFile(DecodedMedia):
     """`video` or `image`. An image is one frame, without length or times."""
     state: files.FileState
     sha256: str
+    traits: frozenset[container.Trait]
+    """What a user may want to know about a video."""
     seconds: dict[str, float]
     """Seconds that each step took."""
 
@@ -68,6 +70,7 @@ def sample(
     Raises `UnusableError` if the file, its header or a sampled frame is missing, damaged or too large.
     """
     watch = Stopwatch()
+    traits: frozenset[container.Trait] = frozenset()
     counts: list[int] | None = None  # frames of each output that are still to be published
     try:
         with watch.time(READ):
@@ -91,6 +94,8 @@ def sample(
                     )
                 else:
                     assert_never(sampling)
+            decoded = replace(decoded, width=max(1, round(decoded.width * header.pixel_aspect)))
+            traits = header.traits
         with watch.time(READ):
             sha256 = files.sha256_of(path)
     except UnusableError:
@@ -102,7 +107,7 @@ def sample(
     if counts is not None:
         sink.publish(counts)
     watch.seconds[DECODE] -= watch.seconds[RESIZE] + sink.waited_seconds  # frames are resized while they are decoded
-    return DecodedFile(**vars(decoded), kind=kind, state=state, sha256=sha256, seconds=watch.seconds)
+    return DecodedFile(**vars(decoded), kind=kind, state=state, sha256=sha256, traits=traits, seconds=watch.seconds)
 
 
 def _read_image(path: Path, limits: Limits, sink: Sink, watch: Stopwatch) -> DecodedMedia:
@@ -139,7 +144,7 @@ def _read_uniform(path: Path, header: container.Header, num_samples: int, sink: 
             for transform, positions, array in outputs:
                 rows = [row for row, wanted in enumerate(positions) if wanted == position]
                 if rows:
-                    array[rows] = transform(frame)
+                    array[rows] = transform(frame, header.pixel_aspect)
 
     frame_times = _read_frames(path, header, num_samples, show)
     return frame_times.sampled(uniform(frame_times.num_frames, num_samples))

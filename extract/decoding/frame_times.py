@@ -62,7 +62,7 @@ class FrameTimes:
     """(n,) float64: when it is no longer shown."""
     fps: float
     width: int
-    """Pixels as shown, after rotation metadata is applied."""
+    """Stored pixels, after rotation metadata is applied."""
     height: int
 
     @property

@@ -25,7 +25,7 @@ from haechi.extract.decoding.container import Header
 from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.files import FileState
 from haechi.extract.decoding.limits import Limits, bind_to_parent
-from haechi.extract.decoding.reasons import Reason, UnusableError
+from haechi.extract.decoding.reasons import Reason, UnusableError, defect_message
 from haechi.extract.decoding.shared_frames import Output, Slot, open_ring, remove_slots_of_dead_processes
 from haechi.extract.sampling import Sampling
 
@@ -283,15 +283,18 @@ def _sample_into_slot(
     sampling: Sampling,
     limits: Limits,
 ) -> DecodedFile | Rejected:
-    """In a worker: decode one video into the slot `place` (its name, outputs and number of places)."""
+    """In a worker: decode one video into the slot `place` (its name, outputs and number of places).
+
+    Raises nothing: whatever happens, it is that video's result, so that no file can end a run.
+    """
     started = time.monotonic()
-    ring = open_ring(*place)
-    ring.deadline = started + limits.seconds_to_check(path)
-
-    def extend_deadline(header: Header) -> None:
-        ring.deadline = started + limits.seconds_to_decode(header)
-
     try:
+        ring = open_ring(*place)
+        ring.deadline = started + limits.seconds_to_check(path)
+
+        def extend_deadline(header: Header) -> None:
+            ring.deadline = started + limits.seconds_to_decode(header)
+
         return sample(path, sampling=sampling, limits=limits, sink=ring, on_header=extend_deadline)
     except UnusableError as error:
         if error.reason is Reason.MISSING:
@@ -300,3 +303,5 @@ def _sample_into_slot(
     except MemoryError:
         message = f"needs more memory than the limit of {limits.memory_bytes / 1e9:g} GB (--worker-memory-gb)"
         return Rejected(reason=Reason.OUT_OF_MEMORY, message=message, state=state)
+    except BaseException as error:  # noqa: BLE001 (a defect of ours, on whatever file it shows)
+        return Rejected(reason=Reason.CRASHED, message=defect_message(error), state=state)

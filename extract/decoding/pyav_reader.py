@@ -12,7 +12,7 @@ import av.logging
 import numpy as np
 
 from haechi.extract.decoding import ffmpeg_log
-from haechi.extract.decoding.container import Header, open_container, video_stream
+from haechi.extract.decoding.container import Header, open_container
 from haechi.extract.decoding.frame_times import MAX_TIME_SECONDS, Clock, DecodedMedia, FrameTimes
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Sink
@@ -36,7 +36,7 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
 
     Raises `UnusableError` if a frame does not decode or is marked as corrupt, or if FFmpeg logs damage.
     """
-    num_expected = header.num_packets
+    num_expected = header.num_shown
     while True:
         with _unusable_if_av_fails():
             frame_times = _read_expecting(path, header, num_expected, num_samples, show)
@@ -53,7 +53,7 @@ def read_windows(
     Raises as `read` does, possibly after some frames were passed on, and if more than `max_samples` frames would be
     sampled.
     """
-    windows = WindowStream(sampling, sink, watch, max_samples=max_samples)
+    windows = WindowStream(sampling, sink, watch, pixel_aspect=header.pixel_aspect, max_samples=max_samples)
     num_frames, origin, width, height, fps = 0, 0.0, 0, 0, 0.0
 
     def timed() -> Iterator[tuple[Any, float | None, float]]:
@@ -69,10 +69,12 @@ def read_windows(
             frame = shown.frame
             origin = origin if num_frames else shown.start_seconds
             _refuse_stills(shown.end_seconds - origin, header)
-            windows.show(functools.partial(_picture, frame), shown.start_seconds, shown.end_seconds)
-            width, height = (frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)
+            windows.show(functools.partial(_picture, frame, header), shown.start_seconds, shown.end_seconds)
+            width, height = frame.width, frame.height
             num_frames += 1
     clip_seconds, starts, ends = windows.finish(shown.end_seconds)
+    if header.orientation.is_transposed:
+        width, height = height, width
     return DecodedMedia(
         clip_seconds=np.array(clip_seconds),
         window_start_seconds=np.array(starts),
@@ -97,7 +99,7 @@ def _read_expecting(
     for index, (frame, fps) in enumerate(_decoded(path, header)):
         times.append((_time(frame, header), _duration(frame, fps)))
         if index in wanted:
-            picture = _picture(frame)
+            picture = _picture(frame, header)
             size = picture.shape[:2]
             for position in wanted[index]:
                 show(position, picture)
@@ -110,7 +112,7 @@ def _decoded(path: Path, header: Header) -> Iterator[tuple[Any, float]]:
     av.logging.set_level(av.logging.INFO)
     av.logging.set_skip_repeated(False)  # lines are compared with the last line of the previous file too
     try:
-        with av.logging.Capture() as log, contextlib.closing(_frames(path)) as frames:
+        with av.logging.Capture() as log, contextlib.closing(_frames(path, header, log)) as frames:
             for frame, fps in frames:
                 num_frames += 1
                 num_corrupt += frame.is_corrupt
@@ -147,21 +149,32 @@ def _refuse_damage(log: list[tuple[int, str, str]], header: Header, num_corrupt:
         raise UnusableError(Reason.DAMAGED, f"the decoder marks {num_corrupt} of {num_frames} frames as corrupt")
 
 
-def _frames(path: Path) -> Generator[tuple[Any, float]]:
+def _frames(path: Path, header: Header, log: list[tuple[int, str, str]]) -> Generator[tuple[Any, float]]:
+    """Yield each frame with the average frame rate.
+
+    What the decoder logs before the first key frame is removed from `log`: a recording may begin within a group of
+    pictures. If a frame can be decoded from that, the file has no such beginning and nothing is removed.
+    """
     with open_container(path) as container:
-        stream = video_stream(container)
+        stream: Any = container.streams[header.stream_index]
         stream.codec_context.thread_count = 1  # several workers keep all cores busy; the log needs one thread
         if stream.codec_context.name == "vp8":  # with slice threads only, it detects that a frame's data are cut off
             stream.codec_context.thread_count, stream.codec_context.thread_type = 2, "SLICE"
         fps = float(stream.average_rate or stream.guessed_rate or 25)
-        for frame in container.decode(stream):
-            yield frame, fps
+        is_before_key = True
+        for number, packet in enumerate(container.demux(stream)):
+            if is_before_key and packet.size and packet.is_keyframe:
+                is_before_key = False
+                if number:
+                    log[:] = [line for line in log if line[1] != header.codec]
+            for frame in packet.decode():
+                is_before_key = False
+                yield frame, fps
 
 
-def _picture(frame: Any) -> np.ndarray:
+def _picture(frame: Any, header: Header) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright."""
-    # rotation is in degrees counter-clockwise, as in np.rot90
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+    return header.orientation.applied(frame.to_ndarray(format="rgb24"))
 
 
 def _time(frame: Any, header: Header) -> float | None:

@@ -1,7 +1,9 @@
 """Why a video could not be used: the codes of `/failure/reason`."""
 
+import traceback
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 
 from haechi.cache.errors import SettingsError
 from haechi.cache.text import shown
@@ -48,6 +50,24 @@ class UnusableError(Exception):
         super().__init__(reason, message)
         self.reason = reason
         self.message = message
+
+
+# Starts the message of a file that failed because of an error in Haechi's own code.
+DEFECT = "a defect of Haechi"
+
+# Frames of the traceback that the message names, from the innermost one.
+FRAMES_NAMED = 3
+
+
+def defect_message(error: BaseException) -> str:
+    """The message of a file at which Haechi's code failed: the exception, its text, and where it was raised."""
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-FRAMES_NAMED:])
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 (an exception's own text may fail too)
+        text = ""
+    return f"{DEFECT}, please report it: {type(error).__name__}{f': {text}' if text else ''} ({places})"
 
 
 def parse_reasons(names: Iterable[str]) -> frozenset[Reason]:

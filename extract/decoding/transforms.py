@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from haechi.extract.pixel_aspect import DISPLAY
+
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 # Source pixels to each side that the wider filter (bicubic) uses when it does not shrink the image.
@@ -28,21 +30,27 @@ class FrameTransform:
     in_float: bool = False
     """Filter in float32 and return 0..255 as float16 (steps of at most 1/8), for networks that were trained on frames
     resized in float. Otherwise Pillow rounds to whole levels after each of its two passes, as for CLIP's training."""
+    pixel_aspect: str = DISPLAY
+    """One of `haechi.extract.pixel_aspect.PIXEL_ASPECTS`; pixels are stretched in the same step."""
 
     @property
     def dtype(self) -> type[np.generic]:
         """Type of the result."""
         return np.float16 if self.in_float else np.uint8
 
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Transform one frame (H, W, 3) uint8 to (size, size, 3) of `dtype`."""
+    def __call__(self, frame: np.ndarray, pixel_aspect: float = 1.0) -> np.ndarray:
+        """Transform one frame (H, W, 3) uint8 to (size, size, 3) of `dtype`.
+
+        `pixel_aspect`: width of a pixel / its height.
+        """
         height, width = frame.shape[:2]
+        shown_width = width * (pixel_aspect if self.pixel_aspect == DISPLAY else 1)
         if self.mode == "squash":
             new_width = new_height = self.size
-        elif width <= height:
-            new_width, new_height = self.size, int(self.size * height / width)
+        elif shown_width <= height:
+            new_width, new_height = self.size, int(self.size * height / shown_width)
         else:
-            new_width, new_height = int(self.size * width / height), self.size
+            new_width, new_height = int(self.size * shown_width / height), self.size
         left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
         if self.in_float:
             return self._filter_in_float(frame, new_width, new_height, left, top)

@@ -48,8 +48,12 @@ class WindowStream:
     every window starts on a point. CLIP has its own grid. A point takes the frame that is shown at that moment.
     """
 
-    def __init__(self, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int) -> None:
+    def __init__(
+        self, sampling: Windows, sink: Sink, watch: Stopwatch, *, max_samples: int, pixel_aspect: float = 1.0
+    ) -> None:
+        """`pixel_aspect`: width of a pixel / its height."""
         self._sampling, self._sink, self._watch, self._max_samples = sampling, sink, watch, max_samples
+        self._pixel_aspect = pixel_aspect
         self._window_frames = sink.outputs[1].num_frames if sink.outputs else WINDOW_FRAMES
         self._step_seconds = sampling.window_seconds / self._window_frames
         self._held: deque[np.ndarray] = deque(maxlen=self._window_frames)  # frames of the last points of the grid
@@ -79,7 +83,7 @@ class WindowStream:
                 return np.empty(0)
             frame = pixels()
             with self._watch.time(RESIZE):
-                return self._sink.outputs[output].transform(frame)
+                return self._sink.outputs[output].transform(frame, self._pixel_aspect)
 
         while True:
             point = self._origin + self._num_points * self._step_seconds

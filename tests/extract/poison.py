@@ -1,8 +1,10 @@
 """Replaces a worker's task: for some file names it kills, stops or fills up its process."""
 
+import asyncio
 import os
 import signal
-import sys
+import struct
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,35 @@ from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.pool import Rejected, _sample_into_slot
 
 NUM_BEFORE_END = 5
+
+
+class SilentError(Exception):
+    """Cannot be pickled, and has no text."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class OwnBaseError(BaseException):
+    """Not an `Exception`."""
+
+
+ERRORS: dict[str, BaseException] = {
+    type(error).__name__: error
+    for error in (
+        *(ArithmeticError("x"), AssertionError(), AttributeError("no attribute"), BufferError("x"), EOFError("x")),
+        *(FloatingPointError("x"), ImportError("x"), IndexError("x"), KeyError("tag"), LookupError("x")),
+        *(NotImplementedError(), OverflowError("x"), PermissionError(13, "denied"), RecursionError("x")),
+        *(ReferenceError("x"), RuntimeError("x"), StopIteration(), StopAsyncIteration(), SyntaxError("x")),
+        *(TypeError("x"), ValueError("x"), ZeroDivisionError("x"), struct.error("x"), GeneratorExit()),
+        *(KeyboardInterrupt(), SystemExit(3), asyncio.CancelledError(), ExceptionGroup("two", [ValueError("x")])),
+        *(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), UserWarning("x"), SilentError(), OwnBaseError("x")),
+    )
+}
+"""File name without ending -> the error that the decoder raises."""
 
 SIGNALS = {"segfault": signal.SIGSEGV, "stop": signal.SIGSTOP, "abort": signal.SIGABRT}
 
@@ -41,10 +72,8 @@ def poisoned(path: Path, *, on_header: Callable[[Any], None], **arguments: Any) 
         hoard = []
         while True:
             hoard.append(bytearray(64 << 20))
-    if "exit" in path.name:
-        sys.exit(3)
-    if "bug" in path.name:
-        raise ZeroDivisionError("a defect of ours")
+    if path.stem in ERRORS:
+        raise ERRORS[path.stem]
     return sample(path, on_header=on_header, **arguments)
 
 

@@ -8,6 +8,7 @@ import pytest
 from haechi.cache.errors import SettingsError
 from haechi.extract.decoding.container import Header
 from haechi.extract.decoding.limits import Limits
+from haechi.extract.decoding.orientation import Orientation
 from haechi.extract.settings import ExtractSettings
 
 LIMITS = Limits.of(ExtractSettings(timeout_seconds=10))
@@ -20,9 +21,17 @@ def header(*, duration_seconds: float, num_packets: int) -> Header:
         height=240,
         other_codecs=frozenset(),
         container="avi",
+        stream_index=0,
+        num_streams=1,
         num_packets=num_packets,
+        num_shown=num_packets,
+        num_hidden=0,
         duration_seconds=duration_seconds,
         has_closed_gops=False,
+        orientation=Orientation(),
+        is_turned_by_container=True,
+        pixel_aspect=1.0,
+        traits=frozenset(),
     )
 
 

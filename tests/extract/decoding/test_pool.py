@@ -15,11 +15,12 @@ import numpy as np
 import psutil
 import pytest
 
+from haechi.cli import main
 from haechi.extract.decoding import pool
 from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
-from haechi.extract.decoding.reasons import Reason
+from haechi.extract.decoding.reasons import DEFECT, Reason
 from haechi.extract.decoding.shared_frames import Output, remove_slots_of_dead_processes
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.decoding.windows import WINDOW_FRAMES
@@ -182,6 +183,7 @@ def test_decoding_processes_die_with_the_one_that_started_them(tmp_path: Path) -
     """Even if it is killed and cannot stop them."""
     program = f"""
 from pathlib import Path
+from haechi.cli import main
 from haechi.extract.decoding import pool
 from haechi.extract.decoding.decode import DecodedFile
 from tests.extract import poison
@@ -229,9 +231,29 @@ def test_workers_killed_while_they_wait_are_replaced(videos: Path) -> None:
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_a_defect_of_ours_is_raised_not_recorded(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), start_pool(num_workers=1) as decoders:
-        list(decoders.run([tmp_path / "bug.mp4"], [OUTPUT]))
+def test_no_exception_in_a_worker_ends_the_run(videos: Path, tmp_path: Path) -> None:
+    """Each becomes the row of its file, which names the exception and its place; the worker goes on."""
+    assert len(poison.ERRORS) >= 20
+    paths = [tmp_path / f"{name}.mp4" for name in poison.ERRORS] + [videos / "sound.mp4"]
+    with start_pool(num_workers=1) as decoders:
+        results = dict(decoders.run(paths, [OUTPUT]))
+    assert isinstance(results.pop(len(poison.ERRORS)), DecodedFile)
+    for (name, error), result in zip(poison.ERRORS.items(), (results[i] for i in sorted(results)), strict=True):
+        assert isinstance(result, Rejected)
+        assert result.reason == Reason.CRASHED
+        text = "" if name == "SilentError" or not str(error) else f": {error}"
+        assert result.message.startswith(f"{DEFECT}, please report it: {name}{text} (poison.py:")
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_a_defect_is_counted_in_the_summary(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"path\n{videos / 'sound.mp4'}\nKeyError.mp4\n")
+    main(["validate", str(manifest), "--out", str(tmp_path / "checks.csv")], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "2 in the manifest = 1 used + 1 failed" in out
+    assert "1 of the failures; please report their messages" in out
+    assert "KeyError: 'tag' (poison.py:" in (tmp_path / "checks.csv").read_text()
 
 
 def test_nothing_to_do() -> None:
