@@ -7,6 +7,7 @@ import pytest
 from haechi.cache.errors import SettingsConflictError
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Provenance
+from haechi.extract import pixel_aspect, resume
 from haechi.extract.resume import refuse_other_request
 from haechi.extract.settings import ExtractSettings
 from tests import synthetic
@@ -41,3 +42,14 @@ def test_names_of_weights(tmp_path: Path, remembered: str, request_: str, accept
     else:
         with pytest.raises(SettingsConflictError, match=rf"clip\.weights_sha256: .* 'that of {request_}' here"):
             refuse_other_request(settings, cache)
+
+
+def test_a_cache_of_an_older_version_keeps_the_stored_shape_of_pixels(tmp_path: Path) -> None:
+    """It does not say what is done about pixels that are not square: they were taken for square."""
+    old = cache_of(tmp_path / "old", clip_weights="openai", trained=True)
+    assert pixel_aspect.KEY not in old.settings
+    continued = resume.continued(ExtractSettings(), old)
+    assert continued == ExtractSettings(pixel_aspect="stored")
+    assert pixel_aspect.entry(continued.pixel_aspect) == {}
+    new = {**old.settings, **pixel_aspect.entry(ExtractSettings().pixel_aspect)}
+    assert new[pixel_aspect.KEY] == pixel_aspect.of_settings(new) == "display"

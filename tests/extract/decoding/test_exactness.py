@@ -17,23 +17,12 @@ from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.samples import write_video
 from haechi.extract.sampling import Uniform, uniform
 from haechi.extract.settings import ExtractSettings
+from tests.extract.decoding.bar_code import SIDE, bar_code, number_of
 from tests.sinks import Kept
 
 LIMITS = Limits.of(ExtractSettings())
 NUM_FRAMES, NUM_SAMPLES, FPS = 200, 32, 25
-SIDE, NUM_BITS = 256, 8  # TRANSFORM does not resize frames of this side
-TRANSFORM = FrameTransform(size=SIDE, interpolation="bilinear")
-
-
-def bar_code(number: int) -> np.ndarray:
-    bits = [(number >> bit) & 1 for bit in range(NUM_BITS)]
-    stripe = np.repeat(np.array(bits, np.uint8) * 200 + 28, SIDE // NUM_BITS)
-    return np.broadcast_to(stripe[None, :, None], (SIDE, SIDE, 3)).copy()
-
-
-def number_of(frame: np.ndarray) -> int:
-    levels = frame[:, :, 1].mean(axis=0).reshape(NUM_BITS, -1).mean(axis=1)
-    return sum(int(level > 128) << bit for bit, level in enumerate(levels))
+TRANSFORM = FrameTransform(size=SIDE, interpolation="bilinear")  # does not resize
 
 
 # name -> codec, encoder options, whether decord is exact for it
