@@ -164,7 +164,7 @@ class Report:
         num_different = sum(comparison.num_different for comparison in self.comparisons)
         other = [fault for comparison in self.comparisons for fault in comparison.faults]
         parts = [f"{counted(num_different, 'frame')} differ"] if num_different else []
-        return "; ".join([*parts, *other])
+        return "; ".join([*parts, *dict.fromkeys(other)])
 
 
 def compare(path: Path, *, num_frames: int = 32) -> Report:
