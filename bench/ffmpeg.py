@@ -1,6 +1,6 @@
 """The frames that the ffmpeg command line shows of a video: the reference for our decoders.
 
-ffmpeg chooses the stream, hides what an edit list hides, and turns frames by the display matrix. Three things are done
+ffmpeg chooses the stream, hides what an edit list hides, and turns frames by the display matrix. Four things are done
 differently here, each because ffmpeg's own way is not what a viewer should get:
 
 - Cover art is no video: a file with nothing else shows no frames.
@@ -9,6 +9,7 @@ differently here, each because ffmpeg's own way is not what a viewer should get:
   are shown before the first key frame are left out, and so are complaints until then.
 - A display matrix that is more than 1 degree from a quarter turn is taken as the nearest of the eight orientations;
   ffmpeg turns by the angle and fills the corners with black.
+- AV1 is decoded by libaom: through libdav1d, FFmpeg 5.1 shows the frames that an edit list hides.
 """
 
 import itertools
@@ -27,6 +28,8 @@ import numpy as np
 PROGRAM = "ffmpeg"
 
 CUT_ANYWHERE = {"mpegts", "mpeg"}  # FFmpeg's names of the containers that are cut and joined byte by byte
+
+AV1_DECODER = "libaom-av1"
 
 QUARTER_TURN, NEAR_DEGREES = 90, 1.0  # from configure_input_video_filter in FFmpeg's ffmpeg_filter.c
 
@@ -83,6 +86,7 @@ class Playback:
         """What ffmpeg logged as errors: in MPEG-TS and MPEG-PS from the first key frame on."""
         self._container, self._choice = "", -1
         self._cover_streams: set[int] = set()
+        self._av1_streams: set[int] = set()
         self._degrees: dict[int, float] = {}
 
     def frames(self) -> Iterator[Shown]:
@@ -92,15 +96,19 @@ class Playback:
         if first is None or self._choice in self._cover_streams:
             frames.close()
             return
+        options = [f"-c:{self._choice}", AV1_DECODER] if self._choice in self._av1_streams else []
         degrees = self._degrees.get(self._choice, 0.0) % QUARTER_TURN
-        if math.isnan(degrees) or min(degrees, QUARTER_TURN - degrees) < NEAR_DEGREES:
+        is_tilted = not math.isnan(degrees) and min(degrees, QUARTER_TURN - degrees) >= NEAR_DEGREES
+        if is_tilted:
+            options.append("-noautorotate")
+        if not options:
             yield from itertools.chain([first], frames)
             return
         frames.close()
         self.errors.clear()
-        matrix = _display_matrix(self._path, self._choice)
-        for shown in self._played("-noautorotate"):
-            yield _turned(shown, matrix)
+        matrix = _display_matrix(self._path, self._choice) if is_tilted else []
+        for shown in self._played(*options):
+            yield _turned(shown, matrix) if is_tilted else shown
 
     def _played(self, *options: str) -> Generator[Shown]:
         command = [PROGRAM, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info", "-threads", "1", *options]
@@ -160,6 +168,8 @@ class Playback:
                 stream = int(found["index"])
                 if "(attached pic)" in found["text"]:
                     self._cover_streams.add(stream)
+                if found["text"].startswith("Video: av1"):
+                    self._av1_streams.add(stream)
             elif (found := TURN.search(text)) and self._choice < 0:
                 self._degrees[stream] = float(found["degrees"])
             elif found := INPUT.search(text):

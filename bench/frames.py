@@ -255,7 +255,7 @@ class _Recorder(FrameTransform):
     interpolation: str = "bilinear"
     kept: list[np.ndarray] = field(default_factory=list)
 
-    def __call__(self, frame: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
+    def __call__(self, frame: np.ndarray, pixel_aspect: float = 1.0) -> np.ndarray:
         self.kept.append(frame)
         return np.array([[list((len(self.kept) - 1).to_bytes(3, "big"))]], np.uint8)
 
@@ -417,8 +417,9 @@ def _faults(reading: Reading, first: Shown | None, times: np.ndarray, errors: li
         return
     if reading.num_frames != len(times):
         yield f"{counted(reading.num_frames, 'frame')}, ffmpeg shows {len(times)}"
-    if (reading.width, reading.height) not in _shown_sizes(first):
-        yield f"{reading.width} x {reading.height} pixels, ffmpeg shows {_size(first.pixels)}"
+    width, height = _shown_size(first, reading.sampling)
+    if (reading.width, reading.height) != (width, height):
+        yield f"{reading.width} x {reading.height} pixels, ffmpeg shows {width} x {height}"
     if reading.start_seconds is not None and len(reading.start_seconds) == len(times):
         if (np.diff(reading.start_seconds) < 0).any():
             yield "times that run backwards"
@@ -432,11 +433,13 @@ def _faults(reading: Reading, first: Shown | None, times: np.ndarray, errors: li
             yield f"duration {reading.duration_seconds:.3f} s, ffmpeg's last frame begins at {times[-1]:.3f} s"
 
 
-def _shown_sizes(shown: Shown) -> set[tuple[int, int]]:
-    """(width, height) as stored, and stretched to square pixels."""
-    height, width = shown.pixels.shape[:2]
-    aspect = shown.pixel_aspect
-    return {(width, height), (round(width * aspect), height), (width, round(height / aspect))}
+def _shown_size(first: Shown, sampling: str) -> tuple[int, int]:
+    """(width, height) of the video: of its frames as stored and, with `windows`, of frames with square pixels.
+
+    The readers give the first, `decode.sample` the second.
+    """
+    height, width = first.pixels.shape[:2]
+    return (round(width * first.pixel_aspect) if sampling == WINDOWS else width), height
 
 
 def _size(pixels: np.ndarray) -> str:

@@ -109,13 +109,14 @@ def cut(folder: Path, number: int, rng: np.random.Generator) -> Variation:
     before, done = source(folder, name, suffix), [f"{name}{suffix}"]
     times = 1 + int(rng.random() < 0.25)
     for i in range(times):
+        is_last = i == times - 1
         start = rng.uniform(0, NUM_FRAMES - MAX_LEFT_OUT) / FPS / times
         if rng.random() < 0.5:
             start = round(start * FPS) / FPS
         seek = ["-ss", f"{start:.3f}"]
-        is_before = bool(rng.random() < 0.7)
+        is_before = bool(rng.random() < 0.7) or not is_last
         options = [*(seek if is_before else []), "-i", str(before), *([] if is_before else seek)]
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and is_last:
             options += ["-t", f"{rng.uniform(4, NUM_FRAMES / 2) / FPS:.3f}"]
         if rng.random() < 0.4:
             options.append("-an")
@@ -123,7 +124,7 @@ def cut(folder: Path, number: int, rng: np.random.Generator) -> Variation:
             options += ["-avoid_negative_ts", "make_zero"]
         if rng.random() < 0.1:
             options += ["-movflags", "frag_keyframe"]
-        out = path if i == times - 1 else path.with_name(f"cut-{number:03d}-first{suffix}")
+        out = path if is_last else path.with_name(f"cut-{number:03d}-first{suffix}")
         run_ffmpeg(*options, "-c", "copy", out)
         done.append(" ".join(options).replace(str(before), "…"))
         before = out
