@@ -48,6 +48,9 @@ GRID = 32  # the nearest frame is sought among pictures of at most this many row
 BOUND_SECONDS = TOLERANCE_SECONDS
 DOUBT_SECONDS = 0.001  # a moment this close to the change of two frames may show either
 
+# Longest allowed last frame, in lengths of the longest frame before it: after a cut, the container may give it more.
+MAX_LAST = 3
+
 NUM_WINDOWS, WINDOW_FRAMES = 4, 8  # of `windows` sampling; its stride is the window's length
 
 
@@ -429,7 +432,7 @@ def _faults(reading: Reading, first: Shown | None, times: np.ndarray, errors: li
             yield f"frame {worst} at {reading.start_seconds[worst]:.3f} s, in ffmpeg at {times[worst]:.3f} s"
     if len(times) > 1:
         last = reading.duration_seconds - float(times[-1])
-        if not BOUND_SECONDS < last <= float(np.diff(times).max()) * 1.5 + BOUND_SECONDS:
+        if not BOUND_SECONDS < last <= float(np.diff(times).max()) * MAX_LAST + BOUND_SECONDS:
             yield f"duration {reading.duration_seconds:.3f} s, ffmpeg's last frame begins at {times[-1]:.3f} s"
 
 
