@@ -8,6 +8,7 @@ import av
 import av.error
 import av.logging
 
+from haechi.extract.decoding import formats
 from haechi.extract.decoding.reasons import Reason, UnusableError
 
 # NAL units at which decoding can begin: H.264's IDR slice (ISO/IEC 14496-10, table 7-1), HEVC's IDR_W_RADL and IDR_N_LP
@@ -85,7 +86,7 @@ def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
     except av.error.MemoryError:
         raise  # the worker's limit
     except av.error.FFmpegError as error:
-        raise UnusableError(Reason.NOT_MEDIA, f"cannot be opened as a video ({error.strerror})") from error
+        raise UnusableError(Reason.NOT_MEDIA, formats.unopened(path, str(error.strerror))) from error
 
 
 def video_stream(container: Any) -> Any:
