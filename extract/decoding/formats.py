@@ -9,8 +9,8 @@ from haechi.cache.text import visible
 
 READABLE = ("JPEG", "PNG", "WebP", "BMP", "GIF", "HEIC", "AVIF")
 
-TIFF = "TIFF (or a raw photo based on it, such as DNG, NEF or ARW)"
-JPEG_2000, JPEG_XL = "JPEG 2000", "JPEG XL"
+TIFF = "TIFF image (or a raw photo based on it, such as DNG, NEF or ARW)"
+JPEG_2000, JPEG_XL = "JPEG 2000 image", "JPEG XL image"
 
 # First bytes -> image format. BMP, WebP and the formats in ISO boxes need more than these: `image_format`.
 IMAGES = {
@@ -33,16 +33,16 @@ IMAGES = {
     b"\xff\x0a": JPEG_XL,
     b"\0\0\0\x0cJXL \r\n\x87\n": JPEG_XL,
     b"\xff\x4f\xff\x51": JPEG_2000,
-    b"II\xbc": "JPEG XR",
-    b"8BPS": "Photoshop (PSD)",
-    b"gimp xcf": "GIMP (XCF)",
-    b"v/1\x01": "OpenEXR",
-    b"#?RADIANCE": "Radiance HDR",
-    b"#?RGBE": "Radiance HDR",
-    b"DDS ": "DDS",
-    b"qoif": "QOI",
-    b"BPG\xfb": "BPG",
-    b"FLIF": "FLIF",
+    b"II\xbc": "JPEG XR image",
+    b"8BPS": "Photoshop (PSD) image",
+    b"gimp xcf": "GIMP (XCF) image",
+    b"v/1\x01": "OpenEXR image",
+    b"#?RADIANCE": "Radiance HDR image",
+    b"#?RGBE": "Radiance HDR image",
+    b"DDS ": "DDS image",
+    b"qoif": "QOI image",
+    b"BPG\xfb": "BPG image",
+    b"FLIF": "FLIF image",
     b"icns": "Apple icon (ICNS)",
     b"\xd7\xcd\xc6\x9a": "Windows metafile (WMF)",
 }
@@ -142,7 +142,7 @@ def _top_boxes(path: Path) -> Iterator[bytes]:
 
 def refusal(name: str) -> str:
     """Why an image of a format that is not `READABLE` is not used, and what to do."""
-    return f"{name} image: Haechi reads {', '.join(READABLE[:-1])} and {READABLE[-1]}; convert it to one of them"
+    return f"{name}: Haechi reads {', '.join(READABLE[:-1])} and {READABLE[-1]} images; convert it to one of them"
 
 
 def unopened(path: Path, error: str) -> str:
