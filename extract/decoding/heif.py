@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ if IS_INSTALLED:
 
 # An item that `metadata.separate` hid.
 HIDDEN_ITEM = re.compile(rb"infe(?:\x02.{3}(.{2})|\x03.{3}(.{4})).{2}free", re.DOTALL)
+
+ITEM_SIZE = re.compile(rb"ispe\0{4}(.{8})", re.DOTALL)
 
 # What pi-heif raises for files that it cannot read (its `open_heif`); also `MemoryError`, which is the worker's limit.
 HEIF_ERRORS = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, IndexError, KeyError, struct.error)
@@ -55,8 +58,14 @@ def decode(picture: "pi_heif.HeifImage") -> Image.Image:
     return decoded
 
 
+def declared_size(content: bytes) -> tuple[int, int]:
+    """Width and height of the largest item of a HEIC or AVIF; zeros if none is declared."""
+    sizes = [struct.unpack(">II", found[1]) for found in ITEM_SIZE.finditer(content)]
+    return max(sizes, key=math.prod, default=(0, 0))
+
+
 def _unusable(error: Exception) -> UnusableError:
-    text = str(error)
+    text = " ".join(str(error).split())
     if "ecurity" in text:
         return UnusableError(Reason.TOO_LARGE, f"beyond the limits of libheif ({text})")
     if "nsupported" in text:

@@ -62,19 +62,24 @@ def read(path: Path, *, max_pixels: int) -> np.ndarray:
         return np.asarray(_opaque(heif.decode(main), parts.picture))
     if format == "AVIF" and not features.check("avif"):
         raise UnusableError(Reason.NOT_MEDIA, "AVIF image: needs Pillow with AVIF (pip install --upgrade pillow)")
+    content = parts.picture
+    if format == "AVIF" and content[8:12] != b"avis":
+        content = content[:8] + b"avif" + content[12:]  # Pillow looks at this brand alone, and other ones may be first
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about sizes, which are checked here
         try:
-            picture = Image.open(io.BytesIO(parts.picture), formats=(format,))
+            picture = Image.open(io.BytesIO(content), formats=(format,))
         except Image.DecompressionBombError as error:
             raise UnusableError(Reason.TOO_LARGE, f"{error} (--max-pixels)") from error
         except PILLOW_ERRORS as error:
+            if format == "AVIF":  # libavif does not open a picture that declares more than its own limit
+                _check_size(*heif.declared_size(content), max_pixels=max_pixels)
             raise UnusableError(Reason.DAMAGED, "starts like an image but cannot be opened as one") from error
         with picture:
             _check_size(*picture.size, max_pixels=max_pixels)
             try:
                 picture.load()
-                opaque = _opaque(picture, parts.picture)
+                opaque = _opaque(picture, content)
             except PILLOW_ERRORS as error:
                 raise UnusableError(Reason.DAMAGED, f"does not decode ({error})") from error
             orientation = exif.orientation(
