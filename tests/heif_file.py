@@ -49,9 +49,9 @@ def heic(
 ) -> bytes:
     """A HEIC of rows of tiles of one size, each (H, W, 3) or (H, W) uint8; a single tile is no grid.
 
-    `quarter_turns` counter-clockwise (`irot`); `mirror_axis`: 0 swaps top and bottom, 1 left and
-    right (`imir`); `alpha` (H, W) uint8 of the whole picture; `metadata`: type and data of items such as `Exif`; `brands`:
-    the major one first; `size`: the width and height that are declared; `to_the_end`: the last box has no length.
+    `quarter_turns` counter-clockwise (`irot`); `mirror_axis`: 0 swaps top and bottom, 1 left and right (`imir`);
+    `alpha` (H, W) uint8 of the whole picture; `metadata`: type and data of items such as `Exif`; `brands`: the major
+    one first; `size`: the width and height that are declared; `to_the_end`: the last box has no length.
     """
     tile_height, tile_width = tiles[0][0].shape[:2]
     height, width = tile_height * len(tiles), tile_width * len(tiles[0])
