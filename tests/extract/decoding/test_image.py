@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -542,3 +543,10 @@ def test_odd_files_that_people_have() -> None:
         assert (shown("tiled.heic") == shown("tiled-heic-named.jpg")).all()
         tiles = [shown("tiled.heic")[y : y + 256, x : x + 256] for y in (0, 256) for x in (0, 256)]
         assert len({tile.tobytes() for tile in tiles}) == 4
+        with av.open(str(CASES / "tiled.heic")) as container:  # FFmpeg, to which each tile is a video
+            packets = container.demux(list(container.streams.video))
+            frames = {packet.stream_index: frame for packet in packets for frame in packet.decode()}
+        assert len(frames) == 4
+        for number, tile in enumerate(tiles):
+            difference = np.abs(frames[number].to_ndarray(format="rgb24").astype(int) - tile)
+            assert difference.max() <= 3  # the two round colours differently
