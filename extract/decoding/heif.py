@@ -79,12 +79,13 @@ def _last_byte(content: bytes) -> int:
     libheif reads a file that is cut off as far as it goes, and leaves the rest of the picture empty.
     """
     hidden = {int.from_bytes(found[1] or found[2]) for found in HIDDEN_ITEM.finditer(content)}
-    ends = [0]
+    last = 0
     for meta in _boxes(content, b"meta"):
         for index in _boxes(meta[4:], b"iloc"):  # after version and flags
             with contextlib.suppress(EOFError):  # libheif decides
-                ends += [end for id, end in _extents(io.BytesIO(index)) if id not in hidden]
-    return max(ends)
+                for id, end in _extents(io.BytesIO(index)):
+                    last = last if id in hidden else max(last, end)
+    return last
 
 
 def _boxes(content: bytes, wanted: bytes) -> Iterator[bytes]:
