@@ -60,7 +60,7 @@ STOREYS = {
     ],
 }
 
-STAGE_1_ONLY = {"av", "decord", "open_clip", "pebble", "pytorchvideo", "torchvision"}
+STAGE_1_ONLY = {"av", "decord", "open_clip", "pebble", "pi_heif", "pytorchvideo", "torchvision"}
 FORBIDDEN = {
     "cache": STAGE_1_ONLY | {"torch", "sklearn"},
     "train": STAGE_1_ONLY,

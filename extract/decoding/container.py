@@ -12,6 +12,7 @@ import av.logging
 import av.sidedata.sidedata
 import numpy as np
 
+from haechi.extract.decoding import formats
 from haechi.extract.decoding.orientation import Orientation, is_exact
 from haechi.extract.decoding.reasons import Reason, UnusableError
 
@@ -157,7 +158,7 @@ def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
     except av.error.MemoryError:
         raise  # the worker's limit
     except av.error.FFmpegError as error:
-        raise UnusableError(Reason.NOT_MEDIA, f"cannot be opened as a video ({error.strerror})") from error
+        raise UnusableError(Reason.NOT_MEDIA, formats.unopened(path, str(error.strerror))) from error
 
 
 def _video_streams(container: Any) -> list[Any]:

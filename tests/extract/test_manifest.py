@@ -152,7 +152,7 @@ def test_class_folders(folders: Path) -> None:
         ("safe/c.webm", 0),
         ("top.mp4", -1),
     ]
-    assert manifest.notices == ("files skipped, hidden or without the suffix of a video or image: 2",)
+    assert manifest.notices == ("files skipped: 1 .txt, 1 hidden",)
 
 
 def test_other_class_names(folders: Path) -> None:
@@ -178,7 +178,7 @@ def test_links_to_files_inside_are_files(folders: Path) -> None:
     manifest = read_manifest(folders)
     assert ids(manifest) == ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/again.mp4", "safe/c.webm", "top.mp4"]
     assert manifest.entries[2].path == folders / "safe" / "again.mp4"
-    assert manifest.notices == ("files skipped, hidden or without the suffix of a video or image: 3",)
+    assert manifest.notices == ("files skipped: 1 .md, 1 .txt, 1 hidden",)
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_links_that_lead_out_are_followed_only_on_request(folders: Path, outside
     manifest = read_manifest(folders)
     assert ids(manifest) == own
     others, links = manifest.notices
-    assert others.endswith(": 3")
+    assert others == "files skipped: 2 .txt, 1 hidden"
     assert links.startswith("symbolic links skipped: 4\n")
     for name, target in {"all": outside, "below": outside / "deep", "one.mp4": outside / "deep/x.mp4"}.items():
         assert f"'safe/{name}': leads out of the folder, to '{str(target)[:80]}' (--follow-symlinks)" in links
