@@ -1,10 +1,13 @@
 """Flags that the commands of both stages have: how a manifest's labels and groups are understood."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from haechi.cache.errors import SettingsError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _checked(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -19,7 +22,7 @@ def _checked(_: click.Context, __: click.Parameter, value: str | None) -> str | 
     return value
 
 
-def positive_label_option(command: Any) -> Any:
+def positive_label_option(command: Command) -> Command:
     """`--positive-label`, which may be repeated."""
     return click.option(
         "--positive-label",
@@ -31,11 +34,12 @@ def positive_label_option(command: Any) -> Any:
     )(command)
 
 
-def group_by_option(what: str) -> Any:
+def group_by_option(what: str) -> Callable[[Command], Command]:
     """`--group-by`; `what` ends its help."""
     return click.option(
         "--group-by",
         metavar="REGEX",
+        default=None,
         callback=_checked,
         help="A regular expression that finds the group in each id: its first capture group, or the whole match. "
         + what,

@@ -1,12 +1,17 @@
 """Finds what a name in a manifest may mean where nothing has exactly this name: `clips\\a.mp4` for `clips/a.mp4`."""
 
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from haechi.cache.text import shown
+
+
+def _with_slashes(text: str) -> str:
+    return posixpath.normpath(re.sub(r"[\\/]+", "/", text))
 
 
 def _composed(text: str) -> str:
@@ -19,10 +24,11 @@ def _without_end_spaces(text: str) -> str:
 
 # What may differ between two spellings of a name, and the function that removes the difference.
 DIFFERENCES: dict[str, Callable[[str], str]] = {
-    "use / in paths": lambda text: re.sub(r"[\\/]+", "/", text),
+    "use / in paths": _with_slashes,
     "another Unicode form of the same letters (NFC, NFD)": _composed,
     "other capital letters": str.casefold,
     "a space at the start or end of a name": _without_end_spaces,
+    "an apostrophe in front (in CSV twice, before = + - @)": lambda text: re.sub(r"(^|/)'+", r"\1", text),
 }
 
 
@@ -53,18 +59,21 @@ class Names:
     """Known names, to look up in another spelling."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = {folded(name): name for name in names}
+        self._exact = set(names)
+        self._folded = {folded(name): name for name in self._exact}
 
     def find(self, written: str) -> str | None:
-        """The known name that `written` is another spelling of."""
-        return self._names.get(folded(written))
+        """The known name `written`, or the one that it is another spelling of."""
+        return written if written in self._exact else self._folded.get(folded(written))
 
 
 class Files:
-    """Files on disk, to look up in another spelling. Each folder is listed once."""
+    """Files on disk, to look up in another spelling. Each folder is looked up and listed once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._folders: dict[str, str | None] = {}
+        """Folder as written -> as it is on disk with a slash at its end; None: not there."""
         self._listings: dict[str, Names] = {}
 
     def find(self, written: str) -> str | None:
@@ -72,22 +81,30 @@ class Files:
 
         Of a Windows path with a drive, such as `C:\\data\\clips\\a.mp4`, the longest end that is below the root.
         """
-        return next(filter(None, map(self._find, _candidates(written.replace("\\", "/")))), None)
+        candidates = _candidates(_with_slashes(written))
+        return next((found for each in candidates if (found := self._find(each)) is not None), None)
 
     def _find(self, written: str) -> str | None:
-        found = "/" if written.startswith("/") else ""
+        start, slash, name = written.rpartition("/")
+        if (above := start + slash) not in self._folders:
+            self._folders[above] = self._walk(above)
+        folder = self._folders[above]
+        found = None if folder is None else self._listing(folder).find(name)
+        return None if found is None else f"{folder}{found}"
+
+    def _walk(self, written: str) -> str | None:
+        folder = "/" if written.startswith("/") else ""
         for part in filter(None, written.split("/")):
-            folder = os.path.join(self._root, found)  # noqa: PTH118 (millions of paths: Path is slow)
-            name = part if part in (".", "..") or os.path.lexists(os.path.join(folder, part)) else None  # noqa: PTH118
-            if name is None and (name := self._listing(folder).find(part)) is None:
+            found = part if part == ".." else self._listing(folder).find(part)
+            if found is None:
                 return None
-            found += name + "/"
-        return found[:-1] or None
+            folder += f"{found}/"
+        return folder
 
     def _listing(self, folder: str) -> Names:
         if folder not in self._listings:
             try:
-                names = os.listdir(folder)  # noqa: PTH208
+                names = os.listdir(self._root / folder)  # noqa: PTH208 (names, not paths)
             except (OSError, ValueError):
                 names = []
             self._listings[folder] = Names(names)

@@ -11,7 +11,7 @@ from haechi.cache.groups import GroupRule, group_clashes, group_summary
 from haechi.cache.labels import LabelRule, understood
 from haechi.cache.manifest_file import ManifestError, ManifestFile, ManifestRow
 from haechi.cache.spelling import Files, hint
-from haechi.cache.text import FORMULA_START, bullet_list, counted, harmless, named, one_or_more, shown
+from haechi.cache.text import bullet_list, counted, named, one_or_more, shown
 from haechi.extract.folder import MEDIA_SUFFIXES, find_media
 from haechi.extract.layout import Layout, find_metadata
 
@@ -220,20 +220,11 @@ def _missing_notice(read: ManifestFile, entries: Sequence[Entry], root: Path) ->
     for row, entry in zip(read.rows, entries, strict=True):
         if os.path.exists(entry.path):  # noqa: PTH110 (Path.exists raises for names too long)
             continue
-        other = _other_spelling(files, row.path, root)
-        num_found += bool(other)
-        missing.append(f"{row.place}: {shown(entry.id)}" + (f" is {other}" if other else ""))
+        found = files.find(row.path)
+        num_found += found is not None
+        missing.append(f"{row.place}: {shown(entry.id)}" + (f" is {hint(row.path, found)}" if found else ""))
     if not missing:
         return []
-    found = f"; {counted(num_found, 'is', 'are')} there under another spelling" if num_found else ""
-    notice = f"missing files: {len(missing)} (failures, unless the cache holds them already){found}"
+    others = f"; {counted(num_found, 'is', 'are')} there under another spelling" if num_found else ""
+    notice = f"missing files: {len(missing)} (failures, unless the cache holds them already){others}"
     return [f"{notice}\n{bullet_list(missing)}"]
-
-
-def _other_spelling(files: Files, path: str, root: Path) -> str:
-    """Where a missing file is under another spelling; empty if it is not."""
-    if FORMULA_START.match(path) and os.path.lexists(root / f"'{path}"):
-        quoted = f"'{path}"
-        return f"there as {shown(quoted)}: write it as {shown(harmless(quoted))} in CSV"
-    found = files.find(path)
-    return hint(path, found) if found else ""

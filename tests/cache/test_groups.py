@@ -31,7 +31,7 @@ def test_the_first_capture_group_or_the_whole_match(pattern: str, expected: list
     [
         ("fi(", "at character 4:\n    fi(\n       ^"),
         ("a[z-a]", "^"),
-        ("a\tb(", "a\\tb(\n          ^"),
+        ("a\tb(", "a\\tb(\n         ^"),
         ("", "expected a regular expression"),
         ("a" * 1001, "has 1001 characters, at most 1000"),
     ],

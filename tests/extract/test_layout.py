@@ -314,7 +314,7 @@ def test_missing_files_that_are_there_under_another_spelling(tmp_path: Path) -> 
         r"  - line 2: 'clips\a.mp4' is there as 'clips/a.mp4': use / in paths",
         r"  - line 3: 'D:\data\clips\a.mp4' is there as 'clips/a.mp4': use relative paths",
         "  - line 4: 'caf\u00e9.mp4' is there as 'cafe\u0301.mp4': another Unicode form of the same letters (NFC, NFD)",
-        "  - line 5: '-x.mp4' is there as ''-x.mp4': write it as '''-x.mp4' in CSV",
+        "  - line 5: '-x.mp4' is there as ''-x.mp4': an apostrophe in front (in CSV twice, before = + - @)",
         "  - line 6: 'space.mp4' is there as 'space.mp4 ': a space at the start or end of a name",
         "  - line 7: 'gone.mp4'",
     ]
