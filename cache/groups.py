@@ -38,6 +38,8 @@ class GroupRule:
             )
         try:
             return cls(pattern=pattern, compiled=regex.compile(pattern))
+        except RecursionError as error:
+            raise SettingsError([f"group_by {shown(pattern)} has too many brackets inside each other"]) from error
         except regex.error as error:
             place = len(visible(pattern[: error.pos or 0]))
             raise SettingsError(
@@ -58,6 +60,10 @@ class GroupRule:
         for id in ids:
             try:
                 match = self.compiled.search(id, timeout=max(end - time.monotonic(), 1e-3))
+            except MemoryError as error:  # an expression that calls itself without end, such as (?R)
+                raise SettingsError(
+                    [f"group_by {shown(self.pattern)} needs too much memory for {shown(id)}"]
+                ) from error
             except TimeoutError as error:
                 raise SettingsError(
                     [

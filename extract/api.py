@@ -64,8 +64,8 @@ def extract_features(
         manifest = read_manifest(
             Path(data),
             root=root,
-            positive=positive or (),
-            positive_labels=positive_labels or (),
+            positive=positive,
+            positive_labels=positive_labels,
             group_by=group_by,
             follow_symlinks=follow_symlinks,
         )

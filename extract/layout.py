@@ -9,7 +9,7 @@ from pathlib import Path
 from haechi.cache import schema
 from haechi.cache.labels import folded, positive_problems
 from haechi.cache.manifest_file import FILE_NAME, column_names
-from haechi.cache.text import named, shown
+from haechi.cache.text import named, shown, visible
 
 # Names of folders in any case -> the split. Those that ImageFolder, Kinetics, UCF-Crime and RWF-2000 use, and the usual
 # other words.
@@ -92,8 +92,8 @@ def _depth_problems(first: Sequence[str], parents: set[tuple[str, ...]]) -> list
         second = {parts[1] for parts in parents if len(parts) > 1}
         if splits_of(second) and any(len(parts) > 2 for parts in parents):
             return [
-                f"{shown(first[0])} is the only folder and holds {named(sorted(second))}: name it itself, as "
-                f".../{first[0]}, so that these are the splits"
+                f"{shown(first[0])} is the only folder, and the split folders {named(sorted(second))} stand in it: give "
+                f"that folder itself, .../{visible(first[0][:80])}"
             ]
     return []
 

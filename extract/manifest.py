@@ -46,8 +46,8 @@ def read_manifest(
     data: Path,
     *,
     root: Path | None = None,
-    positive: str | Iterable[str] = (),
-    positive_labels: str | Iterable[str] = (),
+    positive: str | Iterable[str] | None = None,
+    positive_labels: str | Iterable[str] | None = None,
     group_by: str | None = None,
     follow_symlinks: bool = False,
 ) -> Manifest:
@@ -69,7 +69,8 @@ def read_manifest(
     `group_by` that cannot be used.
     """
     rule = None if group_by is None else GroupRule.parse(group_by)
-    classes, labels = tuple(one_or_more(positive)), LabelRule(positive=tuple(one_or_more(positive_labels)))
+    classes = tuple(one_or_more(() if positive is None else positive))
+    labels = LabelRule(positive=tuple(one_or_more(() if positive_labels is None else positive_labels)))
     if not data.exists():
         raise ManifestError(f"{data}: no such manifest or folder")
     if data.is_dir():

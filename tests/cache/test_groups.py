@@ -33,6 +33,7 @@ def test_the_first_capture_group_or_the_whole_match(pattern: str, expected: list
         ("a[z-a]", "^"),
         ("a\tb(", "a\\tb(\n         ^"),
         ("", "expected a regular expression"),
+        ("(" * 490 + ")" * 490, "has too many brackets inside each other"),
         ("a" * 1001, "has 1001 characters, at most 1000"),
     ],
 )
@@ -46,6 +47,11 @@ def test_an_expression_that_matches_nothing_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"matches none of the ids; one is 'train/Fight/fi1_xvid.avi'"):
         GroupRule.parse("camera").groups(IDS)
     assert GroupRule.parse("camera").groups([]) == []
+
+
+def test_an_expression_that_calls_itself_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"'\(\?R\)' needs too much memory for 'a'"):
+        GroupRule.parse("(?R)").groups(["a"])
 
 
 def test_a_search_that_would_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ def test_splits_beside_classes_are_explained(rwf: Path) -> None:
 @pytest.mark.parametrize("positive", [(), ("rwf",)])
 def test_splits_one_folder_deeper_are_not_guessed(rwf: Path, positive: tuple[str, ...]) -> None:
     text = refused(rwf.parent, positive=positive)
-    assert "'rwf' is the only folder and holds 'train', 'val': name it itself, as .../rwf" in text
+    assert "'rwf' is the only folder, and the split folders 'train', 'val' stand in it: give that folder" in text
 
 
 def test_splits_below_classes_stay_what_they_were(tmp_path: Path) -> None:
