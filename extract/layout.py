@@ -92,8 +92,8 @@ def _depth_problems(first: Sequence[str], parents: set[tuple[str, ...]]) -> list
         second = {parts[1] for parts in parents if len(parts) > 1}
         if splits_of(second) and any(len(parts) > 2 for parts in parents):
             return [
-                f"{shown(first[0])} is the only folder, and the split folders {named(sorted(second))} stand in it: give "
-                f"that folder itself, .../{visible(first[0][:80])}"
+                f"{shown(first[0])} is the only folder, and the split folders {named(sorted(second))} stand in it: "
+                f"give that folder itself, .../{visible(first[0][:80])}"
             ]
     return []
 
