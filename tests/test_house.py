@@ -68,7 +68,7 @@ FORBIDDEN = {
     "predict": set(),
 }
 # Thumbnails of a page need a decoder: in child processes, and only where it is installed.
-EXCEPT = {"train/output/thumbnails.py": {"av"}}
+EXCEPT = {"train/output/thumbnails.py": {"av", "pi_heif"}}
 
 
 def modules_of(package: str) -> dict[str, Path]:
