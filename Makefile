@@ -73,7 +73,7 @@ bench: $(INSTALLED) ## Measure speed and memory, write the figures to docs/bench
 test: $(INSTALLED) ## Run all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-torture: $(INSTALLED) ## Stress test of 15 minutes: kill, damage, fill disks; exit status 1 if anything is lost
+torture: $(INSTALLED) ## Stress test of 25 minutes: kill, damage, fill disks; exit status 1 if anything is lost
 	$(BIN)/python -m tests.torture $(ARGS)
 
 lint: $(INSTALLED) ## Check style and types

@@ -6,28 +6,27 @@ import difflib
 import hashlib
 import io
 import json
+import math
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from haechi.cache import schema
 from haechi.cache.errors import HaechiError
-from haechi.cache.text import bullet_list, counted, named, shown
+from haechi.cache.labels import EXPECTED, LabelRule, understood
+from haechi.cache.text import bullet_list, counted, from_harmless, named, shown
 
 MANIFEST_COLUMNS = ("path", "label", "split", "group", "id")
-LABEL_SPELLINGS = {
-    "1": schema.HARMFUL,
-    "harmful": schema.HARMFUL,
-    "0": schema.SAFE,
-    "safe": schema.SAFE,
-    "": schema.UNLABELLED,
-}
+# The name of the column `path` in the metadata files of Hugging Face's ImageFolder and VideoFolder.
+FILE_NAME = "file_name"
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson"})
-SUFFIXES = JSON_SUFFIXES | {".csv"}
+SUFFIXES = JSON_SUFFIXES | {".csv", ".tsv"}
+# Separators of columns other than the comma, and their names in messages.
+SEPARATORS = {";": "';'", "\t": "tab", "|": "'|'"}
 
 # Limits for files from strangers. A file is read into memory whole; this is enough for a million rows of a kilobyte.
 MAX_FILE_BYTES = 1 << 30
@@ -60,60 +59,168 @@ class ManifestRow:
     group: str
     line: int
     """Line in the file, from 1."""
+    file: str = ""
+    """The file, if several are read as one."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages: `line 3`, or `train/metadata.csv, line 3`."""
+        return _place(self.file, self.line)
+
+
+def _place(file: str, line: int) -> str:
+    return f"{file}, line {line}" if file else f"line {line}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestFile:
-    """The content of a manifest file."""
+    """The content of a manifest file, or of several."""
 
     rows: tuple[ManifestRow, ...]
     """In the order of the file; no id occurs twice."""
     columns: frozenset[str]
-    """The names in `MANIFEST_COLUMNS` that the file has."""
+    """The names in `MANIFEST_COLUMNS` that the file has; `path` also for `file_name`."""
+    labels: dict[str, int]
+    """Each label that occurs, as written -> 1, 0 or -1."""
     sha256: str
     """SHA-256 of the file's bytes, in hexadecimal."""
     notices: tuple[str, ...]
     """Sentences for the user, such as which columns are not used."""
 
 
-def read_manifest_file(file: Path, *, keys: tuple[str, ...]) -> ManifestFile:
+@dataclass(kw_only=True)
+class _Reading:
+    """What is known of the rows so far."""
+
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    rule: LabelRule
+    rows: list[ManifestRow] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    """Of all columns."""
+    labels: dict[str, int | None] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    """Label -> number of rows."""
+    first_place: dict[str, str] = field(default_factory=dict)
+    """Id -> where it is."""
+    hashed: Any = field(default_factory=hashlib.sha256)
+
+
+def read_manifest_file(
+    file: Path,
+    *,
+    keys: tuple[str, ...],
+    columns: tuple[str, ...] = MANIFEST_COLUMNS,
+    rule: LabelRule | None = None,
+) -> ManifestFile:
     """Read a manifest. Every row must fill at least one of the columns `keys`: `path`, or `path` and `id`.
+
+    The column `file_name` counts as `path` where there is none. `columns`: those that are read; the others in
+    `MANIFEST_COLUMNS` may hold anything. `rule`: what the labels mean; None: `LabelRule()`.
+
+    In CSV, `haechi.cache.text.harmless` is taken back, so that the ids in Haechi's own CSV files are read as they were.
 
     Raises one `ManifestError` that lists every problem: not a regular file, not UTF-8, rows that cannot be read,
     duplicate ids, unknown labels or splits, no rows.
     """
+    return read_manifest_files(file, {file: ""}, keys=keys, columns=columns, rule=rule)
+
+
+def read_manifest_files(
+    where: Path,
+    files: Mapping[Path, str],
+    *,
+    keys: tuple[str, ...],
+    columns: tuple[str, ...] = MANIFEST_COLUMNS,
+    rule: LabelRule | None = None,
+) -> ManifestFile:
+    """Read several manifests as one, as `read_manifest_file` does.
+
+    `files`: each file -> the folder below `where` that its relative paths start from, empty for `where` itself.
+    """
+    reading = _Reading(keys=keys, columns=columns, rule=rule or LabelRule())
+    for file, folder in files.items():
+        _read_rows(reading, file, folder=folder, name=f"{folder}/{file.name}" if len(files) > 1 else "")
+    problems = reading.problems
+    unknown = [name for name, label in reading.labels.items() if label is None]
+    if "label" in columns:
+        problems += reading.rule.problems(list(reading.labels))
+    if problems:
+        error = ManifestError.of(where, problems)
+        raise ManifestError(f"{error}\n{_label_advice(reading.counts)}") if unknown else error
+    if not reading.rows:
+        raise ManifestError(
+            f"{where}: holds no rows; it needs one row for each video, with at least the column {_either(keys)}"
+        )
+    aliases = set() if "path" in reading.names else {FILE_NAME}
+    known = reading.names & set(MANIFEST_COLUMNS) | ({"path"} if reading.names & aliases else set())
+    if unused := sorted(reading.names - set(MANIFEST_COLUMNS) - aliases):
+        reading.notices.append(f"columns not used: {named(unused)}")
+    labels = {name: label for name, label in reading.labels.items() if label is not None}
+    if reading.rule.positive:
+        reading.notices.append(
+            understood(
+                {name: label for name, label in labels.items() if label != schema.UNLABELLED},
+                ("label", "labels"),
+                labels=[row.label for row in reading.rows],
+                splits=[row.split for row in reading.rows],
+            )
+        )
+    return ManifestFile(
+        rows=tuple(reading.rows),
+        columns=frozenset(known),
+        labels=labels,
+        sha256=reading.hashed.hexdigest(),
+        notices=tuple(reading.notices),
+    )
+
+
+def column_names(file: Path) -> frozenset[str]:
+    """The names in the header of a CSV file, or the keys in the first row of JSON Lines; none if it cannot be read."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return frozenset()
+        with file.open("rb") as handle:
+            text = handle.read(MAX_LINE_CHARACTERS).decode("utf-8-sig", errors="replace")
+    except OSError:
+        return frozenset()
+    if file.suffix.lower() in JSON_SUFFIXES:
+        _, row = next(_json_rows(text), (1, ""))
+        return frozenset(row if isinstance(row, dict) else ())
+    return frozenset(_header(text, _separator(text)))
+
+
+def _read_rows(reading: _Reading, file: Path, *, folder: str, name: str) -> None:
+    """Read the rows of a file into `reading`. `name` stands in messages if it is not empty."""
     content = _read_bytes(file)
+    reading.hashed.update(content)
     text = _decode(file, content)
     is_json = file.suffix.lower() in JSON_SUFFIXES
-    problems: list[str] = []
-    rows: list[ManifestRow] = []
-    names: set[str] = set()
-    first_line: dict[str, int] = {}
-    for line, source in _json_rows(text) if is_json else _csv_rows(file, text, keys):
+    for line, source in _json_rows(text) if is_json else _csv_rows(file, text, reading):
+        place = _place(name, line)
         if isinstance(source, str):
-            problems.append(f"line {line}: {source}")
+            reading.problems.append(f"{place}: {source}")
             continue
-        new_names = [name for name in source if name not in names]
-        row, wrong = _row(source, line, keys)
-        wrong += _misspelt(new_names)
-        names.update(new_names)
-        if row is not None and (before := first_line.setdefault(row.id, line)) != line:
-            wrong.append(f"id {shown(row.id)} is already on line {before}")
-        problems += [f"line {line}: {text}" for text in wrong]
+        new_names = [name for name in source if name not in reading.names]
+        row, wrong = _row(reading, source, line, folder=folder, file=name)
+        wrong += _misspelt(new_names, reading.columns)
+        reading.names.update(new_names)
+        if row is not None and (before := reading.first_place.setdefault(row.id, place)) != place:
+            wrong.append(f"id {shown(row.id)} is already on {before}")
+        reading.problems += [f"{place}: {text}" for text in wrong]
         if row is not None and not wrong:
-            rows.append(row)
-    if problems:
-        raise ManifestError.of(file, problems)
-    if not rows:
-        raise ManifestError(
-            f"{file}: holds no rows; it needs one row for each video, with at least the column {_either(keys)}"
-        )
-    unused = sorted(names - set(MANIFEST_COLUMNS))
-    return ManifestFile(
-        rows=tuple(rows),
-        columns=frozenset(names & set(MANIFEST_COLUMNS)),
-        sha256=hashlib.sha256(content).hexdigest(),
-        notices=(f"columns not used: {named(unused)}",) if unused else (),
+            reading.rows.append(row)
+
+
+def _label_advice(counts: Counter[str]) -> str:
+    """What to do if labels are unknown."""
+    found = [f"{shown(name) if name else 'empty'} {counted(count, 'row')}" for name, count in counts.most_common(20)]
+    more = f" and {len(counts) - 20} more" if len(counts) > 20 else ""
+    return (
+        f"labels in the file: {', '.join(found)}{more}\n"
+        "name each harmful label with --positive-label NAME; all others are safe then, and empty ones unlabelled"
     )
 
 
@@ -155,15 +262,18 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _csv_rows(file: Path, text: str, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _csv_rows(file: Path, text: str, reading: _Reading) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (line, row) for every row that is not blank, or (line, reason) for a row that cannot be read."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
+        separator = _separator(text)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
         header = [name.strip() for name in _next_values(reader) or []]
     except csv.Error as error:
         raise ManifestError(f"{file}, line 1: {error}") from error
-    if problems := _header_problems(header, keys):
+    if problems := _header_problems(header, separator, reading):
         raise ManifestError.of(file, [f"line 1: {problem}" for problem in problems])
+    if separator != ",":
+        reading.notices.append(f"the columns of {shown(file.name)} are separated by {SEPARATORS[separator]}")
     while True:
         line = reader.line_num + 1
         try:
@@ -178,7 +288,26 @@ def _csv_rows(file: Path, text: str, keys: tuple[str, ...]) -> Iterator[tuple[in
         if len(values) != len(header):
             yield line, f"{counted(len(values), 'field')}, expected {len(header)} as in the header"
             continue
-        yield line, dict(zip(header, values, strict=True))
+        yield line, dict(zip(header, map(from_harmless, values), strict=True))
+
+
+def _separator(text: str) -> str:
+    """The separator of the columns: a comma, or another one if only that gives the header a known name."""
+    others = [separator for separator in SEPARATORS if _knows(_header(text, separator))]
+    return others[0] if len(others) == 1 and not _knows(_header(text, ",")) else ","
+
+
+def _header(text: str, separator: str) -> list[str]:
+    """The names in the first row of a CSV text; empty if it cannot be read with this separator."""
+    reader = csv.reader(io.StringIO(text[:MAX_LINE_CHARACTERS], newline=""), strict=True, delimiter=separator)
+    try:
+        return [name.strip() for name in _next_values(reader) or []]
+    except csv.Error:
+        return []
+
+
+def _knows(header: list[str]) -> bool:
+    return not {*MANIFEST_COLUMNS, FILE_NAME}.isdisjoint(header)
 
 
 def _next_values(reader: Iterator[list[str]]) -> list[str] | None:
@@ -193,16 +322,24 @@ def _next_values(reader: Iterator[list[str]]) -> list[str] | None:
         csv.field_size_limit(process_limit)
 
 
-def _header_problems(header: list[str], keys: tuple[str, ...]) -> list[str]:
+def _header_problems(header: list[str], separator: str, reading: _Reading) -> list[str]:
     if len(header) > MAX_COLUMNS:
         return [f"{len(header)} columns, at most {MAX_COLUMNS} are allowed"]
-    problems = []
-    if not set(keys) & set(header):
+    mixed = [
+        name
+        for other, name in {",": "','", **SEPARATORS}.items()
+        if any(other in column and _knows([part.strip() for part in column.split(other)]) for column in header)
+    ]
+    if mixed:
+        used = [{",": "','", **SEPARATORS}[separator]] if len(header) > 1 else []
+        return [f"the columns in the header are separated by {' and '.join(used + mixed)}: use commas alone"]
+    problems, keys = [], reading.keys
+    if not {*keys, *([FILE_NAME] if "path" in keys else [])} & set(header):
         others = ", ".join(name for name in MANIFEST_COLUMNS if name not in keys)
         problems.append(f"the header must name the column {_either(keys)} (and may name {others}); got {named(header)}")
     if twice := sorted(name for name, count in Counter(header).items() if count > 1):
         problems.append(f"columns named twice: {named(twice)}")
-    return problems + _misspelt(header)
+    return problems + _misspelt(header, reading.columns)
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -238,48 +375,75 @@ def _whole_number(digits: str) -> int:
     return int(digits)
 
 
-def _misspelt(names: Iterable[str]) -> list[str]:
+def _misspelt(names: Iterable[str], columns: tuple[str, ...]) -> list[str]:
     return [
         f"unknown column {shown(name)}; did you mean {near[0]!r}?"
         for name in names
         if name not in MANIFEST_COLUMNS
         and len(name) <= 20
-        and (near := difflib.get_close_matches(name.lower(), MANIFEST_COLUMNS, 1, 0.75))
+        and (near := difflib.get_close_matches(name.lower(), columns, 1, 0.75))
     ]
 
 
-def _row(source: dict[str, Any], line: int, keys: tuple[str, ...]) -> tuple[ManifestRow | None, list[str]]:
+def _row(
+    reading: _Reading, source: dict[str, Any], line: int, *, folder: str, file: str
+) -> tuple[ManifestRow | None, list[str]]:
     """One row, or None if it has neither id nor path; and its problems."""
     wrong: list[str] = []
-    texts: dict[str, str] = {}
-    for column in MANIFEST_COLUMNS:
-        value = source.get(column)
-        texts[column] = ""
-        if isinstance(value, str) or (column != "path" and type(value) is int):
-            texts[column] = str(value).strip()
-        elif value is not None:
+    texts = dict.fromkeys(MANIFEST_COLUMNS, "")
+    for column in reading.columns:
+        name = FILE_NAME if column == "path" and "path" not in source else column
+        value = source.get(name)
+        text = _text(value, column)
+        if text is None:
             got = f"a {type(value).__name__}" if isinstance(value, list | dict) else shown(str(value))
-            wrong.append(f"{column} is {got}, text is expected")
-        if texts[column] and (flaw := schema.id_problem(texts[column])):
-            wrong.append(f"{column} {flaw}")
-    label = LABEL_SPELLINGS.get(texts["label"].lower())
-    if label is None:
-        wrong.append(f"label is {shown(texts['label'])}, expected 1 or harmful, 0 or safe, or empty")
+            wrong.append(f"{name} is {got}, text is expected")
+        elif text and (flaw := schema.id_problem(text)):
+            wrong.append(f"{name} {flaw}")
+        texts[column] = text or ""
+    label = _label(reading, texts["label"], wrong)
     if texts["split"] not in ("", *schema.SPLITS):
         wrong.append(f"split is {shown(texts['split'])}, expected {', '.join(schema.SPLITS)}, or empty")
+    keys = reading.keys
     if not any(texts[key] for key in keys):
         wrong.append(f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} empty")
         return None, wrong
-    path = texts["path"]
+    path = posixpath.join(folder, texts["path"]) if texts["path"] else ""
     row = ManifestRow(
         id=texts["id"] or (path if posixpath.isabs(path) else posixpath.normpath(path)),
         path=path,
-        label=schema.UNLABELLED if label is None else label,
+        label=label,
         split=texts["split"],
         group=texts["group"],
         line=line,
+        file=file,
     )
     return row, wrong
+
+
+def _text(value: Any, column: str) -> str | None:
+    """A cell of a CSV file or a value of JSON as text; None if that value cannot stand in this column."""
+    if value is None:
+        return ""
+    if isinstance(value, str) or (column != "path" and type(value) is int):
+        return str(value).strip()
+    if column == "label" and isinstance(value, bool):
+        return str(value).lower()
+    if column == "label" and isinstance(value, float) and math.isfinite(value):
+        return str(value)
+    return None
+
+
+def _label(reading: _Reading, text: str, wrong: list[str]) -> int:
+    """The label of a row. The first row with an unknown label gets a problem, the others are only counted."""
+    reading.counts[text] += 1
+    is_new = text not in reading.labels
+    if is_new:
+        reading.labels[text] = reading.rule.label_of(text)
+    label = reading.labels[text]
+    if label is None and is_new:
+        wrong.append(f"label is {shown(text)}, expected {EXPECTED}")
+    return schema.UNLABELLED if label is None else label
 
 
 def _either(names: Iterable[str]) -> str:

@@ -1,13 +1,15 @@
 """Makes texts of unknown origin safe to print, and lists of them short."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 
 MAX_NAMED = 20
 
-# Spreadsheets run cells of CSV files that start like a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Spreadsheets run cells of CSV files that start with one of these characters. Apostrophes in front belong to the
+# pattern, so that `from_harmless` takes back exactly what `harmless` has added.
+FORMULA_START = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def visible(text: str) -> str:
@@ -46,8 +48,16 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def harmless(text: str) -> str:
-    """A text of unknown origin as a cell of a CSV file; `'` is put before a text that a spreadsheet would run."""
-    return "'" + text if text.startswith(FORMULA_STARTS) else text
+    """A text of unknown origin as a cell of a CSV file; `'` is put before a text that a spreadsheet would run.
+
+    It is put before such a text with apostrophes in front too: `-1` becomes `'-1`, and `'-1` becomes `''-1`.
+    """
+    return "'" + text if FORMULA_START.match(text) else text
+
+
+def from_harmless(cell: str) -> str:
+    """The text that `harmless` made a cell of: `'-1` becomes `-1`. Other cells stay, such as `'90s.mp4`."""
+    return cell[1:] if cell.startswith("'") and FORMULA_START.match(cell) else cell
 
 
 def one_or_more(items: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:

@@ -18,7 +18,9 @@ def extract_features(
     out: str | Path,
     *,
     root: str | Path | None = None,
-    positive: str | None = None,
+    positive: str | Iterable[str] | None = None,
+    positive_labels: str | Iterable[str] | None = None,
+    group_by: str | None = None,
     follow_symlinks: bool = False,
     retry: str | Iterable[str] = (),
     progress: Progress = SILENT,
@@ -37,7 +39,10 @@ def extract_features(
       folder with the class folders `harmful` and `safe`, or a `Manifest` that was read before
     - `out`: the folder of the cache; it is created if it does not exist
     - `root`: the folder that relative paths of a manifest start from; None: the manifest's folder
-    - `positive`: the name of the harmful class folder, if it is not `harmful`; all other class folders are safe
+    - `positive`: the name of the harmful class folder, or several, in any case, if it is not `harmful`; all other class
+      folders are safe
+    - `positive_labels`: the same for the labels in a manifest
+    - `group_by`: a regular expression that finds the group in each id: its first capture group, or the whole match
     - `follow_symlinks`: in a folder, also read symbolic links that lead out of it
     - `retry`: reasons of failures that are tried again, such as `"timeout"` or `["timeout", "crashed"]`
     - `progress`: receives progress and notices; by default nothing is shown
@@ -49,12 +54,21 @@ def extract_features(
     """
     settings = (settings or ExtractSettings()).changed(**changes)
     if isinstance(data, Manifest):
-        if root is not None or positive is not None or follow_symlinks:
-            raise SettingsError(["root, positive and follow_symlinks are for a path, and data is a Manifest"])
+        if root is not None or positive or positive_labels or group_by is not None or follow_symlinks:
+            raise SettingsError(
+                ["root, positive, positive_labels, group_by and follow_symlinks are for a path, and data is a Manifest"]
+            )
         manifest = data
     else:
         root = None if root is None else Path(root)
-        manifest = read_manifest(Path(data), root=root, positive=positive, follow_symlinks=follow_symlinks)
+        manifest = read_manifest(
+            Path(data),
+            root=root,
+            positive=positive,
+            positive_labels=positive_labels,
+            group_by=group_by,
+            follow_symlinks=follow_symlinks,
+        )
     for notice in manifest.notices:
         progress.notice(notice)
     producer = f"haechi {haechi.__version__}"

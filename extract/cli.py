@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from haechi.cache.options import group_by_option, positive_label_option
 from haechi.cache.schema import STORE_TYPES
 from haechi.extract.backbones.catalog import MOTION_MODELS
 from haechi.extract.sampling import SAMPLINGS
@@ -28,10 +29,14 @@ def manifest_options(command: Any) -> Any:
             is_flag=True,
             help="In a folder, also read symbolic links that lead out of it. [default: only files inside]",
         ),
+        group_by_option("Files of one group are always in the same part of the split."),
+        positive_label_option,
         click.option(
             "--positive",
             metavar="NAME",
-            help="The harmful class folder, if it is not called harmful; all others are safe.",
+            multiple=True,
+            help="A harmful class folder, in any case, if it is not called harmful; all others are safe. Repeat it for "
+            "several.",
         ),
         click.option(
             "--root",
@@ -131,7 +136,9 @@ def extract(
     *,
     data: Path,
     root: Path | None,
-    positive: str | None,
+    positive: tuple[str, ...],
+    positive_labels: tuple[str, ...],
+    group_by: str | None,
     follow_symlinks: bool,
     out: Path,
     strict: bool,
@@ -142,7 +149,8 @@ def extract(
     """Stage 1: extract the features of videos and images into a cache.
 
     DATA is a manifest (CSV or JSON Lines with the column path, and optionally label, split, group, id) or a folder with
-    the class folders harmful/ and safe/. Running the command again extracts only what is missing or has changed.
+    the class folders harmful/ and safe/, which may stand in train/, val/ and test/. Running the command again extracts
+    only what is missing or has changed.
     """
     import json
 
@@ -163,6 +171,8 @@ def extract(
             out,
             root=root,
             positive=positive,
+            positive_labels=positive_labels,
+            group_by=group_by,
             follow_symlinks=follow_symlinks,
             retry=reasons,
             progress=progress,
@@ -200,7 +210,9 @@ def validate(
     *,
     data: Path,
     root: Path | None,
-    positive: str | None,
+    positive: tuple[str, ...],
+    positive_labels: tuple[str, ...],
+    group_by: str | None,
     follow_symlinks: bool,
     strict: bool,
     out: Path,
@@ -221,7 +233,14 @@ def validate(
 
     settings = ExtractSettings(**flags)
     validation.refuse_other_file(out)
-    manifest = read_manifest(data, root=root, positive=positive, follow_symlinks=follow_symlinks)
+    manifest = read_manifest(
+        data,
+        root=root,
+        positive=positive,
+        positive_labels=positive_labels,
+        group_by=group_by,
+        follow_symlinks=follow_symlinks,
+    )
     with shown_progress(make_console(stderr=True)) as progress:
         for notice in manifest.notices:
             progress.notice(notice)

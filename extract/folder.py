@@ -2,18 +2,32 @@
 
 import os
 import stat
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from haechi.cache import schema
-from haechi.cache.text import bullet_list, shown
+from haechi.cache.text import MAX_NAMED, bullet_list, counted, shown, visible
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
 )
-IMAGE_SUFFIXES = frozenset(".bmp .gif .jfif .jpeg .jpg .png .webp".split())  # noqa: SIM905
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .heic .heif .hif .jfif .jpeg .jpg .png .webp".split()  # noqa: SIM905
+)
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+
+# Images that are not read: those of `decoding.formats`, and others that a user may take for usable.
+UNREAD_SUFFIXES = frozenset(
+    ".3fr .arw .bpg .cr2 .cr3 .crw .dds .dng .eps .erf .exr .ico .iiq .j2c .j2k .jp2 .jpc .jpf .jpx .jxl .jxr .mrw "  # noqa: SIM905
+    ".nef .nrw .orf .pbm .pcx .pef .pgm .pnm .ppm .psb .psd .qoi .raf .rw2 .sr2 .srf .srw .svg .tga .tif .tiff .x3f "
+    ".xcf".split()
+)
+# Videos that may work where a manifest names them, since contents count there.
+UNSEARCHED_SUFFIXES = frozenset(".asf .divx .dv .f4v .m2v .mxf .ogm .qt .rm .rmvb .vob".split())  # noqa: SIM905
+
+MAX_SUFFIX_LETTERS = 10  # what follows the last dot of a longer name is no ending
 
 
 @dataclass(kw_only=True)
@@ -24,8 +38,10 @@ class FolderScan:
     """(id, path) of every file with the suffix of a video or an image, sorted. Ids are paths relative to the folder."""
     problems: list[str] = field(default_factory=list)
     """Folders that cannot be read, and names that cannot be ids."""
-    num_other_files: int = 0
-    """Files that were skipped: hidden, or with another suffix."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Files that were skipped: suffix, in small letters, or empty -> their number."""
+    num_hidden: int = 0
+    """Hidden files, whatever their suffix. Those in hidden folders do not count."""
     links: list[str] = field(default_factory=list)
     """Symbolic links that were skipped, and why."""
     broken: list[str] = field(default_factory=list)
@@ -35,13 +51,43 @@ class FolderScan:
     def notices(self) -> list[str]:
         """What a user should know about the skipped files."""
         notices = []
-        if self.num_other_files:
-            notices.append(f"files skipped, hidden or without the suffix of a video or image: {self.num_other_files}")
+        if self.skipped or self.num_hidden:
+            notices.append(f"files skipped: {', '.join(self._kinds_skipped())}")
+        if unread := _ordered(self.skipped, UNREAD_SUFFIXES):
+            notices.append(
+                f"{_summed(unread, 'image')} of formats that Haechi does not read: {_listed(unread)}; "
+                "convert them to JPEG or PNG to include them"
+            )
+        if unsearched := _ordered(self.skipped, UNSEARCHED_SUFFIXES):
+            notices.append(
+                f"{_summed(unsearched, 'video')} with endings that are not searched for: {_listed(unsearched)}; "
+                "name them in a manifest to try them"
+            )
         if self.links:
             notices.append(f"symbolic links skipped: {len(self.links)}\n{bullet_list(sorted(self.links))}")
         if self.broken:
             notices.append(f"broken symbolic links: {len(self.broken)}\n{bullet_list(sorted(self.broken))}")
         return notices
+
+    def _kinds_skipped(self) -> list[str]:
+        kinds = [f"{count:,} {visible(suffix) or 'without an ending'}" for suffix, count in _ordered(self.skipped)]
+        if rest := _ordered(self.skipped)[MAX_NAMED:]:
+            kinds[MAX_NAMED:] = [f"{sum(count for _, count in rest):,} with {len(rest):,} other endings"]
+        return kinds + ([f"{self.num_hidden:,} hidden"] if self.num_hidden else [])
+
+
+def _ordered(skipped: Counter[str], suffixes: Collection[str] | None = None) -> list[tuple[str, int]]:
+    """The suffixes and their numbers, the most frequent first; only some if `suffixes` are given."""
+    found = [(suffix, count) for suffix, count in skipped.items() if suffixes is None or suffix in suffixes]
+    return sorted(found, key=lambda item: (-item[1], item[0]))
+
+
+def _listed(counts: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in counts)
+
+
+def _summed(counts: list[tuple[str, int]], noun: str) -> str:
+    return counted(sum(count for _, count in counts), noun)
 
 
 @dataclass(kw_only=True)
@@ -97,7 +143,7 @@ def _visit(scan: _Scan, folder: Path, prefix: str) -> None:
             id = prefix + entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
             if entry.name.startswith("."):
-                result.num_other_files += not is_folder
+                result.num_hidden += not is_folder
             elif is_folder:
                 waiting.append((Path(entry.path), f"{id}/"))
             elif not entry.is_symlink() or _leads_to_file(scan, Path(entry.path), id):
@@ -123,7 +169,7 @@ def _leads_to_file(scan: _Scan, path: Path, id: str) -> bool:
 
 def _add(result: FolderScan, path: Path, id: str) -> None:
     if not _is_media(id):
-        result.num_other_files += 1
+        result.skipped[_suffix(id)] += 1
     elif flaw := schema.id_problem(id):
         result.problems.append(f"{shown(id)}: its name {flaw}")
     else:
@@ -131,4 +177,9 @@ def _add(result: FolderScan, path: Path, id: str) -> None:
 
 
 def _is_media(name: str) -> bool:
-    return Path(name).suffix.lower() in MEDIA_SUFFIXES
+    return _suffix(name) in MEDIA_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    return suffix if len(suffix) <= 1 + MAX_SUFFIX_LETTERS and " " not in suffix else ""

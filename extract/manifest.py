@@ -1,16 +1,21 @@
 """Reads what to extract, from a CSV or JSON Lines file or from a folder of class folders, as a list of entries."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from haechi.cache import manifest_file, schema
-from haechi.cache.manifest_file import ManifestError
-from haechi.cache.text import bullet_list, named, shown
+from haechi.cache.errors import SettingsError
+from haechi.cache.groups import GroupRule, group_clashes, group_summary
+from haechi.cache.labels import LabelRule, understood
+from haechi.cache.manifest_file import ManifestError, ManifestFile, ManifestRow
+from haechi.cache.spelling import Files, hint
+from haechi.cache.text import bullet_list, counted, named, one_or_more, shown
 from haechi.extract.folder import MEDIA_SUFFIXES, find_media
+from haechi.extract.layout import Layout, find_metadata
 
-CLASS_FOLDERS = {"harmful": schema.HARMFUL, "safe": schema.SAFE}
+CLASSES, LABELS = ("class", "classes"), ("label", "labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,61 +43,94 @@ class Manifest:
 
 
 def read_manifest(
-    data: Path, *, root: Path | None = None, positive: str | None = None, follow_symlinks: bool = False
+    data: Path,
+    *,
+    root: Path | None = None,
+    positive: str | Iterable[str] | None = None,
+    positive_labels: str | Iterable[str] | None = None,
+    group_by: str | None = None,
+    follow_symlinks: bool = False,
 ) -> Manifest:
     """Read a manifest file, or scan a folder whose subfolders are the classes.
 
-    `root`: folder that relative paths of a file start from; None: the file's own folder. `positive`: name of the
-    harmful class folder; all others are safe then. Without it the class folders must be called `harmful` and `safe`.
-    `haechi.extract.folder.find_media` says which symbolic links in a folder are followed; paths in a file always are.
+    - `root`: folder that relative paths of a file start from; None: the file's own folder
+    - `positive`: names of the harmful class folders, in any case; all others are safe then. Without any, the class
+      folders must be called `harmful` and `safe`. `haechi.extract.layout` says which folders are classes and splits.
+    - `positive_labels`: the same for the labels in a file
+    - `group_by`: a regular expression that finds each file's group in its id (`haechi.cache.groups`)
+    - `follow_symlinks`: `haechi.extract.folder.find_media` says which symbolic links in a folder are followed; paths in
+      a file always are
+
+    A folder that holds metadata.csv or metadata.jsonl with the column `file_name`, itself or in each of its split
+    folders, is read from these files, as a manifest.
 
     Missing files are not an error: each becomes a failure row, and a notice lists them. One `ManifestError` lists all
-    other problems: duplicate ids, unknown labels or splits, unreadable rows, an empty manifest.
+    other problems: duplicate ids, unknown labels or splits, unreadable rows, an empty manifest. `SettingsError` for a
+    `group_by` that cannot be used.
     """
+    rule = None if group_by is None else GroupRule.parse(group_by)
+    classes = tuple(one_or_more(() if positive is None else positive))
+    labels = LabelRule(positive=tuple(one_or_more(() if positive_labels is None else positive_labels)))
     if not data.exists():
         raise ManifestError(f"{data}: no such manifest or folder")
     if data.is_dir():
         if root is not None:
             raise ManifestError(f"{data}: --root is for a manifest file, and this is a folder")
-        return _scan_folder(data, positive, follow_symlinks=follow_symlinks)
-    if positive is not None:
-        raise ManifestError(f"{data}: --positive is for a folder of class folders, and this is a file")
-    if follow_symlinks:
-        raise ManifestError(f"{data}: --follow-symlinks is for a folder; the paths in a file are always followed")
-    return _read_file(data, root if root is not None else data.parent)
+        manifest = _read_folder(data, classes, labels, follow_symlinks=follow_symlinks)
+    else:
+        if classes:
+            raise ManifestError(
+                f"{data}: --positive is for a folder of class folders, and this is a file; "
+                "for the labels in a file there is --positive-label"
+            )
+        if follow_symlinks:
+            raise ManifestError(f"{data}: --follow-symlinks is for a folder; the paths in a file are always followed")
+        manifest = _read_file(data, root if root is not None else data.parent, labels)
+    return manifest if rule is None else _grouped(data, manifest, rule)
 
 
-def _read_file(data: Path, root: Path) -> Manifest:
-    read = manifest_file.read_manifest_file(data, keys=("path",))
-    entries = [
-        Entry(
-            id=row.id,
-            path=Path(os.path.abspath(root / row.path)),  # noqa: PTH100 (resolve() would follow links)
-            label=row.label,
-            split=row.split,
-            group=row.group,
-            line=row.line,
-        )
-        for row in read.rows
-    ]
-    return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(entries)))
+def read_manifest_paths(file: Path) -> Manifest:
+    """Read the ids and paths of a manifest file; its labels, splits and groups may be anything and are not read."""
+    read = manifest_file.read_manifest_file(file, keys=("path",), columns=("path", "id"))
+    entries = [_entry(row, file.parent) for row in read.rows]
+    return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, file.parent)))
 
 
-def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> Manifest:
+def _read_file(data: Path, root: Path, rule: LabelRule) -> Manifest:
+    read = manifest_file.read_manifest_file(data, keys=("path",), rule=rule)
+    entries = [_entry(row, root) for row in read.rows]
+    return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, root)))
+
+
+def _entry(row: ManifestRow, root: Path) -> Entry:
+    return Entry(
+        id=row.id,
+        path=_absolute(root / row.path),
+        label=row.label,
+        split=row.split,
+        group=row.group,
+        line=row.line,
+    )
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
+
+
+def _read_folder(data: Path, positive: tuple[str, ...], rule: LabelRule, *, follow_symlinks: bool) -> Manifest:
+    metadata, problems, notices = find_metadata(data, follow_symlinks=follow_symlinks)
+    if problems:
+        raise ManifestError.of(data, problems)
+    if metadata:
+        return _read_metadata(data, metadata, positive, rule, notices, follow_symlinks=follow_symlinks)
     found = find_media(data, follow_symlinks=follow_symlinks)
-    problems = list(found.problems)
-    class_names = {id: id.split("/")[0] if "/" in id else "" for id, _ in found.media}
-    classes = sorted(set(class_names.values()) - {""})
-    labels = CLASS_FOLDERS if positive is None else {name: int(name == positive) for name in classes}
-    if positive is not None and positive not in classes:
-        problems.append(f"no class folder {shown(positive)} with media; there are: {named(classes)}")
-    if unknown := [name for name in classes if name not in labels]:
-        problems.append(
-            f"class folders {named(unknown)} are not called harmful or safe; "
-            "name the harmful one with --positive NAME (all others are safe then)"
-        )
+    layout, wrong = Layout.of((id for id, _ in found.media), positive=positive)
+    problems = found.problems + wrong
+    if wrong and not positive:
         manifests = sorted(p.name for p in data.iterdir() if p.suffix.lower() in manifest_file.SUFFIXES)
         problems += [f"or use the manifest in this folder: {shown(name)}" for name in manifests]
+    if rule.positive:
+        problems.append("--positive-label is for the labels in a file; for class folders there is --positive")
     if problems:
         raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *found.notices]))
     if not found.media:
@@ -103,18 +141,91 @@ def _scan_folder(data: Path, positive: str | None, *, follow_symlinks: bool) -> 
     entries = [
         Entry(
             id=id,
-            path=Path(os.path.abspath(path)),  # noqa: PTH100 (resolve() would follow links)
-            label=labels.get(class_names[id], schema.UNLABELLED),
-            split="",
+            path=_absolute(path),
+            label=layout.label_of(id),
+            split=layout.split_of(id),
             group="",
             line=0,
         )
         for id, path in found.media
     ]
-    return Manifest(entries=tuple(entries), notices=tuple(found.notices))
+    meaning = _understood(layout.classes, CLASSES, entries)
+    return Manifest(entries=tuple(entries), notices=(*notices, *found.notices, meaning))
 
 
-def _missing_notice(entries: Sequence[Entry]) -> Iterator[str]:
-    missing = [f"line {entry.line}: {shown(entry.id)}" for entry in entries if not os.path.exists(entry.path)]  # noqa: PTH110 (Path.exists raises for names too long)
-    if missing:
-        yield f"missing files: {len(missing)} (failures, unless the cache holds them already)\n{bullet_list(missing)}"
+def _understood(names: Mapping[str, int], noun: tuple[str, str], entries: Sequence[Entry]) -> str:
+    return understood(names, noun, labels=[entry.label for entry in entries], splits=[entry.split for entry in entries])
+
+
+def _read_metadata(
+    data: Path,
+    metadata: dict[Path, str],
+    positive: tuple[str, ...],
+    rule: LabelRule,
+    notices: list[str],
+    *,
+    follow_symlinks: bool,
+) -> Manifest:
+    """The rows of a folder's metadata files. Labels and splits that they do not give come from the folders."""
+    read = manifest_file.read_manifest_files(data, metadata, keys=("path",), rule=rule)
+    ids = [os.path.normpath(row.path) for row in read.rows]
+    has_labels = "label" in read.columns
+    layout, problems = Layout.of(ids, positive=positive)
+    if has_labels:
+        layout, problems = Layout(splits=layout.splits, classes={}), []
+        if positive:
+            problems = ["--positive is for class folders, and the labels are in the metadata: use --positive-label"]
+    if problems:
+        raise ManifestError.of(data, problems)
+    entries = [
+        replace(
+            _entry(row, data),
+            label=row.label if has_labels else layout.label_of(path),
+            split=row.split or layout.split_of(path),
+        )
+        for row, path in zip(read.rows, ids, strict=True)
+    ]
+    names = read.labels if has_labels else layout.classes
+    files = named([str(file.relative_to(data)) for file in metadata])
+    listed = {entry.path for entry in entries}
+    media = find_media(data, follow_symlinks=follow_symlinks).media
+    notices = [*notices, f"read from {files}", *read.notices]
+    if not rule.positive:
+        known = {name: label for name, label in names.items() if label != schema.UNLABELLED}
+        notices.append(_understood(known, LABELS if has_labels else CLASSES, entries))
+    if left_out := [shown(id) for id, path in media if _absolute(path) not in listed]:
+        notices.append(f"files without a row in {files}, left out: {len(left_out)}\n{bullet_list(left_out)}")
+    return Manifest(entries=tuple(entries), notices=(*notices, *_missing_notice(read, entries, data)))
+
+
+def _grouped(data: Path, manifest: Manifest, rule: GroupRule) -> Manifest:
+    """The manifest with the groups that a rule gives. Files without one keep the group of their row."""
+    try:
+        groups = rule.groups([entry.id for entry in manifest.entries])
+    except SettingsError as error:
+        raise ManifestError(f"{data}: {error}") from error
+    pairs = list(zip(manifest.entries, groups, strict=True))
+    if clashes := group_clashes(
+        [(f"line {entry.line}, id {shown(entry.id)}", entry.group, group) for entry, group in pairs]
+    ):
+        raise ManifestError.of(data, clashes)
+    entries = [replace(entry, group=group or entry.group) for entry, group in pairs]
+    return Manifest(
+        entries=tuple(entries), notices=(*manifest.notices, group_summary([entry.group for entry in entries]))
+    )
+
+
+def _missing_notice(read: ManifestFile, entries: Sequence[Entry], root: Path) -> list[str]:
+    files = Files(root)
+    missing, num_found = [], 0
+    for row, entry in zip(read.rows, entries, strict=True):
+        if os.path.exists(entry.path):  # noqa: PTH110 (Path.exists raises for names too long)
+            continue
+        found = files.find(row.path)
+        num_found += found is not None
+        missing.append(f"{row.place}: {shown(entry.id)}" + (f" is {hint(row.path, found)}" if found else ""))
+    if not missing:
+        return []
+    others = f"; {counted(num_found, 'is', 'are')} there under another spelling" if num_found else ""
+    notice = f"missing files: {len(missing)} (failures, unless the cache holds them already){others}"
+    return [f"{notice}\n{bullet_list(missing)}"]

@@ -9,7 +9,7 @@ from haechi.cache import manifest_file, schema
 from haechi.cache.errors import HaechiError
 from haechi.cache.text import bullet_list, counted, shown
 from haechi.extract.folder import find_media
-from haechi.extract.manifest import Entry, read_manifest
+from haechi.extract.manifest import Entry, read_manifest_paths
 
 
 def gather(names: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list[Entry], list[str]]:
@@ -32,7 +32,7 @@ def gather(names: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
             problems.append("an empty name, expected the path of a file or folder")
             continue
         if path.suffix.lower() in manifest_file.SUFFIXES and path.is_file():
-            manifest = read_manifest(path)
+            manifest = read_manifest_paths(path)
             notices += manifest.notices
             entries = list(manifest.entries)
         elif path.is_dir():

@@ -23,10 +23,10 @@ ALLOWED = {
 # A file imports from its own storey and those below. Within a storey, and everywhere else, no imports run in a circle.
 STOREYS = {
     "cache": [
-        {"atomic", "closed_pipe", "kinds", "progress", "text"},
+        {"atomic", "closed_pipe", "kinds", "progress", "spelling", "text"},
         {"errors", "rules"},
         {"schema"},
-        {"console", "lock", "manifest_file", "shard"},
+        {"console", "groups", "labels", "lock", "manifest_file", "options", "shard"},
         {"reader", "writer"},
         {"integrity", "summary"},
         {"cli"},
@@ -36,7 +36,7 @@ STOREYS = {
         {"decoding"},
         {"backbones"},
         {"search"},
-        {"assembly", "flow", "folder", "interrupt", "manifest", "resume", "samples", "shard_queue"},
+        {"assembly", "flow", "folder", "interrupt", "layout", "manifest", "resume", "samples", "shard_queue"},
         {"pipeline", "validation"},
         {"api", "console"},
         {"cli"},
@@ -60,7 +60,7 @@ STOREYS = {
     ],
 }
 
-STAGE_1_ONLY = {"av", "decord", "open_clip", "pebble", "pytorchvideo", "torchvision"}
+STAGE_1_ONLY = {"av", "decord", "open_clip", "pebble", "pi_heif", "pytorchvideo", "torchvision"}
 FORBIDDEN = {
     "cache": STAGE_1_ONLY | {"torch", "sklearn"},
     "train": STAGE_1_ONLY,
@@ -68,7 +68,7 @@ FORBIDDEN = {
     "predict": set(),
 }
 # Thumbnails of a page need a decoder: in child processes, and only where it is installed.
-EXCEPT = {"train/output/thumbnails.py": {"av"}}
+EXCEPT = {"train/output/thumbnails.py": {"av", "pi_heif"}}
 
 
 def modules_of(package: str) -> dict[str, Path]:

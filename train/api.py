@@ -1,12 +1,13 @@
 """Training in Python: `train_head` for one run, `train_heads` for several. `haechi train` only calls these two."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from haechi.cache.errors import SettingsError
 from haechi.cache.reader import Cache
 from haechi.cache.rules import Number, Optional, Whole
+from haechi.cache.text import one_or_more
 from haechi.device import find_device
 from haechi.train.data.dataset import Dataset, input_key, load_dataset
 from haechi.train.data.relabel import NewLabels
@@ -32,6 +33,7 @@ def train_head(
     *,
     preset: str | None = None,
     labels: str | Path | None = None,
+    positive_labels: str | Iterable[str] | None = None,
     memory_gb: float | None = None,
     media_root: str | Path | None = None,
     progress: TrainProgress = SILENT,
@@ -48,6 +50,7 @@ def train_head(
     - `preset`: `"fast"`, `"model4"` or `"image"`; None: `"fast"`, or `"image"` with `media="image"`
     - `labels`: a manifest (CSV or JSON Lines) whose columns label, split and group replace those of the cache for this
       run; videos that it does not list are left out
+    - `positive_labels`: the label in that file that means harmful, or several, in any case; all others are safe
     - `memory_gb`: features that take more memory are streamed from the cache; None: half of the available memory
     - `media_root`: the folder that the videos' ids are relative to; the page then shows frames of the worst mistakes
     - `progress`: receives epochs, folds and notices (see `TrainProgress`); by default nothing is shown
@@ -59,11 +62,18 @@ def train_head(
     `DivergedError` when a loss is not finite. After an error, `out` is as it was before.
     """
     chosen = TrainSettings.from_preset(preset, **settings)
-    _check_options(memory_gb, media_root)
-    options = {"preset": preset, "labels": labels, "memory_gb": memory_gb, "media_root": media_root, **settings}
+    positive = tuple(one_or_more(positive_labels or ()))
+    _check_options(memory_gb, media_root, labels=labels, positive_labels=positive)
+    options: dict[str, Any] = {
+        "preset": preset,
+        "labels": labels,
+        "positive_labels": positive or None,
+        "memory_gb": memory_gb,
+    }
+    options |= {"media_root": media_root, **settings}
     out = Path(out)
     find_device(chosen.device)  # before the cache is read
-    opened, new_labels = _open(cache, labels, progress)
+    opened, new_labels = _open(cache, labels, positive, progress)
     with run_folder(out) as partial:
         dataset = load_dataset(opened, chosen, new_labels=new_labels, memory_bytes=_memory_bytes(memory_gb))
         plan = make_plan(dataset, Grouping.find(dataset, chosen), chosen)
@@ -88,6 +98,7 @@ def train_heads(
     grid: str | Sequence[str] = (),
     preset: str | None = None,
     labels: str | Path | None = None,
+    positive_labels: str | Iterable[str] | None = None,
     memory_gb: float | None = None,
     media_root: str | Path | None = None,
     progress: TrainProgress = SILENT,
@@ -109,17 +120,18 @@ def train_heads(
     `train_head` raises, except `DivergedError`, and `TrainError` if all runs diverged.
     """
     given_grid = (grid,) if isinstance(grid, str) else tuple(grid)
-    _check_options(memory_gb, media_root, seeds=seeds)
+    positive = tuple(one_or_more(positive_labels or ()))
+    _check_options(memory_gb, media_root, labels=labels, positive_labels=positive, seeds=seeds)
     trials = plan_trials(preset, settings, grid=given_grid, num_seeds=seeds)
-    options = {"seeds": seeds, "grid": given_grid or None, "preset": preset, "labels": labels, "memory_gb": memory_gb}
-    options |= {"media_root": media_root, **settings}
+    options: dict[str, Any] = {"seeds": seeds, "grid": given_grid or None, "preset": preset, "labels": labels}
+    options |= {"positive_labels": positive or None, "memory_gb": memory_gb, "media_root": media_root, **settings}
     shown_command = _call(train_heads, cache, out, options) if command is None else command
     out = Path(out)
     for trial in trials:
         find_device(trial.settings.device)
-    opened, new_labels = _open(cache, labels, progress)
+    opened, new_labels = _open(cache, labels, positive, progress)
     dataset: Dataset | None = None
-    key, groupings, outcomes = None, dict[tuple[str, bool], Grouping](), list[Outcome]()
+    key, groupings, outcomes = None, dict[tuple[str, bool, str], Grouping](), list[Outcome]()
     with experiments_folder(out, [trial.folder for trial in trials]):
         for number, trial in enumerate(trials, start=1):
             progress.trial(trial, number, len(trials))
@@ -128,7 +140,7 @@ def train_heads(
                 dataset = load_dataset(
                     opened, trial.settings, new_labels=new_labels, memory_bytes=_memory_bytes(memory_gb)
                 )
-            grouped_by = trial.settings.media, trial.settings.scenes
+            grouped_by = trial.settings.media, trial.settings.scenes, trial.settings.group_by
             if grouped_by not in groupings:
                 groupings[grouped_by] = Grouping.find(dataset, trial.settings)
             plan = make_plan(dataset, groupings[grouped_by], trial.settings)
@@ -161,18 +173,27 @@ def train_heads(
     return outcomes
 
 
-def _open(cache: str | Path, labels: str | Path | None, progress: TrainProgress) -> tuple[Cache, NewLabels | None]:
+def _open(
+    cache: str | Path, labels: str | Path | None, positive_labels: tuple[str, ...], progress: TrainProgress
+) -> tuple[Cache, NewLabels | None]:
     """The cache, and the file of new labels, whose notices go to `progress`."""
     opened = Cache.open(Path(cache))
     if labels is None:
         return opened, None
-    new_labels = NewLabels.read(opened, Path(labels))
+    new_labels = NewLabels.read(opened, Path(labels), positive_labels=positive_labels)
     for notice in new_labels.notices:
         progress.notice(notice)
     return opened, new_labels
 
 
-def _check_options(memory_gb: float | None, media_root: str | Path | None, *, seeds: int = 1) -> None:
+def _check_options(
+    memory_gb: float | None,
+    media_root: str | Path | None,
+    *,
+    labels: str | Path | None,
+    positive_labels: tuple[str, ...],
+    seeds: int = 1,
+) -> None:
     """Raise `SettingsError` for invalid options that are not fields of `TrainSettings`."""
     problems = [
         f"{name} is {value!r}, expected {rule.expected}"
@@ -181,6 +202,8 @@ def _check_options(memory_gb: float | None, media_root: str | Path | None, *, se
     ]
     if media_root is not None and not Path(media_root).is_dir():
         problems.append(f"media_root is {str(media_root)!r}, expected a folder that exists")
+    if positive_labels and labels is None:
+        problems.append("positive_labels is for the file of labels, and labels is None")
     if problems:
         raise SettingsError(problems)
 

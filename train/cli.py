@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from haechi.cache.kinds import KINDS
+from haechi.cache.options import group_by_option, positive_label_option
 from haechi.train.policy import FORMS
 from haechi.train.settings import (
     DEFAULT_PRESETS,
@@ -138,6 +139,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     help="Find near-duplicate videos by their features. They are kept in one part of the split if the cache gives no "
     "groups, and reported as leaks if a given split separates them. Takes many minutes for 100,000 videos.",
 )
+@group_by_option("The groups of this run, instead of the cache's; files of one group are in one part of the split.")
 @_setting("--seed", type=int, help="Random seed of split, initial weights, order and dropout.")
 @_setting("--device", help="cpu, cuda, cuda:1, or auto: CUDA if available.")
 @_setting(
@@ -170,6 +172,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     help="A manifest (CSV or JSON Lines with id or path, and any of label, split, group) whose columns replace those "
     "of the cache for this run; videos that it does not list are left out.",
 )
+@positive_label_option
 @click.option(
     "--media-root",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -183,6 +186,7 @@ def train(
     grid: tuple[str, ...],
     memory_gb: float | None,
     labels: Path | None,
+    positive_labels: tuple[str, ...],
     media_root: Path | None,
     **flags: Any,
 ) -> None:
@@ -197,7 +201,10 @@ def train(
     from haechi.train.output.console import TerminalProgress
 
     console = make_console()
-    options = {"preset": preset, "labels": labels, "memory_gb": memory_gb, "media_root": media_root, **flags}
+    if positive_labels and labels is None:
+        raise click.UsageError("--positive-label is for the labels in a file; name it with --labels FILE")
+    options = {"preset": preset, "labels": labels, "positive_labels": positive_labels, "memory_gb": memory_gb, **flags}
+    options["media_root"] = media_root
     options["command"] = click.get_current_context().find_root().obj or ""
     with TerminalProgress(console) as progress:
         if grid or seeds > 1:

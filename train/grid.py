@@ -42,7 +42,7 @@ def plan_trials(preset: str | None, given: dict[str, Any], *, grid: Sequence[str
     values, problems = _parse(grid)
     problems += [f"{name}: given as a setting too" for name in values if given.get(name) is not None]
     if problems:
-        known = ", ".join(name for name in _types() if name != "seed")
+        known = ", ".join(name for name in _types() if name not in {"seed", "group_by"})
         raise TrainError(f"--grid:\n{bullet_list(problems)}\nexpected NAME=VALUE,VALUE,… with a NAME of: {known}")
     first_seed = given["seed"] if given.get("seed") is not None else TrainSettings.seed
     trials = []
@@ -76,6 +76,8 @@ def _parse(grid: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
             problems.append(f"{name!r}: no such setting")
         elif name == "seed":
             problems.append("seed: use --seed and --seeds")
+        elif name == "group_by":
+            problems.append("group_by: one for all experiments; use --group-by")
         elif name in values:
             problems.append(f"{name}: given twice")
         else:

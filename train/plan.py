@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from haechi.cache.groups import group_summary
 from haechi.cache.text import counted
 from haechi.train.data.dataset import Dataset
 from haechi.train.data.leaks import Leaks, find_leaks
@@ -19,9 +20,9 @@ class Grouping:
     """Groups of the N labelled videos that belong together and are never divided by a split."""
 
     groups: np.ndarray
-    """(N,) str: the manifest's group, else the scene found in the cache; empty: no group."""
+    """(N,) str: the manifest's group or that of `group_by`, else the scene found in the cache; empty: no group."""
     source: str
-    """Source of the groups: `manifest`, `scenes`, `manifest, scenes` or `none`."""
+    """Source of the groups: `manifest` or `group_by`, `scenes`, both with a comma, or `none`."""
     scenes: Scenes
     """Without `settings.scenes`, only files with the same bytes are one scene."""
 
@@ -31,7 +32,7 @@ class Grouping:
         scenes = find_scenes(dataset.cache, dataset.videos) if settings.scenes else same_files(dataset.sha256)
         groups = merge_groups(dataset.groups, scenes)
         sources = {
-            "manifest": (dataset.groups != "").any(),
+            "group_by" if settings.group_by else "manifest": (dataset.groups != "").any(),
             "scenes": ((groups != "") & (dataset.groups == "")).any(),
         }
         return cls(
@@ -111,6 +112,8 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
     else:
         splits = [make_split(labels, dataset.splits, groups, settings)]
         notes = splits[0].notes
+    if settings.group_by:
+        notes = [f"groups by group_by: {group_summary(dataset.groups.tolist())}", *notes]
     leaks = [
         find_leaks(split.names, ids=dataset.ids, groups=dataset.groups, sha256=dataset.sha256, scenes=grouping.scenes)
         for split in splits

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from haechi.cache.errors import SettingsError
+from haechi.cache.groups import GroupRule
 from haechi.cache.kinds import IMAGE, KINDS, VIDEO
 from haechi.cache.rules import DEVICE, Flag, Number, OneOf, Optional, Whole, broken_rules, setting, unknown_fields
 from haechi.train.errors import TrainError
@@ -116,6 +117,9 @@ class TrainSettings:
     """Folds of cross-validation; 0: none; None: 5 if there are too few videos for a test part."""
     scenes: bool = setting(True, Flag())
     """Whether to search near-duplicate videos by their features; files with the same bytes are always found."""
+    group_by: str = ""
+    """Regular expression that finds each video's group in its id, instead of the cache's groups (see
+    `haechi.cache.groups`). Empty: the groups of the cache or of the file of labels."""
     policy: str = "f1"
     """The policy for choosing the threshold (see `policy.py`)."""
     seed: int = setting(0, Whole(0, (1 << 32) - 1))
@@ -138,6 +142,11 @@ class TrainSettings:
             Policy.parse(self.policy if isinstance(self.policy, str) else repr(self.policy))
         except TrainError as error:
             problems.append(str(error))
+        if self.group_by != "":
+            try:
+                GroupRule.parse(self.group_by)
+            except SettingsError as error:
+                problems += error.problems
         if not {"val_fraction", "test_fraction"} & broken and self.val_fraction + self.test_fraction >= 1:
             problems.append("val_fraction and test_fraction leave no video to train on")
         if self.clip is False and self.slowfast == "none":

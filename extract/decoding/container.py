@@ -12,6 +12,7 @@ import av.logging
 import av.sidedata.sidedata
 import numpy as np
 
+from haechi.extract.decoding import formats
 from haechi.extract.decoding.orientation import Orientation, is_exact
 from haechi.extract.decoding.reasons import Reason, UnusableError
 
@@ -80,6 +81,9 @@ class Header:
     """FFmpeg's name of the container; several names, such as for MP4 and QuickTime, are separated by commas."""
     num_packets: int
     """Packets of the video stream."""
+    num_skipped: int
+    """Packets before the first key frame, from which no frame can be decoded: the recording begins within a group of
+    pictures."""
     num_shown: int
     """Packets from the first key frame on that no edit list hides: normally one for each frame that is shown."""
     num_hidden: int
@@ -136,6 +140,7 @@ def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
                 num_streams=len(_video_streams(container)),
                 container=container.format.name,
                 num_packets=walk.num_packets,
+                num_skipped=walk.num_skipped,
                 num_shown=walk.num_shown,
                 num_hidden=walk.num_hidden,
                 duration_seconds=_duration_seconds(container, stream),
@@ -153,7 +158,7 @@ def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
     except av.error.MemoryError:
         raise  # the worker's limit
     except av.error.FFmpegError as error:
-        raise UnusableError(Reason.NOT_MEDIA, f"cannot be opened as a video ({error.strerror})") from error
+        raise UnusableError(Reason.NOT_MEDIA, formats.unopened(path, str(error.strerror))) from error
 
 
 def _video_streams(container: Any) -> list[Any]:
@@ -256,9 +261,7 @@ class _Walk:
     def __init__(self, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
         self._codec = stream.codec_context.name
-        self.num_packets = self.num_hidden = self.num_shown = 0
-        self.num_skipped = 0
-        """Packets before the first key frame, if no frame can be decoded from them."""
+        self.num_packets = self.num_skipped = self.num_hidden = self.num_shown = 0
         self.has_closed_gops = self._codec in IDR_UNITS and "mp4" in container.format.name.split(",")
         self.frames_carry_orientation = False
         """A key frame holds an SEI message about its orientation."""

@@ -58,7 +58,8 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
                 if position == 0 or index != indices[position - 1]:
                     frame = reader[index].asnumpy()  # rotation metadata applied
                 show(position, frame)
-            times = np.asarray(reader.get_frame_timestamp(range(num_frames)), np.float64)  # (n, 2) start, end
+            starts, ends = np.asarray(reader.get_frame_timestamp(range(num_frames)), np.float64).T  # (n,) each
+            fps = float(reader.get_avg_fps())
         except AssertionError as error:
             raise UnusableError(Reason.NO_FRAMES, f"its video stream holds no frames (decord: {error})") from error
         except ERRORS as error:
@@ -66,10 +67,11 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
         lines = _lines(log)
     if message := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
         raise UnusableError(Reason.DAMAGED, f"the decoder found damage: {message}")
+    following = np.append(starts[1:], starts[-1] + 1 / fps)
     return FrameTimes(
-        start_seconds=times[:, 0],
-        end_seconds=times[:, 1],
-        fps=float(reader.get_avg_fps()),
+        start_seconds=starts,
+        end_seconds=np.where(ends > starts, ends, following),  # VP9's packets have no duration
+        fps=fps,
         width=frame.shape[1],
         height=frame.shape[0],
     )

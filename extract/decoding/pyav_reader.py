@@ -152,8 +152,9 @@ def _refuse_damage(log: list[tuple[int, str, str]], header: Header, num_corrupt:
 def _frames(path: Path, header: Header, log: list[tuple[int, str, str]]) -> Generator[tuple[Any, float]]:
     """Yield each frame with the average frame rate.
 
-    What the decoder logs before the first key frame is removed from `log`: a recording may begin within a group of
-    pictures. If a frame can be decoded from that, the file has no such beginning and nothing is removed.
+    Packets before the first key frame are left out if they are useless: after them, decoders would take frames whose
+    references are missing for damaged. What the decoder logged about them when the file was opened is removed from
+    `log`.
     """
     with open_container(path) as container:
         stream: Any = container.streams[header.stream_index]
@@ -161,14 +162,14 @@ def _frames(path: Path, header: Header, log: list[tuple[int, str, str]]) -> Gene
         if stream.codec_context.name == "vp8":  # with slice threads only, it detects that a frame's data are cut off
             stream.codec_context.thread_count, stream.codec_context.thread_type = 2, "SLICE"
         fps = float(stream.average_rate or stream.guessed_rate or 25)
-        is_before_key = True
-        for number, packet in enumerate(container.demux(stream)):
-            if is_before_key and packet.size and packet.is_keyframe:
-                is_before_key = False
-                if number:
-                    log[:] = [line for line in log if line[1] != header.codec]
+        if header.num_skipped:
+            log[:] = [line for line in log if line[1] != header.codec]
+        num_left_out = 0
+        for packet in container.demux(stream):
+            if packet.size and num_left_out < header.num_skipped:
+                num_left_out += 1
+                continue
             for frame in packet.decode():
-                is_before_key = False
                 yield frame, fps
 
 

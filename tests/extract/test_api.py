@@ -90,6 +90,19 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     assert not (tmp_path / "cache").exists()
 
 
+def test_groups_are_changed_without_extraction(data: Path, tmp_path: Path, tiny_settings: ExtractSettings) -> None:
+    manifest_of(data, ["sound.mp4", "vfr.mp4"])
+    source, out = data / "labels.csv", tmp_path / "cache"
+    extract_features(source, out, settings=tiny_settings)
+    done = extract_features(source, out, group_by="s(..)", settings=tiny_settings)
+    assert (done.num_new, done.num_relabelled) == (0, 1)
+    media = Cache.open(out).media
+    assert dict(zip(media["id"], media["group"], strict=True)) == {"sound.mp4": "ou", "vfr.mp4": ""}
+
+
 def test_a_manifest_that_was_read_has_its_root_already(data: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="are for a path, and data is a Manifest"):
         extract_features(manifest_of(data, ["sound.mp4"]), tmp_path / "cache", root=data)
+    for options in ({"positive": "x"}, {"positive_labels": ["x"]}, {"group_by": ""}):
+        with pytest.raises(SettingsError, match="are for a path, and data is a Manifest"):
+            extract_features(manifest_of(data, ["sound.mp4"]), tmp_path / "cache", **options)  # type: ignore[arg-type]

@@ -118,7 +118,8 @@ def test_everything_wrong_is_listed_at_once(data: Path) -> None:
         ('{"path": "a.mp4"}\n{"path": \n', "m.jsonl", "line 2: not readable as JSON"),
         ('["a.mp4"]\n', "m.jsonl", "a JSON object is expected, got list"),
         ('{"path": 3}\n', "m.jsonl", "path is '3', text is expected"),
-        ('{"path": "a.mp4", "label": true}\n', "m.jsonl", "label is 'True', text is expected"),
+        ('{"path": "a.mp4", "label": 0.5}\n', "m.jsonl", "label is '0.5', expected 1, harmful"),
+        ('{"path": "a.mp4", "split": true}\n', "m.jsonl", "split is 'True', text is expected"),
         ("[" * 100_000, "m.jsonl", "line 1: not readable as JSON"),
     ],
 )
@@ -152,7 +153,10 @@ def test_class_folders(folders: Path) -> None:
         ("safe/c.webm", 0),
         ("top.mp4", -1),
     ]
-    assert manifest.notices == ("files skipped, hidden or without the suffix of a video or image: 2",)
+    assert manifest.notices == (
+        "files skipped: 1 .txt, 1 hidden",
+        "2 classes: harmful = harmful, safe = safe (2 harmful, 1 safe, 1 unlabelled)",
+    )
 
 
 def test_other_class_names(folders: Path) -> None:
@@ -178,7 +182,7 @@ def test_links_to_files_inside_are_files(folders: Path) -> None:
     manifest = read_manifest(folders)
     assert ids(manifest) == ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/again.mp4", "safe/c.webm", "top.mp4"]
     assert manifest.entries[2].path == folders / "safe" / "again.mp4"
-    assert manifest.notices == ("files skipped, hidden or without the suffix of a video or image: 3",)
+    assert manifest.notices[:-1] == ("files skipped: 1 .md, 1 .txt, 1 hidden",)
 
 
 @pytest.fixture
@@ -201,8 +205,8 @@ def test_links_that_lead_out_are_followed_only_on_request(folders: Path, outside
     own = ["harmful/b.mp4", "harmful/deep/a.MKV", "safe/c.webm", "top.mp4"]
     manifest = read_manifest(folders)
     assert ids(manifest) == own
-    others, links = manifest.notices
-    assert others.endswith(": 3")
+    others, links, _ = manifest.notices
+    assert others == "files skipped: 2 .txt, 1 hidden"
     assert links.startswith("symbolic links skipped: 4\n")
     for name, target in {"all": outside, "below": outside / "deep", "one.mp4": outside / "deep/x.mp4"}.items():
         assert f"'safe/{name}': leads out of the folder, to '{str(target)[:80]}' (--follow-symlinks)" in links
@@ -245,7 +249,7 @@ def test_broken_links_are_reported_and_those_of_videos_are_missing_files(folders
         "'safe/gone.mp4': leads to '/nowhere/gone.mp4'",
         "(Too many levels of symbolic links)",
     ):
-        assert text in manifest.notices[-1]
+        assert text in manifest.notices[-2]
 
 
 def test_the_folder_itself_may_be_a_link(folders: Path, tmp_path: Path) -> None:

@@ -37,7 +37,17 @@ def test_values_take_the_type_of_their_field() -> None:
 
 
 def test_everything_wrong_with_a_grid_is_reported_at_once() -> None:
-    grid = ["lr", "warmup=3", "epochs=1,two", "clip=yes", "dropout=0.1,0.10", "dropout=0.2", "seed=1,2", "batch_size=4"]
+    grid = [
+        "lr",
+        "group_by=a",
+        "warmup=3",
+        "epochs=1,two",
+        "clip=yes",
+        "dropout=0.1,0.10",
+        "dropout=0.2",
+        "seed=1,2",
+        "batch_size=4",
+    ]
     with pytest.raises(TrainError) as caught:
         plan(*grid, batch_size=8)
     for text in (
@@ -48,6 +58,7 @@ def test_everything_wrong_with_a_grid_is_reported_at_once() -> None:
         "dropout: '0.10' is given twice",
         "dropout: given twice",
         "seed: use --seed and --seeds",
+        "group_by: one for all experiments; use --group-by",
         "batch_size: given as a setting too",
         "num_layers",  # among the names that are possible
     ):

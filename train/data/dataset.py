@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from haechi.cache.groups import GroupRule, group_clashes
 from haechi.cache.kinds import KINDS
 from haechi.cache.reader import Cache
 from haechi.cache.schema import UNLABELLED
-from haechi.cache.text import counted
+from haechi.cache.text import bullet_list, counted, shown
 from haechi.device import find_device
 from haechi.train.data.features import CLIP_FEATURES, Features
 from haechi.train.data.relabel import NewLabels
@@ -32,7 +33,7 @@ class Dataset:
     splits: np.ndarray
     """(N,) str from the manifest or the file of new labels: train, val, test, or empty."""
     groups: np.ndarray
-    """(N,) str; empty: no group."""
+    """(N,) str from the manifest, the file of new labels or `group_by`; empty: no group."""
     sha256: np.ndarray
     """(N,) str: the hash of each video's file."""
     durations_seconds: np.ndarray
@@ -62,7 +63,7 @@ def stream_names(settings: TrainSettings) -> list[str]:
 
 def input_key(settings: TrainSettings) -> tuple[Any, ...]:
     """The settings that `load_dataset` depends on: trainings with equal keys can share a dataset."""
-    return settings.media, settings.max_rows, *stream_names(settings)
+    return settings.media, settings.max_rows, settings.group_by, *stream_names(settings)
 
 
 def open_features(cache: Cache, videos: np.ndarray, settings: TrainSettings) -> tuple[Stream, dict[str, int]]:
@@ -96,7 +97,8 @@ def load_dataset(
     Features that would take more than `memory_bytes` (None: `features_limit`) are streamed from the cache while the
     head trains; the results are the same to the last bit.
 
-    Raises `TrainError` if none is labelled, or if one has no frames or windows that the settings use.
+    Raises `TrainError` if none is labelled, if one has no frames or windows that the settings use, or if `group_by` and
+    the file of new labels disagree about groups; `SettingsError` if `group_by` matches no id.
     """
     media = cache.media if new_labels is None else cache.media | new_labels.media
     known = np.ones(len(media["id"]), dtype=bool) if new_labels is None else new_labels.is_named
@@ -111,6 +113,9 @@ def load_dataset(
             "--labels FILE"
         )
     videos, ids = np.flatnonzero(labelled), media["id"][labelled]
+    groups = media["group"][labelled]
+    if settings.group_by:
+        groups = _ruled_groups(settings.group_by, ids, groups, new_labels)
     features, widths = open_features(cache, videos, settings)
     limit = features_limit(find_device(settings.device)) if memory_bytes is None else memory_bytes
     return Dataset(
@@ -118,7 +123,7 @@ def load_dataset(
         ids=ids,
         labels=media["label"][labelled],
         splits=media["split"][labelled],
-        groups=media["group"][labelled],
+        groups=groups,
         sha256=media["sha256"][labelled],
         durations_seconds=media["duration_seconds"][labelled].astype(np.float64),
         sizes=np.stack([media["width"][labelled], media["height"][labelled]], axis=1),
@@ -130,3 +135,18 @@ def load_dataset(
         num_other_kind=int((has_label & ~is_kind).sum()),
         new_labels=new_labels,
     )
+
+
+def _ruled_groups(pattern: str, ids: np.ndarray, given: np.ndarray, new_labels: NewLabels | None) -> np.ndarray:
+    """(N,) str: the groups that a regular expression finds in the ids (N,), instead of those of the cache.
+
+    `given` (N,) are the groups of the cache, or of the file of new labels if that has any: these stay where the
+    expression finds nothing.
+    """
+    ruled = np.array(GroupRule.parse(pattern).groups(ids.tolist()), dtype=given.dtype)
+    if new_labels is None or "group" not in new_labels.replaced:
+        return ruled
+    places = [f"id {shown(id)}" for id in ids.tolist()]
+    if clashes := group_clashes(zip(places, given.tolist(), ruled.tolist(), strict=True)):
+        raise TrainError(f"{shown(new_labels.file)} and group_by give different groups:\n{bullet_list(clashes)}")
+    return np.where(ruled != "", ruled, given)

@@ -1,15 +1,18 @@
 """Labels from a file instead of the cache, for one run."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from haechi.cache.labels import LabelRule
 from haechi.cache.manifest_file import ManifestRow, read_manifest_file
 from haechi.cache.reader import Cache
 from haechi.cache.schema import UNLABELLED
+from haechi.cache.spelling import Names, hint
 from haechi.cache.text import bullet_list, counted, shown, visible
 from haechi.train.errors import TrainError
 
@@ -42,14 +45,20 @@ class NewLabels:
     the cache."""
     notes: list[str]
     """Other remarks on the file for the user."""
+    positive_labels: list[str] = field(default_factory=list)
+    """The names of its harmful labels, if the user gave them."""
+    others: dict[str, str] = field(default_factory=dict)
+    """Id of an unused row -> the id in the cache that it is another spelling of."""
 
     @classmethod
-    def read(cls, cache: Cache, file: Path) -> "NewLabels":
+    def read(cls, cache: Cache, file: Path, *, positive_labels: Sequence[str] = ()) -> "NewLabels":
         """Read a manifest for a cache. Each of its rows needs an id or a path.
+
+        `positive_labels`: the names of its harmful labels, in any case; all others are safe.
 
         Raises `ManifestError` that lists everything wrong in the file; `TrainError` if no labelled video is left.
         """
-        read = read_manifest_file(file, keys=("id", "path"))
+        read = read_manifest_file(file, keys=("id", "path"), rule=LabelRule(positive=tuple(positive_labels)))
         ids, by_id = cache.media["id"].tolist(), {row.id: row for row in read.rows}
         rows = [by_id.get(id) for id in ids]
         replaced = [name for name in REPLACED if name in read.columns]
@@ -61,6 +70,9 @@ class NewLabels:
             values[is_named] = theirs if name in replaced else cache.media[name][is_named]
             media[name] = values
         used, reasons = set(ids), {failure.id: failure.reason for failure in cache.failures}
+        unused = [(row, reasons.get(row.id, "")) for row in read.rows if row.id not in used]
+        unknown = [row.id for row, reason in unused if not reason]
+        names = Names([*ids, *reasons] if unknown else ())
         result = cls(
             file=visible(file.name),
             sha256=read.sha256,
@@ -68,8 +80,10 @@ class NewLabels:
             media=media,
             is_named=is_named,
             removed=[id for id, row in zip(ids, rows, strict=True) if row is None],
-            unused=[(row, reasons.get(row.id, "")) for row in read.rows if row.id not in used],
+            unused=unused,
             notes=list(read.notices),
+            positive_labels=list(positive_labels),
+            others={id: other for id in unknown if (other := names.find(id)) is not None},
         )
         if (result.media["label"] == UNLABELLED).all():
             raise TrainError("\n".join([f"{file}: {_explain_empty(result, cache)}", *result.notices]))
@@ -89,10 +103,15 @@ class NewLabels:
         if self.unused:
             failed = [reason for _, reason in self.unused if reason]
             counts = ", ".join(f"{count:,} {reason}" for reason, count in self.failures.items())
-            lines = [f"line {row.line}: {shown(row.id)}: {reason or 'not in the cache'}" for row, reason in self.unused]
+            lines = [
+                f"line {row.line}: {shown(row.id)}: {reason or 'not in the cache'}"
+                + (f", but {hint(row.id, self.others[row.id])}" if row.id in self.others else "")
+                for row, reason in self.unused
+            ]
             notices.append(
                 f"unused: the cache has no features for {counted(len(self.unused), 'row')} of {shown(self.file)}"
                 + (f"; extraction failed for {len(failed):,} of them ({counts})" if failed else "")
+                + (f"; {counted(len(self.others), 'is', 'are')} there under another spelling" if self.others else "")
                 + f"\n{bullet_list(lines, limit=MOST_NAMED)}"
             )
         return notices
@@ -108,6 +127,7 @@ class NewLabels:
             "file": self.file,
             "sha256": self.sha256,
             "replaced": self.replaced,
+            "positive_labels": self.positive_labels,
             "named": int(self.is_named.sum()),
             "removed": {"count": len(self.removed), "ids": self.removed[:MOST_NAMED]},
             "unused": {

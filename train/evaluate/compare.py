@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from haechi.cache.text import bullet_list, counted
+from haechi.cache.text import bullet_list, counted, from_harmless
 from haechi.train import run_folder
 from haechi.train.errors import TrainError
 from haechi.train.evaluate import bootstrap
@@ -61,7 +61,7 @@ class FinishedRun:
                 fingerprint=metrics["fingerprint"],
                 untrained=metrics["untrained"],
                 threshold=float(metrics["best_threshold"]),
-                ids=np.array([row["id"] for row in rows], dtype=object),
+                ids=np.array([from_harmless(row["id"]) for row in rows], dtype=object),
                 labels=np.array([int(row["label"]) for row in rows], dtype=np.int8),
                 groups=np.array([row["group"] for row in rows], dtype=object),
                 scores=np.array([float(row["score"]) for row in rows]),

@@ -179,7 +179,7 @@ def groups_line(plan: Plan) -> str:
         return "groups: none"
     threshold = grouping.scenes.similarity_threshold
     scenes = "equal files" if threshold == 1 else f"near-duplicate scenes (similarity of at least {threshold:.3f})"
-    sources = {"manifest": "the manifest", "scenes": scenes}
+    sources = {"manifest": "the manifest", "group_by": "the ids (group_by)", "scenes": scenes}
     text = " and ".join(title for source, title in sources.items() if source in grouping.source)
     return f"groups: {counted(grouping.count, 'group')} from {text}; all videos of a group are in the same part"
 

@@ -87,7 +87,7 @@ class DataCard:
     new_labels: NewLabels | None
     """The file whose labels were used in place of the cache's, if any."""
     group_source: str
-    """`manifest`, `scenes`, `manifest, scenes` or `none`."""
+    """As in `Grouping.source`."""
     num_groups: int
     similarity_threshold: float | None
     """Cosine from which two scenes count as near-duplicates; None: scenes were not compared."""

@@ -5,6 +5,7 @@ parent opened, and writes a JPEG to its standard output. FFmpeg never gets a fil
 protocol.
 """
 
+import contextlib
 import functools
 import io
 import itertools
@@ -65,6 +66,30 @@ def _thumbnail(root: Path, side: int, id: str) -> bytes | None:
 def middle_frame(side: int) -> bytes:
     """A JPEG of the middle frame of the file on standard input. Raises errors of PyAV, and `ImportError` without PyAV
     or Pillow."""
+    image = _still() or _video_frame()
+    image.thumbnail((side, side))
+    jpeg = io.BytesIO()
+    image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+    return jpeg.getvalue()
+
+
+def _still() -> Any:
+    """The image on standard input, upright, as a `PIL.Image.Image`; None if it is a video."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    with contextlib.suppress(ImportError):  # FFmpeg would show one tile of a HEIC
+        import pi_heif
+
+        pi_heif.register_heif_opener()
+    try:
+        image = Image.open(sys.stdin.buffer)
+    except UnidentifiedImageError:
+        return None
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _video_frame() -> Any:
+    """The middle frame of the video on standard input, turned, as a `PIL.Image.Image`."""
     from PIL import Image
 
     # In containers without an index, seeking may end after the last key frame: then the first frame is used.
@@ -72,12 +97,7 @@ def middle_frame(side: int) -> bytes:
     if frame is None:
         raise EOFError("no frame")
     image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    if frame.rotation:
-        image = image.rotate(frame.rotation, expand=True)  # degrees counter-clockwise in both
-    image.thumbnail((side, side))
-    jpeg = io.BytesIO()
-    image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
-    return jpeg.getvalue()
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image  # counter-clockwise in both
 
 
 def _frame(*, at: float) -> Any:

@@ -24,6 +24,7 @@ def header(*, duration_seconds: float, num_packets: int) -> Header:
         stream_index=0,
         num_streams=1,
         num_packets=num_packets,
+        num_skipped=0,
         num_shown=num_packets,
         num_hidden=0,
         duration_seconds=duration_seconds,

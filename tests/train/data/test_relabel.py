@@ -12,9 +12,12 @@ import torch
 from click.testing import CliRunner, Result
 
 import haechi.cli
+from haechi.cache.errors import SettingsError
 from haechi.cache.manifest_file import ManifestError
 from haechi.cache.reader import Cache
+from haechi.cache.text import harmless
 from haechi.cache.writer import shard_path, write_shard
+from haechi.train.api import train_head
 from haechi.train.data.dataset import load_dataset
 from haechi.train.data.relabel import NewLabels
 from haechi.train.errors import TrainError
@@ -226,3 +229,97 @@ def test_no_labelled_video_left(
 ) -> None:
     with pytest.raises(error, match=expected):
         NewLabels.read(Cache.open(cache), write_file(tmp_path))
+
+
+def test_labels_in_words_of_the_users_own(cache: Path, tmp_path: Path) -> None:
+    rows = [(id, ("Fight", "Dance", "")[i % 3]) for i, id in enumerate(IDS)]
+    file = write(tmp_path / "new.csv", rows)
+    new = NewLabels.read(Cache.open(cache), file, positive_labels=["fight"])
+    dataset = load_dataset(Cache.open(cache), TrainSettings(), new_labels=new)
+    assert labels_by_id(dataset) == {id: 1 - i % 3 for i, id in enumerate(IDS) if i % 3 < 2}
+    assert new.record()["positive_labels"] == ["fight"]
+    assert "2 labels: Fight = harmful, Dance = safe (14 harmful, 13 safe, 13 unlabelled)" in new.notices
+    with pytest.raises(ManifestError, match=r"labels in the file: 'Fight' 14 rows, (.|\n)*--positive-label NAME"):
+        NewLabels.read(Cache.open(cache), file)
+    with pytest.raises(ManifestError, match="no label 'war' in the file; there are: 'Dance', 'Fight'"):
+        NewLabels.read(Cache.open(cache), file, positive_labels=["war"])
+    done = run(cache, "--out", tmp_path / "run", "--positive-label", "fight")
+    assert (done.exit_code, "name it with --labels FILE" in done.output) == (2, True)
+    with pytest.raises(SettingsError, match="positive_labels is for the file of labels"):
+        train_head(cache, tmp_path / "run", positive_labels="fight")
+
+
+ODD_IDS = [f"{start}{i}.mp4" for i, start in enumerate(["-a", "=b", "'-c", "'d", "clips/e", "caf\u00e9"] * 4)]
+
+
+@pytest.fixture
+def odd_cache(tmp_path: Path) -> Path:
+    """A cache with ids that a spreadsheet would run, that begin with an apostrophe, or that can be spelt otherwise."""
+    media = [synthetic.media(id, label=i % 2) for i, id in enumerate(ODD_IDS)]
+    items = [synthetic.item(each, seed=i, shift=each.label * 4 - 2) for i, each in enumerate(media)]
+    (tmp_path / "odd").mkdir()
+    write_shard(shard_path(tmp_path / "odd", 0), items, [], synthetic.provenance())
+    return tmp_path / "odd"
+
+
+def test_the_csv_of_a_run_can_be_its_labels(odd_cache: Path, tmp_path: Path) -> None:
+    """predictions.csv and validation.csv put an apostrophe before an id such as `-a0.mp4`, and read it back."""
+    assert run(odd_cache, "--out", tmp_path / "run", *QUICK, "--folds", 2, "--no-scenes").exit_code == 0
+    (predictions,) = {path.resolve() for path in (tmp_path / "run").rglob("predictions.csv")}
+    assert "\n'-a0.mp4," in predictions.read_text()
+    new = NewLabels.read(Cache.open(odd_cache), predictions)
+    assert (new.removed, new.unused) == ([], [])
+    with (tmp_path / "validation.csv").open("w", newline="") as file:
+        words = ("safe", "harmful", "unlabelled")
+        csv.writer(file).writerows([["id", "label"], *([harmless(id), words[i % 3]] for i, id in enumerate(ODD_IDS))])
+    new = NewLabels.read(Cache.open(odd_cache), tmp_path / "validation.csv")
+    assert (new.removed, new.unused) == ([], [])
+    by_id = dict(zip(Cache.open(odd_cache).media["id"].tolist(), new.media["label"].tolist(), strict=True))
+    assert by_id == {id: (0, 1, -1)[i % 3] for i, id in enumerate(ODD_IDS)}
+
+
+def test_ids_in_another_spelling_are_named_and_not_used(odd_cache: Path, tmp_path: Path) -> None:
+    rows = [
+        (r"clips\E4.mp4", 1),
+        ("cafe\u03015.mp4", 1),
+        ("gone.mp4", 1),
+        *((id, i % 2) for i, id in enumerate(ODD_IDS[6:])),  # by hand, without the second apostrophe of '-c8.mp4
+    ]
+    new = NewLabels.read(Cache.open(odd_cache), write(tmp_path / "n.csv", rows))
+    assert len(new.removed) == 9
+    first, *lines = new.notices[-1].splitlines()
+    assert first.endswith("has no features for 6 rows of 'n.csv'; 5 are there under another spelling")
+    assert lines[:4] == [
+        r"  - line 2: 'clips\E4.mp4': not in the cache, but there as 'clips/e4.mp4': use / in paths, "
+        "other capital letters",
+        "  - line 3: 'cafe\u03015.mp4': not in the cache, but there as 'caf\u00e95.mp4': "
+        "another Unicode form of the same letters (NFC, NFD)",
+        "  - line 4: 'gone.mp4': not in the cache",
+        "  - line 7: '-c8.mp4': not in the cache, but there as ''-c8.mp4': "
+        "an apostrophe in front (in CSV twice, before = + - @)",
+    ]
+
+
+def test_groups_by_a_regular_expression_replace_those_of_the_cache(cache: Path, tmp_path: Path) -> None:
+    opened = Cache.open(cache)
+    settings = TrainSettings(group_by=r"video-(\d\d\d)")
+    dataset = load_dataset(opened, settings)
+    assert dict(zip(dataset.ids, dataset.groups, strict=True)) == {id: id[6:9] for id in IDS}
+    file = write(tmp_path / "n.csv", [(IDS[0], 1, "000"), (IDS[1], 0, ""), (IDS[20], 0, "mine")], "id,label,group")
+    new = NewLabels.read(opened, file)
+    dataset = load_dataset(opened, TrainSettings(group_by="(000)[0-9]"), new_labels=new)
+    assert dict(zip(dataset.ids, dataset.groups, strict=True)) == {IDS[0]: "000", IDS[1]: "000", IDS[20]: "mine"}
+    with pytest.raises(TrainError, match=f"id '{IDS[0]}': group is '000', and group_by gives '0000'"):
+        load_dataset(opened, TrainSettings(group_by=r"\d+"), new_labels=new)
+    with pytest.raises(SettingsError, match="matches none of the ids"):
+        load_dataset(opened, TrainSettings(group_by="camera"))
+    with pytest.raises(SettingsError, match="is not a regular expression: missing"):
+        TrainSettings(group_by="(")
+    done = run(cache, "--out", tmp_path / "run", *QUICK, "--folds", 2, "--no-scenes", "--group-by", r"-(\d{3}[02468])")
+    assert done.exit_code == 0, done.output
+    assert "20 groups; largest: '0000' 1 file," in " ".join(done.output.split())
+    assert "…; 20 files without a group" in " ".join(done.output.split())
+    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (record["settings"]["group_by"], record["groups"]["source"]) == (r"-(\d{3}[02468])", "group_by")
+    assert "groups by group_by: 20 groups" in record["split_notes"][0]
+    assert "from the ids (group_by)" in (tmp_path / "run" / "report.html").read_text()

@@ -9,6 +9,7 @@ import pytest
 
 from haechi.train.output import thumbnails
 from haechi.train.output.thumbnails import make_thumbnails
+from tests.heif_file import heic
 
 av = pytest.importorskip("av", reason="av is not installed: there are no thumbnails")
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: there are no thumbnails")
@@ -43,6 +44,22 @@ def test_the_middle_frame_within_the_side(tmp_path: Path) -> None:
     assert picture.shape == (60, 80, 3)
     assert np.abs(picture.astype(int) - GREEN).max() < 25
     assert open_jpeg(found["still.png"]).shape == (80, 20, 3)
+
+
+def test_images_are_whole_and_upright(tmp_path: Path) -> None:
+    pytest.importorskip("pi_heif", reason="pi-heif is not installed")
+    picture = np.full((64, 128, 3), RED, np.uint8)
+    picture[:, 64:] = BLUE
+    (tmp_path / "tiled.heic").write_bytes(heic([[picture[:, :64], picture[:, 64:]]]))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "turned.jpg", exif=turned, quality=95)
+    found = make_thumbnails(["tiled.heic", "turned.jpg"], tmp_path, side=64)
+    whole, upright = open_jpeg(found["tiled.heic"]), open_jpeg(found["turned.jpg"])
+    assert (whole.shape, upright.shape) == ((32, 64, 3), (64, 32, 3))
+    for first, last in ((whole[16, 8], whole[16, 56]), (upright[8, 16], upright[56, 16])):
+        assert np.abs(first.astype(int) - RED).max() < 30
+        assert np.abs(last.astype(int) - BLUE).max() < 30
 
 
 def test_what_does_not_decode_has_none(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""From names to the media to judge."""
+
+from pathlib import Path
+
+import pytest
+
+from haechi.predict.media import gather
+
+
+@pytest.mark.parametrize("columns", ["path,label,split,group", "file_name,label,split,group"])
+def test_labels_of_a_manifest_are_not_read(tmp_path: Path, columns: str) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "m.csv").write_text(f"{columns}\na.mp4,Fight,dev,x\n")
+    (entry,), notices = gather([str(tmp_path / "m.csv")])
+    assert (entry.id, entry.label, entry.split, entry.group) == ("a.mp4", -1, "", "")
+    assert notices == []
+
+
+def test_a_folder_is_searched_whatever_its_layout_is(tmp_path: Path) -> None:
+    for name in ("train/Fight/a.mp4", "Fight/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "metadata.csv").write_text("file_name,label\nx.mp4,1\n")
+    entries, _ = gather([str(tmp_path)])
+    assert [entry.path.name for entry in entries] == ["b.mp4", "a.mp4"]
