@@ -1,16 +1,17 @@
 """From a plan to a result: one head for a split; or one for each fold, and a last one for all videos."""
 
 import statistics
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from haechi.train.data.split import Split
 from haechi.train.evaluate.calibration import Calibration
 from haechi.train.evaluate.metrics import metrics_at
-from haechi.train.evaluate.threshold import choose_threshold
+from haechi.train.evaluate.threshold import choose_shrunk_threshold
 from haechi.train.experiment import Experiment, Trained, prepare, train_all, train_once
-from haechi.train.model.baselines import fit_baselines
+from haechi.train.model.baselines import baseline_scores
+from haechi.train.model.fit import compute_scores
 from haechi.train.plan import Plan
 from haechi.train.progress import SILENT, TrainProgress
 from haechi.train.result import Baseline, Fold, Result
@@ -23,7 +24,7 @@ def carry_out(plan: Plan, *, progress: TrainProgress = SILENT) -> Result:
     """Train all heads of a plan and score every labelled video. Raises `DivergedError` when a loss is not finite."""
     if plan.is_folds:
         return _cross_validate(plan, progress)
-    experiment = prepare(plan.dataset, plan.settings, plan.splits[0])
+    experiment = prepare(plan.dataset, plan.settings, plan.splits[0], groups=plan.groups)
     trained = train_once(experiment, progress=progress)
     best, calibration = trained.best, _calibration(trained)
     return Result(
@@ -40,7 +41,7 @@ def carry_out(plan: Plan, *, progress: TrainProgress = SILENT) -> Result:
         thresholds=np.full(len(trained.scores), best.best.threshold),
         calibration=calibration,
         calibrated=calibration.apply(trained.scores),
-        baselines=_baselines(plan, experiment),
+        baselines=_baselines(plan, trained),
         folds=[],
         fold=np.zeros(len(plan.dataset.ids), dtype=int),
         seconds=trained.seconds,
@@ -54,13 +55,13 @@ def _cross_validate(plan: Plan, progress: TrainProgress) -> Result:
     fold = np.zeros(num_videos, dtype=int)
     folds, calibrations, baselines, seconds = list[Fold](), list[Calibration](), list[dict[str, Baseline]](), 0.0
     for number, split in enumerate(plan.splits, start=1):
-        experiment = prepare(dataset, plan.settings, split)
+        experiment = prepare(dataset, plan.settings, split, groups=plan.groups, nested=True)
         trained = train_once(experiment, what=f"fold {number} of {total}", progress=progress)
         rows, threshold = split.rows("test"), trained.best.best.threshold
         calibrations.append(_calibration(trained))
         scores[rows], thresholds[rows], fold[rows] = trained.scores[rows], threshold, number
         calibrated[rows] = calibrations[-1].apply(scores[rows])
-        baselines.append(_baselines(plan, experiment))
+        baselines.append(_baselines(plan, trained))
         folds.append(
             Fold(
                 number=number,
@@ -68,6 +69,7 @@ def _cross_validate(plan: Plan, progress: TrainProgress) -> Result:
                 epochs=trained.epochs,
                 best_epoch=trained.best.number,
                 threshold=threshold,
+                num_chosen_on=len(trained.rehearsal.rows),
                 met=trained.best.best.met,
                 figures=metrics_at(trained.scores[rows], labels[rows], threshold),
                 val_figures=trained.best.metrics,
@@ -76,14 +78,9 @@ def _cross_validate(plan: Plan, progress: TrainProgress) -> Result:
         seconds += trained.seconds
         progress.fold(folds[-1])
 
-    calibration = Calibration(
-        shift=statistics.median(each.shift for each in calibrations),
-        temperature=statistics.median(each.temperature for each in calibrations),
-    )
-    best_epoch = round(statistics.median(each.best_epoch for each in folds))
     everything = Split(names=np.full(num_videos, "train", dtype=object), notes=[])
-    last = prepare(dataset, plan.settings, everything)
-    seconds += train_all(last, num_epochs=best_epoch, what="on all videos", progress=progress)
+    last = prepare(dataset, plan.settings, everything, groups=plan.groups, nested=True)
+    kept = _train_last(last, plan, folds, calibrations, progress)
     return Result(
         plan=plan,
         split=replace(everything, names=np.full(num_videos, "test", dtype=object)),
@@ -91,41 +88,76 @@ def _cross_validate(plan: Plan, progress: TrainProgress) -> Result:
         precision=last.precision,
         head=last.head,
         epochs=[],
-        best_epoch=best_epoch,
-        threshold=statistics.median(each.threshold for each in folds),
+        best_epoch=kept.best_epoch,
+        threshold=kept.threshold,
         choice=None,
         scores=scores,
         thresholds=thresholds,
-        calibration=calibration,
+        calibration=kept.calibration,
         calibrated=calibrated,
         baselines=_join_folds(baselines, folds),
         folds=folds,
         fold=fold,
-        seconds=seconds,
+        seconds=seconds + kept.seconds,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Last:
+    """The head that is trained on all videos."""
+
+    best_epoch: int
+    threshold: float
+    calibration: Calibration
+    seconds: float
+
+
+def _train_last(
+    experiment: Experiment, plan: Plan, folds: list[Fold], calibrations: list[Calibration], progress: TrainProgress
+) -> _Last:
+    """Train it: a head without a network makes its choices by inner folds as those of the folds did; else they are the
+    medians of the folds'."""
+    what = "on all videos"
+    if experiment.is_nested:
+        trained = train_once(experiment, what=what, progress=progress)
+        return _Last(
+            best_epoch=trained.best.number,
+            threshold=trained.best.best.threshold,
+            calibration=_calibration(trained),
+            seconds=trained.seconds,
+        )
+    best_epoch = round(statistics.median(each.best_epoch for each in folds))
+    return _Last(
+        best_epoch=best_epoch,
+        threshold=statistics.median(each.threshold for each in folds),
+        calibration=Calibration(
+            shift=statistics.median(each.shift for each in calibrations),
+            temperature=statistics.median(each.temperature for each in calibrations),
+        ),
+        seconds=train_all(experiment, num_epochs=best_epoch, what=what, progress=progress),
     )
 
 
 def _calibration(trained: Trained) -> Calibration:
-    """The calibration fitted on the validation videos."""
-    rows = trained.experiment.split.rows("val")
-    labels = trained.experiment.dataset.labels
-    return Calibration.fit(trained.scores[rows], labels[rows], pos_weight=trained.experiment.pos_weight)
+    """The calibration fitted on the videos that the threshold was chosen on."""
+    labels, rehearsal = trained.experiment.dataset.labels, trained.rehearsal
+    return Calibration.fit(
+        compute_scores(rehearsal.logits), labels[rehearsal.rows], pos_weight=trained.experiment.pos_weight
+    )
 
 
-def _baselines(plan: Plan, experiment: Experiment) -> dict[str, Baseline]:
-    """The baselines fitted on the head's training videos; validation chooses the regression's threshold too."""
-    dataset, val = plan.dataset, experiment.split.rows("val")
-    labels = dataset.labels
-    scores = fit_baselines(
-        dataset.features,
-        labels,
-        experiment.split.rows("train"),
-        pos_weight=experiment.pos_weight,
-        regression=experiment.head.regression,
-    ).scores
+def _baselines(plan: Plan, trained: Trained) -> dict[str, Baseline]:
+    """The baselines fitted on the head's training videos; the regression's threshold is chosen as the head's is."""
+    experiment, rehearsal = trained.experiment, trained.rehearsal
+    labels = experiment.dataset.labels
+    scores = baseline_scores(experiment.dataset.features, labels, experiment.fit_rows, trained.regression)
+    held_out = compute_scores(rehearsal.regression_logits)
+    shrunk_by = experiment.pos_weight if plan.settings.regression else None
     chosen = {
         "majority": MAJORITY_THRESHOLD,
-        "logistic_regression": choose_threshold(scores["logistic_regression"][val], labels[val], plan.policy).threshold,
+        "logistic_regression": choose_shrunk_threshold(
+            held_out, labels[rehearsal.rows], plan.policy, pos_weight=shrunk_by
+        ).threshold,
     }
     return {
         name: Baseline(scores=scores[name], thresholds=np.full(len(labels), threshold))

@@ -35,12 +35,14 @@ class Fold:
     epochs: list[Epoch]
     best_epoch: int
     threshold: float
+    num_chosen_on: int
+    """Videos on which epoch and threshold were chosen."""
     met: bool
     """Whether the threshold keeps the policy's bound on validation."""
     figures: Figures
     """Metrics of the fold's test videos at the fold's threshold."""
     val_figures: Figures
-    """Metrics of the fold's validation videos, on which epoch and threshold were chosen."""
+    """Metrics of the videos on which epoch and threshold were chosen, by heads that were not fitted on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,8 @@ class Result:
     best_epoch: int
     """With folds, the median of their best epochs: the head that is kept was trained for this many epochs."""
     threshold: float
-    """Threshold of the head that is kept: with folds, the median of the folds' thresholds."""
+    """Threshold of the head that is kept: with folds, the median of the folds', or without a network chosen in the same
+    way on all videos."""
     choice: Choice | None
     """How the threshold was chosen on validation; None with folds."""
     scores: np.ndarray
@@ -171,14 +174,21 @@ class Result:
             policy=policy,
             met=choice.met,
             plateau=(choice.low, choice.high),
-            interval=bootstrap.threshold_interval(self.scores[rows], self.labels[rows], self.plan.groups[rows], policy),
+            interval=bootstrap.threshold_interval(
+                self.scores[rows],
+                self.labels[rows],
+                self.plan.groups[rows],
+                policy,
+                pos_weight=self.pos_weight if self.settings.regression else None,
+            ),
             notes=cautions(len(rows), policy, met=choice.met),
         )
 
     def _threshold_of_folds(self) -> ChosenThreshold:
         policy, met = self.plan.policy, all(fold.met for fold in self.folds)
         chosen = [fold.threshold for fold in self.folds]
-        fewest = min(len(fold.split.rows("val")) for fold in self.folds)
+        fewest = min(fold.num_chosen_on for fold in self.folds)
+        source = "the median of the folds' thresholds" if self.settings.network else "chosen as those of the folds"
         return ChosenThreshold(
             value=self.threshold,
             policy=policy,
@@ -186,7 +196,7 @@ class Result:
             plateau=None,
             interval=None,
             notes=[
-                f"the median of the folds' thresholds, {min(chosen):.4f} to {max(chosen):.4f}; the videos of each fold "
+                f"{source}, {min(chosen):.4f} to {max(chosen):.4f}; the videos of each fold "
                 "are decided by the threshold of that fold",
                 *cautions(fewest, policy, met=met, where=" in a fold"),
             ],

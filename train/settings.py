@@ -38,6 +38,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "model4": {},
     "fast": {
         "regression": True,
+        "moments": 16,
+        "network": False,
+    },
+    "network": {
+        "regression": True,
         "projection": 256,
         "num_layers": 1,
         "feedforward": 256,
@@ -47,8 +52,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 1e-3,
         "precision": "auto",
     },
-    "image": {"media": IMAGE, "slowfast": "none", "num_layers": 0, "batch_size": 8, "lr": 1e-3},
+    "image": {"media": IMAGE, "slowfast": "none", "regression": True, "num_layers": 0, "batch_size": 8, "lr": 1e-3},
 }
+# What a head without a network does not use.
+NETWORK_FIELDS = (
+    *("projection", "num_layers", "feedforward", "dropout", "epochs", "patience", "batch_size", "lr", "weight_decay"),
+    *("loss", "focal_gamma", "label_smoothing", "schedule", "ema", "precision"),
+)
 DEFAULT_PRESETS = {VIDEO: "fast", IMAGE: "image"}
 DEFAULT_PRESET = DEFAULT_PRESETS[VIDEO]
 
@@ -75,6 +85,11 @@ class TrainSettings:
     regression: bool = setting(False, Flag())
     """Whether the head starts as a logistic regression on pooled features, and learns what the regression misses; the
     report's head does not."""
+    moments: int = setting(0, Whole(0, 1 << 10))
+    """Number of directions in which the head looks for moments that the mean over a video hides (see `head.py`); they
+    are used only if they are significantly better than the regression alone. 0: none, as in the report."""
+    network: bool = setting(True, Flag())
+    """Whether the head has a network: projection, encoder and MLP."""
     projection: int = setting(0, Whole(0, 1 << 16))
     """Width to which the head projects its input before the encoder; 0: no projection, as in the report."""
     num_layers: int = setting(2, Whole(0, 64))
@@ -151,6 +166,12 @@ class TrainSettings:
             problems.append("val_fraction and test_fraction leave no video to train on")
         if self.clip is False and self.slowfast == "none":
             problems.append("clip is False and slowfast is 'none': nothing is left to train on")
+        if self.network is False and self.regression is False:
+            problems.append("network is False and regression is False: nothing is left to train")
+        if self.network is True and self.moments:
+            problems.append(f"moments is {self.moments} and network is True: moments are for a head without a network")
+        if isinstance(self.moments, int) and self.moments % 2:
+            problems.append(f"moments is {self.moments}, expected an even number: directions are used in both senses")
         if self.media == IMAGE and "slowfast" not in broken and self.slowfast != "none":
             problems.append(f"slowfast is {self.slowfast!r}, expected none: images have no SlowFast features")
         return problems
@@ -166,7 +187,12 @@ class TrainSettings:
             raise SettingsError(problems)
         if preset is None:
             preset = DEFAULT_PRESETS[IMAGE if values.get("media") == IMAGE else VIDEO]
-        return cls(**{**PRESETS.get(preset, {}), **values, "preset": preset})
+        chosen = {**PRESETS.get(preset, {}), **values}
+        if not chosen.get("network", True) and (unused := [name for name in NETWORK_FIELDS if name in values]):
+            raise SettingsError(
+                [f"{', '.join(unused)}: for a head with a network, which preset {preset!r} has not; use preset network"]
+            )
+        return cls(**{**chosen, "preset": preset})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":

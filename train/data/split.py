@@ -21,6 +21,8 @@ FEWEST_DRAWN = 3
 
 DEFAULT_FOLDS = 5
 
+INNER_FOLDS = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
@@ -118,6 +120,22 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings, 
         names[test] = "test"
         given.append(names)
     return given
+
+
+def inner_folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Folds of n videos, `labels` and `groups` (n,): positions that are fitted on, and that are held out, ascending.
+
+    Stratified, groups whole; each video is held out once, and every fold is fitted on both classes. `INNER_FOLDS` of
+    them, or as many as there are groups of the rarer class; empty if that is fewer than two.
+    """
+    own = own_groups(groups)
+    possible = min(len(set(own[labels == label].tolist())) for label in (HARMFUL, SAFE))
+    for number in range(min(INNER_FOLDS, possible), 1, -1):
+        drawn = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
+        folds = list(drawn.split(labels, labels, own))
+        if all(_fewest(labels[fitted]) for fitted, _ in folds):
+            return folds
+    return []
 
 
 def own_groups(groups: np.ndarray) -> np.ndarray:

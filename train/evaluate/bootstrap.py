@@ -16,7 +16,7 @@ from scipy.stats import norm, t
 from haechi.train.data.split import group_numbers
 from haechi.train.evaluate import metrics
 from haechi.train.evaluate.metrics import WeightedCounts
-from haechi.train.evaluate.threshold import choose_threshold
+from haechi.train.evaluate.threshold import choose_shrunk_threshold
 from haechi.train.policy import Policy
 
 NUM_DRAWS = 2000
@@ -105,15 +105,26 @@ def differences(
 
 
 def threshold_interval(
-    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, policy: Policy, *, num_draws: int = NUM_THRESHOLD_DRAWS
+    scores: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    policy: Policy,
+    *,
+    pos_weight: float | None = None,
+    num_draws: int = NUM_THRESHOLD_DRAWS,
 ) -> Interval | None:
-    """95 % interval of the threshold, which is chosen again on each draw. All arrays are (N,)."""
+    """95 % interval of the threshold, which `choose_shrunk_threshold` chooses again on each draw.
+
+    All arrays are (N,).
+    """
 
     def chosen(weights: np.ndarray) -> dict[str, np.ndarray]:
         drawn = [np.repeat(np.arange(len(scores)), counts) for counts in weights.astype(int)]
         both = [0 < labels[rows].sum() < len(rows) for rows in drawn]
         found = [
-            choose_threshold(scores[rows], labels[rows], policy).threshold if has_both else np.nan
+            choose_shrunk_threshold(scores[rows], labels[rows], policy, pos_weight=pos_weight).threshold
+            if has_both
+            else np.nan
             for rows, has_both in zip(drawn, both, strict=True)
         ]
         return {"threshold": np.array(found)}

@@ -12,7 +12,7 @@ Up to 16,384 training videos of 32 rows fit in one buffer: then all videos are s
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,10 +26,12 @@ from haechi.train.data.split import Split
 from haechi.train.data.stream import Stream
 from haechi.train.errors import TrainError
 from haechi.train.evaluate.metrics import metrics_at
-from haechi.train.evaluate.threshold import Choice, Threshold, choose_threshold, threshold_table
-from haechi.train.model.baselines import fit_regression
+from haechi.train.evaluate.threshold import Choice, Threshold, choose_shrunk_threshold, threshold_table
+from haechi.train.model.adam import Adam
 from haechi.train.model.head import Head
+from haechi.train.model.judge import Judge
 from haechi.train.model.loss import make_loss
+from haechi.train.model.regression import FittedRegression, regression_logits
 from haechi.train.policy import Policy
 from haechi.train.settings import TrainSettings
 
@@ -48,7 +50,8 @@ class Epoch:
     """One pass over the training split, and how the head then does on validation."""
 
     number: int
-    """From 1."""
+    """From 1; 0 is the regression alone, from which a head starts. Without a network, 1 is the regression with the
+    moments that improve it."""
     train_loss: float
     """Mean loss over the training videos during the epoch: with dropout, while the weights change."""
     val_loss: float
@@ -116,9 +119,9 @@ def compute_logits(head: Head, features: Features | Stream, rows: Tensor) -> Ten
         return torch.cat([head(*features.batch(batch)) for batch in features.buffers(batches)])
 
 
-def compute_scores(logits: Tensor) -> np.ndarray:
+def compute_scores(logits: Tensor | np.ndarray) -> np.ndarray:
     """Scores (n,) float64 in [0, 1] of `logits` (n,). In float64, two large logits still have different scores."""
-    scores: np.ndarray = torch.sigmoid(logits.double()).cpu().numpy()
+    scores: np.ndarray = torch.sigmoid(torch.as_tensor(logits).double()).cpu().numpy()
     return scores
 
 
@@ -129,26 +132,25 @@ def passes(
     rows: np.ndarray,
     settings: TrainSettings,
     *,
+    offset: np.ndarray | None = None,
     precision: str = "fp32",
     progress: Progress = SILENT,
 ) -> Iterator[float]:
     """Train `head` on the videos of `rows` (n,); yield the mean loss of each of `settings.epochs` passes over them.
 
-    After each yield the head holds the weights to validate or keep: with `settings.ema`, the averaged ones. A head with
-    a regression has it fitted first, on the same videos.
+    After each yield the head holds the weights to validate or keep: with `settings.ema`, the averaged ones.
 
-    `features` and `labels` (N,) are those of the dataset; head and features are on one device. With `precision` bf16,
-    training steps use autocast. `progress.advance` gets the number of videos of each batch.
+    `features` and `labels` (N,) are those of the dataset; head and features are on one device. `offset` (N,) is added
+    to the logits. With `precision` bf16, training steps use autocast. `progress.advance` gets the number of videos of
+    each batch.
     """
     device = next(head.parameters()).device
     truth = torch.from_numpy(labels).to(device, torch.float32)  # (N,)
+    shift = None if offset is None else torch.from_numpy(offset).to(device, torch.float32)  # (N,)
     train_rows = torch.from_numpy(rows).to(device)
     criterion = make_loss(labels[rows], settings, device)
     # Model 4 has 8.8 million weights: at batch 4 on a CPU, Adam unfused takes as long as the backward pass.
-    optimizer = torch.optim.Adam(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-    if head.regression is not None:
-        regression = fit_regression(features, labels, rows, pos_weight=settings.pos_weight)
-        head.regression.load_state_dict(regression.state_dict())
+    optimizer = Adam(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     num_buffers = count_buffers(features.lengths[rows])
     num_steps = count_steps(len(rows), batch_size=settings.batch_size, num_buffers=num_buffers)
     scheduler = _scheduler(optimizer, settings, num_steps=settings.epochs * num_steps)
@@ -166,7 +168,8 @@ def passes(
                 for batch in shuffle_batches(buffer, batch_size=settings.batch_size, generator=generator):
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                         logits = head(*features.batch(batch))
-                    loss = criterion(logits.float(), truth[batch])
+                    logits = logits.float() if shift is None else logits.float() + shift[batch]
+                    loss = criterion(logits, truth[batch])
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -193,54 +196,109 @@ def fit(
     split: Split,
     settings: TrainSettings,
     *,
+    fitted: FittedRegression | None = None,
     precision: str = "fp32",
     progress: Progress = SILENT,
 ) -> Iterator[Epoch]:
     """Train `head` on the train split, yielding each epoch; at the end the head has the weights of the best epoch.
 
-    The best epoch is the one whose best threshold on the val split has the highest value of the policy (by default the
-    highest F1); if equal, the one with the lower val loss, then the earlier one. Training stops after
-    `settings.patience` epochs without improvement. The test split is not used. The other arguments are those of
+    Without a regression, the best epoch is the one whose best threshold on the val split has the highest value of the
+    policy (by default the highest F1); if equal, the one with the lower val loss, then the earlier one. With a
+    regression, which is `fitted` and in the head already, epoch 0 is the regression alone, and the best epoch is the
+    one with the lowest val loss if that is significantly lower than the regression's (see `Judge`). Training stops
+    after `settings.patience` epochs without improvement. The test split is not used. The other arguments are those of
     `passes`.
 
     Raises `DivergedError` when a loss is not finite.
     """
     device = next(head.parameters()).device
-    val_rows = torch.from_numpy(split.rows("val")).to(device)
-    val_labels = labels[split.rows("val")]
-    criterion = make_loss(labels[split.rows("train")], settings, device)
+    train_rows, val_rows = split.rows("train"), split.rows("val")
+    val_index, val_labels = torch.from_numpy(val_rows).to(device), labels[val_rows]
+    criterion = make_loss(labels[train_rows], settings, device)
     policy = Policy.parse(settings.policy)
-    best_key, best_state, num_worse = (False, -math.inf, -math.inf), head.state_dict(), 0
+    offset, judge = None, None
+    best_key, best_state, num_worse = (False, -math.inf, -math.inf), _copied(head), 0
+    if fitted is not None:
+        pos_weight = float(criterion.pos_weight)
+        best_key = (True, -math.inf, 0.0)  # an epoch replaces the regression only if it is significantly better
+        start = regression_logits(features, fitted.regression, val_rows)
+        judge = Judge(val_labels, pos_weight=pos_weight)
+        yield make_epoch(
+            0,
+            train_loss=Judge(labels[train_rows], pos_weight=pos_weight).loss(fitted.held_out),
+            val_loss=judge.loss(start),
+            logits=start,
+            labels=val_labels,
+            policy=policy,
+            pos_weight=pos_weight,
+            improved=True,
+            seconds=0.0,
+        )
+        # The network learns what the regression misses on videos that it was not fitted on.
+        offset = np.zeros(len(labels))
+        offset[train_rows] = fitted.held_out - regression_logits(features, fitted.regression, train_rows)
     start_seconds = time.perf_counter()
-    losses = passes(head, features, labels, split.rows("train"), settings, precision=precision, progress=progress)
-
+    losses = passes(head, features, labels, train_rows, settings, offset=offset, precision=precision, progress=progress)
     for number, train_loss in enumerate(losses, start=1):
-        logits = compute_logits(head, features, val_rows)
+        logits = compute_logits(head, features, val_index)
         val_loss = float(criterion(logits, torch.from_numpy(val_labels).to(device, torch.float32)))
         check_finite(number, settings, training=train_loss, validation=val_loss)
-        scores = compute_scores(logits)
-        best = choose_threshold(scores, val_labels, policy)
-        key = (best.met, best.value, -val_loss)
-        improved = key > best_key
-        num_worse = 0 if improved else num_worse + 1
-        if improved:
-            best_key = key
-            best_state = _copied(head)
-        yield Epoch(
-            number=number,
+        epoch = make_epoch(
+            number,
             train_loss=train_loss,
             val_loss=val_loss,
-            table=threshold_table(scores, val_labels),
-            best=best,
-            metrics=metrics_at(scores, val_labels, best.threshold),
-            improved=improved,
+            logits=logits.double().cpu().numpy(),
+            labels=val_labels,
+            policy=policy,
+            pos_weight=None if judge is None else float(criterion.pos_weight),
+            improved=False,
             seconds=time.perf_counter() - start_seconds,
         )
+        if judge is None:
+            key = (epoch.best.met, epoch.best.value, -val_loss)
+        else:
+            key = (judge.prefers(logits.double().cpu().numpy(), start), -val_loss, 0.0)
+        epoch = replace(epoch, improved=key > best_key)
+        num_worse = 0 if epoch.improved else num_worse + 1
+        if epoch.improved:
+            best_key = key
+            best_state = _copied(head)
+        yield epoch
         if num_worse == settings.patience:
             break
         start_seconds = time.perf_counter()
     head.load_state_dict(best_state)
     head.eval()
+
+
+def make_epoch(
+    number: int,
+    *,
+    train_loss: float,
+    val_loss: float,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    policy: Policy,
+    pos_weight: float | None,
+    improved: bool,
+    seconds: float,
+) -> Epoch:
+    """An epoch with its figures, from the `logits` (n,) of the validation videos and their `labels` (n,).
+
+    `pos_weight` as for `choose_shrunk_threshold`.
+    """
+    scores = compute_scores(logits)
+    best = choose_shrunk_threshold(scores, labels, policy, pos_weight=pos_weight)
+    return Epoch(
+        number=number,
+        train_loss=train_loss,
+        val_loss=val_loss,
+        table=threshold_table(scores, labels),
+        best=best,
+        metrics=metrics_at(scores, labels, best.threshold),
+        improved=improved,
+        seconds=seconds,
+    )
 
 
 def step_decay(ema: float, *, num_steps: int) -> float:

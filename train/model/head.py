@@ -1,5 +1,6 @@
-"""The classifier on the frozen features: the report's Model 4, a narrower variant, or the report's MLP for images."""
+"""The classifier on the frozen features: a regression with moments, the report's Model 4, or its MLP for images."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor, nn
 
 from haechi.cache.kinds import IMAGE, VIDEO
 from haechi.train.settings import TrainSettings
+
+# The parts of `Moments`.
+MOMENTS = ("rows", "steps", "trend")
 
 MAX_HEADS = 16  # as the report plans for Model 5
 
@@ -47,7 +51,7 @@ def pool(rows: Tensor, mask: Tensor) -> Pooled:
 class Regression(nn.Module):
     """Logistic regression on a video's pooled rows and its constant part, standardised.
 
-    It has no parameters for gradients: `baselines.fit_regression` sets its weights. Until then its logits are 0.
+    It has no parameters for gradients: `regression.fit_regression` sets its weights. Until then its logits are 0.
     """
 
     mean: Tensor
@@ -65,11 +69,85 @@ class Regression(nn.Module):
         self.register_buffer("weight", torch.zeros(num_columns))
         self.register_buffer("bias", torch.zeros(()))
 
+    def columns(self, pooled: Pooled, constant: Tensor) -> Tensor:
+        """What it sees of each video, (B, D)."""
+        return torch.cat([*pooled, constant], dim=1)
+
     def forward(self, pooled: Pooled, constant: Tensor) -> Tensor:
         """Logits (B,); float32 under autocast too, since there are no matrix products."""
-        columns = torch.cat([*pooled, constant], dim=1)  # (B, D)
+        columns = self.columns(pooled, constant)
         logits: Tensor = ((columns - self.mean) / self.scale * self.weight).sum(dim=1) + self.bias
         return logits
+
+
+class Moments(nn.Module):
+    """Finds what the mean over a video hides. Its logit is the sum of three parts, `MOMENTS`:
+
+    - `rows`: some directions in which each row is projected and pooled over time by a smooth maximum (log of the mean
+      of exponentials), so that a few rows count, or one
+    - `steps`: the same for the step from a row to the next
+    - `trend`: how each value grows or falls over the video
+
+    Rows are centred on the mean of their video. It has no parameters for gradients: `moments.fit_moments` sets its
+    weights. Until then its logits are 0.
+    """
+
+    directions: Tensor
+    """(2, K, F) for rows and for steps, like all that begins with a 2"""
+    scale: Tensor
+    """(2, F) deviations of centred rows and of steps"""
+    pooled_mean: Tensor
+    """(2, K), like `pooled_scale` and `weight`"""
+    pooled_scale: Tensor
+    weight: Tensor
+    trend_mean: Tensor
+    """(F,), like `trend_scale` and `trend_weight`"""
+    trend_scale: Tensor
+    trend_weight: Tensor
+    bias: Tensor
+    """() float32"""
+
+    def __init__(self, row_width: int, num_directions: int) -> None:
+        """`num_directions`: K, for rows and again for steps."""
+        super().__init__()
+        self.register_buffer("directions", torch.zeros(2, num_directions, row_width))
+        self.register_buffer("scale", torch.ones(2, row_width))
+        for name, start in (("pooled_mean", 0.0), ("pooled_scale", 1.0), ("weight", 0.0)):
+            self.register_buffer(name, torch.full((2, num_directions), start))
+        for name, start in (("trend_mean", 0.0), ("trend_scale", 1.0), ("trend_weight", 0.0)):
+            self.register_buffer(name, torch.full((row_width,), start))
+        self.register_buffer("bias", torch.zeros(()))
+
+    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B,) of rows (B, T, F) with their mask (B, T)."""
+        centred, steps = centred_and_steps(rows, mask)
+        logits: Tensor = ((trends(centred, mask) - self.trend_mean) / self.trend_scale * self.trend_weight).sum(dim=1)
+        for kind, values in enumerate((centred, steps)):
+            pooled = pool_directions(values / self.scale[kind], mask, self.directions[kind])
+            pooled = (pooled - self.pooled_mean[kind]) / self.pooled_scale[kind]
+            logits = logits + (pooled * self.weight[kind]).sum(dim=1)
+        return logits + self.bias
+
+
+def centred_and_steps(rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, T, F) less the mean of their video, and less the row before; 0 on padding, and for the first step."""
+    real = mask.unsqueeze(2)
+    centred = (rows - mean_of_rows(rows, mask).unsqueeze(1)) * real
+    steps = torch.cat([torch.zeros_like(rows[:, :1]), rows[:, 1:] - rows[:, :-1]], dim=1) * real
+    return centred, steps
+
+
+def trends(centred: Tensor, mask: Tensor) -> Tensor:
+    """(B, F): the mean of centred rows (B, T, F), weighted from -1 for the first to 1 for the last."""
+    num_steps = mask[:, 1:].sum(dim=1, keepdim=True).clamp(min=1)  # (B, 1)
+    places = torch.arange(centred.shape[1], device=centred.device) * (2 / num_steps) - 1  # (B, T)
+    return mean_of_rows(centred * places.unsqueeze(2), mask)
+
+
+def pool_directions(values: Tensor, mask: Tensor, directions: Tensor) -> Tensor:
+    """The smooth maximum of `values` (B, T, F) over a video's rows in each of `directions` (K, F): (B, K)."""
+    projected = (values @ directions.T).masked_fill(~mask.unsqueeze(2), -math.inf)
+    return projected.logsumexp(dim=1) - mask.sum(dim=1, keepdim=True).log()
 
 
 class Projection(nn.Module):
@@ -109,24 +187,33 @@ def _standardise(width: int) -> nn.BatchNorm1d:
 
 
 class Head(nn.Module):
-    """Transformer encoder over a video's rows (none if `num_layers` is 0), mean over the rows, MLP to one logit.
+    """A sum of up to three parts: a network, a logistic regression, and moments.
 
-    There is no position encoding, as in the report: the encoder does not depend on the order of the rows.
+    The network: Transformer encoder over a video's rows (none if `num_layers` is 0), mean over the rows, MLP to one
+    logit. There is no position encoding, as in the report: the encoder does not depend on the order of the rows.
 
-    With `settings.regression`, the MLP's logit is added to that of a logistic regression. The MLP's last layer starts
-    at zero, so that the head starts as the regression and learns what the regression misses (as the last layer of a
-    residual branch in Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1). The projection then gets
-    `Pooled.step` too.
+    Beside a regression, the MLP's last layer starts at zero, so that the head starts as the regression and learns what
+    the regression misses (as the last layer of a residual branch in Goyal et al. 2017, "Accurate, Large Minibatch SGD",
+    section 5.1). The projection then gets `Pooled.step` too. Moments start at zero as well.
     """
 
     def __init__(self, row_width: int, constant_width: int, settings: TrainSettings) -> None:
         super().__init__()
+        self.regression: Regression | None = None
+        if settings.regression:
+            self.regression = Regression(row_width, constant_width)
+        self.moments: Moments | None = Moments(row_width, settings.moments) if settings.moments else None
         self.projection: Projection | None = None
+        self.encoder: nn.TransformerEncoder | None = None
+        self.mlp: nn.Sequential | None = None
+        if settings.network:
+            self._build_network(row_width, constant_width, settings)
+
+    def _build_network(self, row_width: int, constant_width: int, settings: TrainSettings) -> None:
         width = row_width + constant_width
         if settings.projection:
             width = settings.projection
             self.projection = Projection(row_width, constant_width + row_width * settings.regression, width)
-        self.encoder: nn.TransformerEncoder | None = None
         if settings.num_layers:
             layer = nn.TransformerEncoderLayer(
                 d_model=width,
@@ -142,9 +229,7 @@ class Head(nn.Module):
             width = hidden
         last = nn.Linear(width, 1)
         self.mlp = nn.Sequential(*layers, last)
-        self.regression: Regression | None = None
         if settings.regression:
-            self.regression = Regression(row_width, constant_width)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -153,18 +238,29 @@ class Head(nn.Module):
 
         `rows` is (B, T, F) float32, `constant` (B, V) float32, `mask` (B, T) bool: False on padding.
         """
-        pooled: Pooled | None = None
+        pooled = None if self.regression is None and self.projection is None else pool(rows, mask)
+        parts: list[Tensor] = []
+        if self.mlp is not None:
+            parts.append(self._network(rows, constant, mask, pooled))
+        if self.regression is not None:
+            assert pooled is not None
+            parts.append(self.regression(pooled, constant))
+        if self.moments is not None:
+            parts.append(self.moments(rows, mask))
+        return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+
+    def _network(self, rows: Tensor, constant: Tensor, mask: Tensor, pooled: Pooled | None) -> Tensor:
+        """The MLP's logits (B,). The arguments are those of `forward`; `pooled` is needed by the projection."""
+        assert self.mlp is not None
         if self.projection is None:  # the constant part repeated on every row
             x = torch.cat([rows, constant.unsqueeze(1).expand(-1, rows.shape[1], -1)], dim=2)  # (B, T, D = F + V)
         else:
-            pooled = pool(rows, mask)
+            assert pooled is not None
             once = constant if self.regression is None else torch.cat([constant, pooled.step], dim=1)  # (B, V or V + F)
             x = self.projection(rows, once, mask, pooled.spread)  # (B, T, D)
         if self.encoder is not None:
             x = self.encoder(x, src_key_padding_mask=~mask)  # (B, T, D)
         logits: Tensor = self.mlp(mean_of_rows(x, mask)).squeeze(1)  # (B, 1) -> (B,)
-        if self.regression is not None:
-            logits = logits + self.regression(pooled or pool(rows, mask), constant)
         return logits
 
 
