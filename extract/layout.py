@@ -54,8 +54,8 @@ class Layout:
         level = 1 if splits else 0
         names = sorted({parts[level] for parts in parents if len(parts) > level})
         problems = _depth_problems(first, parents) if not splits else []
-        if not problems:
-            problems = _name_problems(names, splits, positive)
+        if not problems and (problems := _name_problems(names, splits, positive)) and not splits:
+            problems += _deeper_folders(names, parents)
         known = {folded(name): 1 for name in positive} if positive else CLASS_FOLDERS
         classes = {name: known.get(folded(name), schema.SAFE) for name in names}
         return cls(splits=splits, classes=classes), problems
@@ -96,6 +96,17 @@ def _depth_problems(first: Sequence[str], parents: set[tuple[str, ...]]) -> list
                 f"give that folder itself, .../{visible(first[0][:80])}"
             ]
     return []
+
+
+def _deeper_folders(names: Sequence[str], parents: set[tuple[str, ...]]) -> list[str]:
+    """Advice if the only class folder has folders in it, which may be what the user means by classes."""
+    inner = sorted({parts[1] for parts in parents if len(parts) > 1})
+    if len(names) != 1 or not inner:
+        return []
+    return [
+        f"{shown(names[0])} is the only folder, and {named(inner)} stand in it: if they are the classes, give that "
+        f"folder itself, .../{visible(names[0][:80])}"
+    ]
 
 
 def _name_problems(names: Sequence[str], splits: Mapping[str, str], positive: Sequence[str]) -> list[str]:

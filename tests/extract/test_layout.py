@@ -133,6 +133,16 @@ def test_splits_one_folder_deeper_are_not_guessed(rwf: Path, positive: tuple[str
     assert "'rwf' is the only folder, and the split folders 'train', 'val' stand in it: give that folder" in text
 
 
+@pytest.mark.parametrize("positive", [(), ("Violence",)])
+def test_classes_one_folder_deeper_are_not_guessed(tmp_path: Path, positive: tuple[str, ...]) -> None:
+    """The archive of RLVS has one folder around its classes; as a class, all its files would have one label."""
+    data = touch(tmp_path / "d", "Real Life/Violence/V_1.mp4", "Real Life/NonViolence/NV_1.mp4")
+    text = refused(data, positive=positive)
+    assert "'Real Life' is the only folder, and 'NonViolence', 'Violence' stand in it" in text
+    assert ".../Real Life" in text
+    assert "the only folder" not in refused(touch(data, "other/a.mp4"))
+
+
 def test_splits_below_classes_stay_what_they_were(tmp_path: Path) -> None:
     data = touch(tmp_path / "d", "harmful/train/a.mp4", "safe/train/b.mp4", "safe/test/c.mp4")
     assert [entry.label for entry in read_manifest(data).entries] == [1, 0, 0]
