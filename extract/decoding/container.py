@@ -43,6 +43,10 @@ CONTAINERS = (
 )
 
 
+# Files of these are cut and joined byte by byte: they may begin within a group of pictures, and their clock may jump.
+CUT_ANYWHERE = {"mpegts", "mpeg"}
+
+
 class Trait(StrEnum):
     """What a user may want to know about a video that is used: each is counted in the summary of a run."""
 
@@ -263,6 +267,8 @@ class _Walk:
         self._codec = stream.codec_context.name
         self.num_packets = self.num_skipped = self.num_hidden = self.num_shown = 0
         self.has_closed_gops = self._codec in IDR_UNITS and "mp4" in container.format.name.split(",")
+        # H.264's and HEVC's decoders know which frames are whole; others invent what is missing before a key frame.
+        self._needs_key_frame = self._codec not in IDR_UNITS and container.format.name in CUT_ANYWHERE
         self.frames_carry_orientation = False
         """A key frame holds an SEI message about its orientation."""
         self.matrix: list[int] = []
@@ -305,6 +311,8 @@ class _Walk:
         except av.error.FFmpegError:
             return False
         for frame in frames:
+            if self._needs_key_frame and not frame.key_frame:
+                continue
             if (data := frame.side_data.get(MATRIX)) is not None:
                 self.matrix = np.frombuffer(data, np.int32).tolist()
             return True

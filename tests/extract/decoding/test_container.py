@@ -303,6 +303,8 @@ PACKET_BYTES = 188  # of an MPEG transport stream
         ("libx264", {"x264-params": "open-gop=1:keyint=20:bframes=3"}),
         ("libx265", {"x265-params": "keyint=20:open-gop=1:log-level=none"}),
         ("mpeg2video", {"g": "20", "bf": "2"}),
+        ("mpeg1video", {"g": "20", "bf": "2"}),
+        ("mpeg4", {"g": "20", "bf": "2"}),
     ],
 )
 def test_a_recording_that_begins_within_a_group_is_used_from_its_first_key_frame_on(
