@@ -48,7 +48,7 @@ class Layout:
         `train/Fight/a.mp4`. Otherwise they are the classes. `positive`: names of the harmful classes in any case; all
         others are safe. Without any, the classes must be called harmful and safe, in any case.
         """
-        parents = {tuple(id.split("/")[:-1]) for id in ids}
+        parents = {_folders(id) for id in ids}
         first = sorted({parts[0] for parts in parents if parts})
         splits = splits_of(first)
         level = 1 if splits else 0
@@ -62,13 +62,18 @@ class Layout:
 
     def split_of(self, id: str) -> str:
         """The split of a file; empty if the folder says nothing."""
-        return self.splits.get(id.partition("/")[0], "") if "/" in id else ""
+        return self.splits.get(next(iter(_folders(id)), ""), "")
 
     def label_of(self, id: str) -> int:
         """1 harmful, 0 safe; -1 for a file that is in no class folder."""
-        parts = id.split("/")[:-1]
+        parts = _folders(id)
         level = 1 if self.splits else 0
         return self.classes[parts[level]] if len(parts) > level else schema.UNLABELLED
+
+
+def _folders(id: str) -> tuple[str, ...]:
+    """The folders of a file, the first level first; none if the file, which a metadata file names, lies elsewhere."""
+    return () if id.startswith(("/", "../")) else tuple(id.split("/")[:-1])
 
 
 def splits_of(folders: Collection[str]) -> dict[str, str]:
