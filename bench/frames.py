@@ -163,10 +163,10 @@ class Report:
             return self.note
         if not self.faults:
             refusals = {c.refusal for c in self.comparisons if c.refusal}
-            return f"refused ({refusals.pop()}), which ffmpeg bears out" if refusals else "equal"
+            return f"refused ({refusals.pop()}); ffmpeg shows no frame or logs errors" if refusals else "equal"
         num_different = sum(comparison.num_different for comparison in self.comparisons)
         other = [fault for comparison in self.comparisons for fault in comparison.faults]
-        parts = [f"{counted(num_different, 'frame')} differ"] if num_different else []
+        parts = [f"frames that differ: {num_different}"] if num_different else []
         return "; ".join([*parts, *dict.fromkeys(other)])
 
 

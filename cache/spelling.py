@@ -32,7 +32,7 @@ DIFFERENCES: dict[str, Callable[[str], str]] = {
 }
 
 
-def folded(text: str) -> str:
+def _without_differences(text: str) -> str:
     """The same text for all spellings of a name."""
     for remove in DIFFERENCES.values():
         text = remove(text)
@@ -41,7 +41,7 @@ def folded(text: str) -> str:
 
 def hint(written: str, found: str) -> str:
     """Where `written` is and how it differs: `there as 'clips/a.mp4': use / in paths`."""
-    if folded(written) != folded(found):
+    if _without_differences(written) != _without_differences(found):
         return f"there as {shown(found)}: use relative paths"
     reasons = [why for why in DIFFERENCES if _all_but(why, written) != _all_but(why, found)]
     return f"there as {shown(found)}: {', '.join(reasons)}"
@@ -60,11 +60,11 @@ class Names:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._exact = set(names)
-        self._folded = {folded(name): name for name in self._exact}
+        self._by_common_text = {_without_differences(name): name for name in self._exact}
 
     def find(self, written: str) -> str | None:
         """The known name `written`, or the one that it is another spelling of."""
-        return written if written in self._exact else self._folded.get(folded(written))
+        return written if written in self._exact else self._by_common_text.get(_without_differences(written))
 
 
 class Files:

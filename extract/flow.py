@@ -61,7 +61,7 @@ class Flow:
     def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", settings: ExtractSettings) -> None:
         self._pool, self._store = pool, settings.store
         self.traits: Counter[str] = Counter()
-        """`haechi.extract.decoding.container.Trait` -> how many of the videos that were yielded have it."""
+        """`haechi.extract.decoding.container.Trait` -> how many of the usable videos that were yielded have it."""
         self._reports_windows = settings.sampler.is_streamed
         self.backbones, self.compute = backbones, compute
 
@@ -108,8 +108,10 @@ class Flow:
             if (found := assembly.whole(index)) is not None:
                 sampled, features = found
                 watch.add(sampled.seconds)
-                self.traits.update(trait.value for trait in sampled.traits)
-                yield index, _row(entries[index], sampled, features, self._store)
+                row = _row(entries[index], sampled, features, self._store)
+                if isinstance(row, Item):
+                    self.traits.update(trait.value for trait in sampled.traits)
+                yield index, row
 
         def failed(rejected: Iterable[tuple[int, Rejected]]) -> Iterator[tuple[int, Failure]]:
             for index, result in rejected:

@@ -48,27 +48,32 @@ class Layout:
         `train/Fight/a.mp4`. Otherwise they are the classes. `positive`: names of the harmful classes in any case; all
         others are safe. Without any, the classes must be called harmful and safe, in any case.
         """
-        parents = {tuple(id.split("/")[:-1]) for id in ids}
+        parents = {_folders(id) for id in ids}
         first = sorted({parts[0] for parts in parents if parts})
         splits = splits_of(first)
         level = 1 if splits else 0
         names = sorted({parts[level] for parts in parents if len(parts) > level})
         problems = _depth_problems(first, parents) if not splits else []
-        if not problems:
-            problems = _name_problems(names, splits, positive)
+        if not problems and (problems := _name_problems(names, splits, positive)) and not splits:
+            problems += _deeper_folders(names, parents)
         known = {folded(name): 1 for name in positive} if positive else CLASS_FOLDERS
         classes = {name: known.get(folded(name), schema.SAFE) for name in names}
         return cls(splits=splits, classes=classes), problems
 
     def split_of(self, id: str) -> str:
         """The split of a file; empty if the folder says nothing."""
-        return self.splits.get(id.partition("/")[0], "") if "/" in id else ""
+        return self.splits.get(next(iter(_folders(id)), ""), "")
 
     def label_of(self, id: str) -> int:
         """1 harmful, 0 safe; -1 for a file that is in no class folder."""
-        parts = id.split("/")[:-1]
+        parts = _folders(id)
         level = 1 if self.splits else 0
         return self.classes[parts[level]] if len(parts) > level else schema.UNLABELLED
+
+
+def _folders(id: str) -> tuple[str, ...]:
+    """The folders of a file, the first level first; none if the file, which a metadata file names, lies elsewhere."""
+    return () if id.startswith(("/", "../")) else tuple(id.split("/")[:-1])
 
 
 def splits_of(folders: Collection[str]) -> dict[str, str]:
@@ -96,6 +101,17 @@ def _depth_problems(first: Sequence[str], parents: set[tuple[str, ...]]) -> list
                 f"give that folder itself, .../{visible(first[0][:80])}"
             ]
     return []
+
+
+def _deeper_folders(names: Sequence[str], parents: set[tuple[str, ...]]) -> list[str]:
+    """Advice if the only class folder has folders in it, which may be what the user means by classes."""
+    inner = sorted({parts[1] for parts in parents if len(parts) > 1})
+    if len(names) != 1 or not inner:
+        return []
+    return [
+        f"{shown(names[0])} is the only folder, and {named(inner)} stand in it: if they are the classes, give that "
+        f"folder itself, .../{visible(names[0][:80])}"
+    ]
 
 
 def _name_problems(names: Sequence[str], splits: Mapping[str, str], positive: Sequence[str]) -> list[str]:

@@ -132,7 +132,7 @@ def _read_folder(data: Path, positive: tuple[str, ...], rule: LabelRule, *, foll
     if rule.positive:
         problems.append("--positive-label is for the labels in a file; for class folders there is --positive")
     if problems:
-        raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *found.notices]))
+        raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *notices, *found.notices]))
     if not found.media:
         kinds = ", ".join(sorted(MEDIA_SUFFIXES))
         raise ManifestError(

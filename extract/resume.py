@@ -64,7 +64,12 @@ def open_existing(out: Path) -> Cache | None:
 
 
 def continued(settings: ExtractSettings, cache: Cache) -> ExtractSettings:
-    """The settings with the cache's choice for pixels that are not square: an old cache goes on in its own way."""
+    """The settings with the cache's choice for pixels that are not square: an old cache goes on in its own way.
+
+    Another choice than the default was made by the user and stays.
+    """
+    if settings.pixel_aspect != pixel_aspect.DISPLAY:
+        return settings
     return settings.changed(pixel_aspect=pixel_aspect.of_settings(cache.settings))
 
 
@@ -144,6 +149,8 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
     ours = copy.deepcopy(held)
     ours["store"] = settings.store
     ours["sampling"] = settings.sampler.settings
+    if settings.pixel_aspect == pixel_aspect.STORED:
+        ours.pop(pixel_aspect.KEY, None)
     for stream, model in settings.models.items():
         name = model_identity(model)
         if name != held[stream]["model"].removesuffix(QUICKGELU):

@@ -113,7 +113,7 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
         splits = [make_split(labels, dataset.splits, groups, settings)]
         notes = splits[0].notes
     if settings.group_by:
-        notes = [f"groups by group_by: {group_summary(dataset.groups.tolist())}", *notes]
+        notes = [f"group_by gives {group_summary(dataset.groups.tolist())}", *notes]
     leaks = [
         find_leaks(split.names, ids=dataset.ids, groups=dataset.groups, sha256=dataset.sha256, scenes=grouping.scenes)
         for split in splits

@@ -1,5 +1,6 @@
 """Checks a video's container and header, before any frame is decoded."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,6 +42,10 @@ CONTAINERS = (
     *("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mpeg", "mpegts", "ogg", "asf", "mxf", "rm", "dv"),
     *("ivf", "nut", "mpegvideo", "m4v", "h264", "hevc"),
 )
+
+
+# Files of these are cut and joined byte by byte: they may begin within a group of pictures, and their clock may jump.
+CUT_ANYWHERE = {"mpegts", "mpeg"}
 
 
 class Trait(StrEnum):
@@ -88,6 +93,8 @@ class Header:
     """Packets from the first key frame on that no edit list hides: normally one for each frame that is shown."""
     num_hidden: int
     """Packets that are decoded and not shown, since an edit list hides them."""
+    last_frame_seconds: float
+    """How long the last frame is shown, according to the container; 0 if it does not say."""
     duration_seconds: float
     """The length that the container claims, which may be wrong; 0 if it claims none."""
     has_closed_gops: bool
@@ -143,6 +150,7 @@ def read_header(path: Path, *, max_pixels: int, max_frames: int) -> Header:
                 num_skipped=walk.num_skipped,
                 num_shown=walk.num_shown,
                 num_hidden=walk.num_hidden,
+                last_frame_seconds=float(walk.last_ticks * stream.time_base),
                 duration_seconds=_duration_seconds(container, stream),
                 has_closed_gops=walk.has_closed_gops,
                 orientation=orientation,
@@ -262,7 +270,12 @@ class _Walk:
         self._container, self._stream = container, stream
         self._codec = stream.codec_context.name
         self.num_packets = self.num_skipped = self.num_hidden = self.num_shown = 0
+        self.last_ticks = 0
+        """Duration of the last packet that is shown, in the stream's time base; 0 if it is not known."""
+        self._last_pts = -math.inf
         self.has_closed_gops = self._codec in IDR_UNITS and "mp4" in container.format.name.split(",")
+        # H.264's and HEVC's decoders know which frames are whole; others invent what is missing before a key frame.
+        self._needs_key_frame = self._codec not in IDR_UNITS and container.format.name in CUT_ANYWHERE
         self.frames_carry_orientation = False
         """A key frame holds an SEI message about its orientation."""
         self.matrix: list[int] = []
@@ -290,6 +303,8 @@ class _Walk:
                 self.has_closed_gops = False
                 continue
             seen.add(packet.pts)
+            if packet.pts > self._last_pts and not packet.is_discard:
+                self._last_pts, self.last_ticks = packet.pts, packet.duration or 0
             if packet.is_keyframe:
                 key_pts = packet.pts
                 if self.has_closed_gops:
@@ -305,6 +320,8 @@ class _Walk:
         except av.error.FFmpegError:
             return False
         for frame in frames:
+            if self._needs_key_frame and not frame.key_frame:
+                continue
             if (data := frame.side_data.get(MATRIX)) is not None:
                 self.matrix = np.frombuffer(data, np.int32).tolist()
             return True

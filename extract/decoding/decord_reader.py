@@ -19,6 +19,9 @@ from haechi.extract.sampling import uniform
 # decord replaces a frame that does not decode with a neighbour, and raises only above this share of the video.
 FAULT_TOLERANCE = 1e-9
 
+# Containers round times to milliseconds.
+TOLERANCE_SECONDS = 0.002
+
 AV_LOG_PRINT_LEVEL = 2  # from FFmpeg's libavutil/log.h
 LOG_LINE = re.compile(r"^\[(?P<source>[^\s@\]]+) @ 0x[0-9a-f]+\] \[(?P<level>\w+)\] (?P<text>.*)$")
 
@@ -67,7 +70,10 @@ def read(path: Path, header: Header, num_samples: int, show: Callable[[int, np.n
         lines = _lines(log)
     if message := ffmpeg_log.damage(lines, ignored_sources=header.other_codecs):
         raise UnusableError(Reason.DAMAGED, f"the decoder found damage: {message}")
-    following = np.append(starts[1:], starts[-1] + 1 / fps)
+    following = np.append(starts[1:], starts[-1] + (header.last_frame_seconds or 1 / fps))
+    # decord's FFmpeg shortens the last frame by the time at which the first one starts.
+    if abs(ends[-1] - following[-1]) > TOLERANCE_SECONDS:
+        ends[-1] = following[-1]
     return FrameTimes(
         start_seconds=starts,
         end_seconds=np.where(ends > starts, ends, following),  # VP9's packets have no duration

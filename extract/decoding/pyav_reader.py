@@ -12,7 +12,7 @@ import av.logging
 import numpy as np
 
 from haechi.extract.decoding import ffmpeg_log
-from haechi.extract.decoding.container import Header, open_container
+from haechi.extract.decoding.container import CUT_ANYWHERE, Header, open_container
 from haechi.extract.decoding.frame_times import MAX_TIME_SECONDS, Clock, DecodedMedia, FrameTimes
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import Sink
@@ -21,8 +21,6 @@ from haechi.extract.sampling import Windows, uniform
 from haechi.extract.timing import Stopwatch
 
 LEVELS = {av.logging.PANIC: "panic", av.logging.FATAL: "fatal", av.logging.ERROR: "error"}
-
-JUMPING_CONTAINERS = {"mpegts", "mpeg"}  # files are cut and joined byte by byte, and each part has its own clock
 
 # Longest mean time per frame. Our choice: longer than a slide in a lecture is normally shown.
 MAX_STILL_SECONDS = 600.0
@@ -153,8 +151,7 @@ def _frames(path: Path, header: Header, log: list[tuple[int, str, str]]) -> Gene
     """Yield each frame with the average frame rate.
 
     Packets before the first key frame are left out if they are useless: after them, decoders would take frames whose
-    references are missing for damaged. What the decoder logged about them when the file was opened is removed from
-    `log`.
+    references are missing for damaged. What decoders logged about them when the file was opened is removed from `log`.
     """
     with open_container(path) as container:
         stream: Any = container.streams[header.stream_index]
@@ -163,7 +160,7 @@ def _frames(path: Path, header: Header, log: list[tuple[int, str, str]]) -> Gene
             stream.codec_context.thread_count, stream.codec_context.thread_type = 2, "SLICE"
         fps = float(stream.average_rate or stream.guessed_rate or 25)
         if header.num_skipped:
-            log[:] = [line for line in log if line[1] != header.codec]
+            log[:] = [line for line in log if line[1] == header.container]
         num_left_out = 0
         for packet in container.demux(stream):
             if packet.size and num_left_out < header.num_skipped:
@@ -190,7 +187,7 @@ def _duration(frame: Any, fps: float) -> float:
 
 
 def _clock(header: Header) -> Clock:
-    return Clock(may_jump=header.container in JUMPING_CONTAINERS)
+    return Clock(may_jump=header.container in CUT_ANYWHERE)
 
 
 def _refuse_stills(seconds: float, header: Header) -> None:

@@ -133,6 +133,16 @@ def test_splits_one_folder_deeper_are_not_guessed(rwf: Path, positive: tuple[str
     assert "'rwf' is the only folder, and the split folders 'train', 'val' stand in it: give that folder" in text
 
 
+@pytest.mark.parametrize("positive", [(), ("Violence",)])
+def test_classes_one_folder_deeper_are_not_guessed(tmp_path: Path, positive: tuple[str, ...]) -> None:
+    """The archive of RLVS has one folder around its classes; as a class, all its files would have one label."""
+    data = touch(tmp_path / "d", "Real Life/Violence/V_1.mp4", "Real Life/NonViolence/NV_1.mp4")
+    text = refused(data, positive=positive)
+    assert "'Real Life' is the only folder, and 'NonViolence', 'Violence' stand in it" in text
+    assert ".../Real Life" in text
+    assert "the only folder" not in refused(touch(data, "other/a.mp4"))
+
+
 def test_splits_below_classes_stay_what_they_were(tmp_path: Path) -> None:
     data = touch(tmp_path / "d", "harmful/train/a.mp4", "safe/train/b.mp4", "safe/test/c.mp4")
     assert [entry.label for entry in read_manifest(data).entries] == [1, 0, 0]
@@ -194,6 +204,25 @@ def test_metadata_without_labels_leaves_them_to_the_folders(tmp_path: Path) -> N
     assert rows(read_manifest(data, positive="fight")) == rows(manifest)
     assert [entry.group for entry in read_manifest(data, positive="fight").entries] == ["x", "y"]
     assert "'Fight', 'Normal' are not called harmful or safe" in refused(data)
+
+
+def test_metadata_may_list_files_outside_of_the_folder_which_have_no_class(tmp_path: Path) -> None:
+    data = touch(tmp_path / "d", "train/Fight/a.mp4", "../other/b.mp4")
+    elsewhere = tmp_path / "other" / "b.mp4"
+    write(data, f"file_name,group\ntrain/Fight/a.mp4,x\n../other/b.mp4,y\n{elsewhere},z\n", "metadata.csv")
+    manifest = read_manifest(data, positive="fight")
+    assert rows(manifest) == [
+        ("train/Fight/a.mp4", 1, "train"),
+        ("../other/b.mp4", -1, ""),
+        (str(elsewhere), -1, ""),
+    ]
+    assert "1 split, 1 class: Fight = harmful (1 harmful, 2 unlabelled; 1 train, 2 in no split)" in manifest.notices
+
+
+def test_an_error_says_which_metadata_file_is_not_used(tmp_path: Path) -> None:
+    data = touch(tmp_path / "d", "Fight/a.mp4")
+    write(data, "file_name,category\nFight/a.mp4,fight\n", "metadata.csv")
+    assert "'metadata.csv' is not used: it has no column label, split or group" in refused(data)
 
 
 def test_two_metadata_files_for_the_same_files_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from haechi.cache.schema import DATASETS
 from haechi.extract import resume
 from haechi.extract.backbones.openclip import OpenClip
 from haechi.extract.backbones.pair import Backbones, RunningBatch
+from haechi.extract.manifest import Manifest
 from haechi.extract.pipeline import Extraction
+from haechi.extract.samples import write_video
 from haechi.extract.settings import ExtractSettings
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
 
@@ -233,6 +235,20 @@ def test_other_weights_are_refused_once_loaded(
         run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
 
 
+def with_hdr(data: Path) -> Manifest:
+    """A plain video and one whose colours are HDR."""
+    frames = list(np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), np.uint8))
+    write_video(data / "hdr.mkv", frames, options={"x264-params": "transfer=smpte2084"})
+    return manifest_of(data, ["sound.mp4", "hdr.mkv"])
+
+
+def test_what_is_special_about_new_videos_is_counted(data: Path, run: Callable[..., Extraction]) -> None:
+    manifest = with_hdr(data)
+    done = run(manifest)
+    assert (done.num_used, done.traits) == (2, {"hdr": 1})
+    assert run(manifest).traits == {}
+
+
 def test_bad_features_are_failures_never_rows(
     data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,8 +260,9 @@ def test_bad_features_are_failures_never_rows(
         return batch
 
     monkeypatch.setattr(Backbones, "start", overflow)
-    done = run(manifest_of(data, ["sound.mp4", "vfr.mp4"]))
+    done = run(with_hdr(data))
     assert done.failures == {"bad_features": 2}
+    assert done.traits == {}
     assert "1e+06 does not fit float16; use --store float32" in Cache.open(done.cache).failures[0].message
 
 

@@ -13,9 +13,9 @@ from haechi.extract.settings import ExtractSettings
 from tests import synthetic
 
 
-def cache_of(folder: Path, *, clip_weights: str, trained: bool) -> Cache:
+def cache_of(folder: Path, *, clip_weights: str, trained: bool, **more: str) -> Cache:
     source = synthetic.provenance(trained=trained)
-    settings = dict(source.settings, sampling={"name": "uniform", "frames": 32, "short": "repeat"})
+    settings = dict(source.settings, sampling={"name": "uniform", "frames": 32, "short": "repeat"}, **more)
     settings["clip"] = dict(settings["clip"], model="ViT-B-32-quickgelu")
     settings["slowfast"] = dict(settings["slowfast"], model="slowfast_r50")
     made = vars(source) | {"settings": settings, "weights": {"clip": clip_weights, "slowfast": "kinetics400"}}
@@ -53,3 +53,13 @@ def test_a_cache_of_an_older_version_keeps_the_stored_shape_of_pixels(tmp_path: 
     assert pixel_aspect.entry(continued.pixel_aspect) == {}
     new = {**old.settings, **pixel_aspect.entry(ExtractSettings().pixel_aspect)}
     assert new[pixel_aspect.KEY] == pixel_aspect.of_settings(new) == "display"
+
+
+def test_a_cache_with_stretched_pixels_is_not_continued_with_stored_ones(tmp_path: Path) -> None:
+    stretched = cache_of(tmp_path / "new", clip_weights="openai", trained=True, pixel_aspect="display")
+    default = resume.continued(ExtractSettings(), stretched)
+    assert default == ExtractSettings()
+    refuse_other_request(default, stretched)
+    wanted = resume.continued(ExtractSettings(pixel_aspect="stored"), stretched)
+    with pytest.raises(SettingsConflictError, match="pixel_aspect: 'display' in the cache"):
+        refuse_other_request(wanted, stretched)

@@ -26,8 +26,9 @@ RUNS: dict[str, tuple[str, int, int]] = {
     "bombs": ("bombs", 5, 1),
     "fuzz": ("fuzz", 60, 5),
     "variations": ("vary", 200, 2),  # of each kind; tests/extract/decoding/test_variations.py compares 20
+    "odd_exif": ("read_odd", 2000, 5),  # of each format
 }
-TAKE_KEEP = ("mutate", "fuzz", "variations")  # functions with a parameter `keep`
+TAKE_KEEP = ("mutate", "fuzz", "variations", "odd_exif")  # functions with a parameter `keep`
 
 # Imported once, in this process; the runs are forked from it. It must start no threads.
 IMPORTS = (

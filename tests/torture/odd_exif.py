@@ -1,12 +1,19 @@
-"""Sound pictures whose EXIF states an orientation next to entries of any tag, type, count and value."""
+"""Sound pictures with odd EXIF: an orientation next to entries of any tag, type, count and value. Each must be used."""
 
 import io
 import struct
+import tempfile
+import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from haechi.extract.decoding import image
+from tests.torture.record import Record
 
 SIZE = (24, 16)
 """Width, height."""
@@ -29,6 +36,44 @@ TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
     8: lambda p: np.rot90(p),
 }
+
+
+def read_odd(number: int, *, seed: int = 0, keep: Path | None = None) -> Record:
+    """Read `number` pictures of each format in `EMBED`; those that are refused or lie wrong are written to `keep`."""
+    started = time.monotonic()
+    losses: list[str] = []
+    tried = Counter[int]()
+    with tempfile.TemporaryDirectory() as folder:
+        plain = {name: _read(Path(folder) / name, encode(kind)) for name, (kind, _) in EMBED.items()}
+        for name, content, orientation in odd_exif(number * len(EMBED), seed=seed):
+            tried[orientation] += 1
+            try:
+                shown = _read(Path(folder) / name, content)
+                is_right = np.array_equal(shown, TURNED[orientation](plain[name.partition("-")[2]]))
+                wrong = "" if is_right else f"is not turned as orientation {orientation} says"
+            except Exception as error:  # noqa: BLE001 (whatever happens, it is a loss)
+                wrong = f"{type(error).__name__}: {error}"
+            if wrong:
+                losses.append(f"{name}: {wrong}")
+                if keep is not None:
+                    keep.mkdir(parents=True, exist_ok=True)
+                    (keep / name).write_bytes(content)
+    return Record(
+        what="pictures with odd EXIF",
+        tried=tried.total(),
+        survived=tried.total() - len(losses),
+        losses=losses,
+        note=f"{number} JPEG, PNG, PNG with a raw profile, WebP each, in {len(tried)} orientations",
+        facts={"orientations": {str(i): tried[i] for i in TURNED}},
+        seconds=time.monotonic() - started,
+    )
+
+
+def _read(path: Path, content: bytes) -> np.ndarray:
+    path.write_bytes(content)
+    pixels = image.read(path, max_pixels=SIZE[0] * SIZE[1])
+    path.unlink()
+    return pixels
 
 
 def picture() -> Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from haechi.cache.text import visible
+from haechi.extract.decoding import exif
 from tests import synthetic
 from tests.torture import hdf5_checksums
 from tests.torture.containers import find_parts, find_pictures
@@ -18,6 +19,7 @@ from tests.torture.contents import differences, flaws, read_contents
 from tests.torture.damage import DAMAGES
 from tests.torture.flip import _wrong, find_regions
 from tests.torture.media import KINDS, write_kinds
+from tests.torture.odd_exif import EMBED, read_odd
 from tests.torture.processes import descendants, run_forked
 from tests.torture.table import DOCUMENT, filled
 
@@ -111,6 +113,22 @@ def test_hdf5_accepts_the_checksums(tmp_path: Path) -> None:
     altered = bytearray(body)
     altered[header + 6] ^= 1
     assert hdf5_checksums.fix_checksums(bytes(altered)) not in (body, bytes(altered))
+
+
+@pytest.mark.parametrize("error", [None, AttributeError("no tag")])
+def test_pictures_that_lie_wrong_or_are_not_read_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    def orientation(stated: bytes, _: bytes) -> int:
+        if stated and error is not None:
+            raise error
+        return exif.UPRIGHT
+
+    monkeypatch.setattr(exif, "orientation", orientation)
+    record = read_odd(2, keep=tmp_path / "kept")
+    assert record.tried == 2 * len(EMBED)
+    assert record.tried - record.survived == len(record.losses) == len(list((tmp_path / "kept").iterdir())) > 0
+    assert all(("AttributeError: no tag" in loss) == (error is not None) for loss in record.losses)
 
 
 def test_the_table_is_that_of_the_json(tmp_path: Path) -> None:

@@ -78,6 +78,19 @@ def test_frames_that_an_edit_list_hides_are_not_sampled(tmp_path: Path, codec: s
     assert [number_of(frame) for frame in frames] == expected.tolist()
 
 
+@pytest.mark.parametrize("delay_seconds", [0.0, 0.02, 0.5])
+def test_a_late_start_does_not_shorten_the_last_frame(tmp_path: Path, delay_seconds: float) -> None:
+    """An edit list that begins with an empty edit, as where the sound starts first."""
+    times = [delay_seconds + i / FPS for i in range(20)]
+    path = write_video(tmp_path / "late.mp4", numbered(20), times_seconds=times, options={"g": "10", "bf": "0"})
+    assert read_header(path).last_frame_seconds == pytest.approx(1 / FPS)
+    for sampling in SAMPLINGS:
+        found, _ = decoded(path, sampling)
+        assert (found.num_frames, found.duration_seconds) == (20, pytest.approx(20 / FPS, abs=1e-4))
+        if isinstance(sampling, Uniform):
+            assert found.window_end_seconds[0] - found.clip_seconds[0] == pytest.approx(20 / FPS, abs=1e-4)
+
+
 def write_streams(
     path: Path, sizes: Sequence[int], *, default: int | None, empty: Sequence[int] = (), cover: bool = False
 ) -> Path:
@@ -303,6 +316,8 @@ PACKET_BYTES = 188  # of an MPEG transport stream
         ("libx264", {"x264-params": "open-gop=1:keyint=20:bframes=3"}),
         ("libx265", {"x265-params": "keyint=20:open-gop=1:log-level=none"}),
         ("mpeg2video", {"g": "20", "bf": "2"}),
+        ("mpeg1video", {"g": "20", "bf": "2"}),
+        ("mpeg4", {"g": "20", "bf": "2"}),
     ],
 )
 def test_a_recording_that_begins_within_a_group_is_used_from_its_first_key_frame_on(

@@ -27,6 +27,7 @@ def header(*, duration_seconds: float, num_packets: int) -> Header:
         num_skipped=0,
         num_shown=num_packets,
         num_hidden=0,
+        last_frame_seconds=0.04,
         duration_seconds=duration_seconds,
         has_closed_gops=False,
         orientation=Orientation(),

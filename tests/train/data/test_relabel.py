@@ -321,5 +321,5 @@ def test_groups_by_a_regular_expression_replace_those_of_the_cache(cache: Path, 
     assert "…; 20 files without a group" in " ".join(done.output.split())
     record = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (record["settings"]["group_by"], record["groups"]["source"]) == (r"-(\d{3}[02468])", "group_by")
-    assert "groups by group_by: 20 groups" in record["split_notes"][0]
+    assert "group_by gives 20 groups; largest: " in record["split_notes"][0]
     assert "from the ids (group_by)" in (tmp_path / "run" / "report.html").read_text()
