@@ -27,6 +27,7 @@ from haechi.train.data.stream import Stream
 from haechi.train.errors import TrainError
 from haechi.train.evaluate.metrics import metrics_at
 from haechi.train.evaluate.threshold import Choice, Threshold, choose_threshold, threshold_table
+from haechi.train.model.adam import Adam
 from haechi.train.model.baselines import fit_regression
 from haechi.train.model.head import Head
 from haechi.train.model.loss import make_loss
@@ -145,7 +146,7 @@ def passes(
     train_rows = torch.from_numpy(rows).to(device)
     criterion = make_loss(labels[rows], settings, device)
     # Model 4 has 8.8 million weights: at batch 4 on a CPU, Adam unfused takes as long as the backward pass.
-    optimizer = torch.optim.Adam(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    optimizer = Adam(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     if head.regression is not None:
         regression = fit_regression(features, labels, rows, pos_weight=settings.pos_weight)
         head.regression.load_state_dict(regression.state_dict())
