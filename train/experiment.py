@@ -11,9 +11,10 @@ from haechi.device import find_device
 from haechi.train.data.dataset import Dataset
 from haechi.train.data.split import Split, make_split
 from haechi.train.device import find_precision
-from haechi.train.model.fit import Epoch, check_finite, compute_logits, compute_scores, fit, passes
+from haechi.train.model.fit import Epoch, check_finite, fit, passes
 from haechi.train.model.head import Head, build_head
 from haechi.train.model.loss import compute_pos_weight
+from haechi.train.model.scores import compute_logits, compute_scores
 from haechi.train.progress import SILENT, TrainProgress
 from haechi.train.settings import TrainSettings
 

@@ -16,7 +16,6 @@ from haechi.train.model.baselines import fit_baselines, fit_regression
 from haechi.train.model.fit import (
     DivergedError,
     Epoch,
-    compute_logits,
     count_buffers,
     count_steps,
     passes,
@@ -25,6 +24,7 @@ from haechi.train.model.fit import (
 )
 from haechi.train.model.head import build_head
 from haechi.train.model.loss import compute_pos_weight
+from haechi.train.model.scores import compute_logits
 from haechi.train.policy import Policy
 from haechi.train.settings import PRESETS, TrainSettings
 from tests.train import runs
