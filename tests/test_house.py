@@ -42,7 +42,7 @@ STOREYS = {
         {"cli"},
     ],
     "train": [
-        {"errors", "policy", "settings"},
+        {"errors", "policy", "settings", "untrained"},
         {"device", "grid", "run_folder"},
         {"data"},
         {"evaluate"},

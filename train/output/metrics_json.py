@@ -23,7 +23,7 @@ def metrics_record(result: Result) -> dict[str, Any]:
         "format": run_folder.FORMAT,
         "format_version": run_folder.FORMAT_VERSION,
         "fingerprint": dataset.cache.fingerprint,
-        "untrained": dataset.cache.untrained,
+        "untrained": dataset.untrained,
         "settings": result.settings.to_dict(),
         "streams": dataset.streams,
         "new_labels": dataset.new_labels.record() if dataset.new_labels else None,

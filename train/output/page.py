@@ -75,7 +75,7 @@ class DataCard:
     """The data of a run and where they come from."""
 
     untrained: list[str]
-    """Backbones whose weights were random."""
+    """Backbones with random weights whose features the head sees."""
     fingerprint: str
     streams: dict[str, int]
     """Arrays of the cache that the head sees -> their widths."""
@@ -164,7 +164,7 @@ class Page:
                 figures_without=result.metrics_without_leaks,
             ),
             data=DataCard(
-                untrained=dataset.cache.untrained,
+                untrained=dataset.untrained,
                 fingerprint=dataset.cache.fingerprint,
                 streams=dataset.streams,
                 counts=result.split.counts(result.labels),
