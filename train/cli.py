@@ -222,10 +222,11 @@ def _show_run(console: "Console", out: Path, result: "Result") -> None:
     from rich.markup import escape
 
     from haechi.train.output import console as screen
-    from haechi.train.output.verdict import verdict
+    from haechi.train.output.verdict import find
 
+    screen.show_findings(console, find(result))
     console.print(screen.metrics_table(result))
-    screen.show_end(console, result, verdict(result))
+    screen.show_end(console, result)
     console.print(f"in {escape(str(out))}:", soft_wrap=True)
     console.print(screen.artefacts_table())
 

@@ -36,6 +36,7 @@ from haechi.train.output.experiments import Outcome, Spread, best_point, by_poin
 from haechi.train.output.numbers import interval, number
 from haechi.train.output.titles import BASELINE_TITLES, SPLIT_TITLES
 from haechi.train.output.untrained import untrained_warning
+from haechi.train.output.verdict import NOTE, Finding
 from haechi.train.plan import Plan
 from haechi.train.progress import TrainProgress
 from haechi.train.result import Fold, Result
@@ -271,9 +272,16 @@ def metrics_table(result: Result) -> Table:
     return table
 
 
-def show_end(console: Console, result: Result, verdict: str) -> None:
-    """Show the comparison with the baselines, and how far the metrics and the threshold can be trusted."""
-    console.print(escape(verdict))
+def show_findings(console: Console, findings: list[Finding]) -> None:
+    """Show how the head compares with the baselines; a warning is marked."""
+    for finding in findings:
+        style = "bold red" if finding.is_warning else "bold"
+        console.print(f"[{style}]{escape(finding.claim)}[/]: {escape(finding.details)}")
+    console.print(f"{NOTE}\n")
+
+
+def show_end(console: Console, result: Result) -> None:
+    """Show how far the metrics and the threshold can be trusted."""
     leaked = len(result.plan.leaks.touched(result.headline))
     if result.metrics_without_leaks is not None:
         texts = ", ".join(_metric_texts(result.metrics_without_leaks))
@@ -307,8 +315,9 @@ def outcome_line(outcome: Outcome) -> str:
     name = escape(f"{outcome.trial.name} {seed}" if outcome.trial.point else seed)
     if outcome.error:
         return f"{name}   [bold yellow]{escape(outcome.error)}[/]"
-    texts = _metric_texts(outcome.figures["val"])
-    return "   ".join([name, f"best epoch {outcome.best_epoch}", *texts, f"{outcome.seconds:.1f} s"])
+    texts = [f"best epoch {outcome.best_epoch}", *_metric_texts(outcome.figures["val"]), f"{outcome.seconds:.1f} s"]
+    texts += [f"[bold red]{outcome.warning}[/]"] if outcome.warning else []
+    return "   ".join([name, *texts])
 
 
 def experiments_table(outcomes: list[Outcome], part: str) -> Table:
