@@ -95,7 +95,7 @@ class Finding:
         baseline, aspect = BASELINE_NAMES[self.baseline], self.aspect
         if self.is_equal:
             return (
-                "The head is its logistic regression: nothing else improved it on validation"
+                "The head is its logistic regression"
                 if aspect == RANKING
                 else "Its decisions are those of logistic regression too"
             )
@@ -112,7 +112,10 @@ class Finding:
         if not self.differences:
             return "a figure, or the interval of the difference, is undefined on these videos."
         if self.is_equal:
-            return f"{', '.join(f'{each.metric.title} {each.head:.3f}' for each in self.differences)}."
+            numbers = ", ".join(f"{each.metric.title} {each.head:.3f}" for each in self.differences)
+            if self.aspect == RANKING:
+                return f"nothing else improved it on validation ({numbers})."
+            return f"{numbers}."
         ordered = sorted(self.differences, key=lambda each: each.outcome != self.outcome)
         numbers = ", ".join(each.text(self.outcome) for each in ordered)
         return f"{numbers}. {self.advice}" if self.is_warning else f"{numbers}."

@@ -110,9 +110,9 @@ def test_equal_scores_are_the_regression_itself(finished: Result) -> None:
     scores = scores_of(finished.labels, gap=0.3)
     rounded = scores.astype(np.float32).astype(np.float64)
     ranking, decisions, *_ = find(compared(finished, rounded, scores))
-    assert ranking.claim == "The head is its logistic regression: nothing else improved it on validation"
-    assert ranking.details == f"ROC AUC {ranking.differences[0].head:.3f}, average precision " + (
-        f"{ranking.differences[1].head:.3f}."
+    auc, precision = (f"{each.metric.title} {each.head:.3f}" for each in ranking.differences)
+    assert verdict([ranking]).startswith(
+        f"The head is its logistic regression: nothing else improved it on validation ({auc}, {precision}). "
     )
     assert decisions.claim == "Its decisions are those of logistic regression too"
     other = find(compared(finished, rounded, scores, their_threshold=0.7))[1]
