@@ -21,7 +21,8 @@ from haechi.cache.reader import Cache
 from haechi.train.data.dataset import Dataset, load_dataset
 from haechi.train.data.features import Features
 from haechi.train.experiment import Experiment, prepare
-from haechi.train.model.fit import SCORE_BATCH_SIZE, fit
+from haechi.train.model.fit import fit
+from haechi.train.model.scores import SCORE_BATCH_SIZE
 from haechi.train.settings import TrainSettings
 
 PRESET, EPOCHS = "fast", 10

@@ -29,6 +29,7 @@ from haechi.train.data.features import split_into_batches
 from haechi.train.model import checkpoint
 from haechi.train.model.checkpoint import Checkpoint
 from haechi.train.run_folder import MODEL_FILE
+from haechi.train.untrained import of_all_heads
 
 # Reason for media of a kind that no run was given for. All other reasons come from extraction.
 NO_HEAD = "no_head"
@@ -93,8 +94,8 @@ class Classifier:
 
     @property
     def untrained(self) -> list[str]:
-        """Backbones with random weights, such as `["clip"]`: with any of them, scores are meaningless."""
-        return next(iter(self.models.values())).untrained
+        """Backbones with random weights that a head sees, such as `["clip"]`: its scores are meaningless."""
+        return of_all_heads(model.untrained for model in self.models.values())
 
     @property
     def sampling(self) -> str:

@@ -70,7 +70,7 @@ def predict(
     from haechi.predict.classifier import Classifier
     from haechi.predict.console import PredictionTable, json_line
     from haechi.predict.media import gather, read_paths
-    from haechi.train.output.console import untrained_warning
+    from haechi.train.output.untrained import untrained_warning
 
     if bool(media) == bool(cache):
         raise click.UsageError("give either MEDIA or --cache CACHE")
@@ -131,7 +131,7 @@ def export(*, run: Path, onnx: Path) -> None:
     from haechi.cache.console import make_console
     from haechi.predict.classifier import load_checkpoint
     from haechi.predict.export import export_onnx, input_arrays
-    from haechi.train.output.console import untrained_warning
+    from haechi.train.output.untrained import untrained_warning
 
     checkpoint = load_checkpoint(run)
     export_onnx(checkpoint, onnx)

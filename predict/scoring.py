@@ -15,7 +15,7 @@ import torch
 
 from haechi.train.data.features import CLIP_FEATURES, build_features, split_into_batches
 from haechi.train.model.checkpoint import Checkpoint
-from haechi.train.model.fit import compute_logits, compute_scores
+from haechi.train.model.scores import compute_logits, compute_scores
 
 # Arrays of one video or window by their names in a cache, such as `clip/features` -> (T, width).
 Arrays = Mapping[str, np.ndarray]

@@ -19,10 +19,16 @@ def settings(
     slowfast_width: int = SLOWFAST_WIDTH,
     num_logits: int = NUM_LOGITS,
     trained: bool = False,
+    clip_trained: bool = False,
 ) -> dict:
     return {
         "store": store,
-        "clip": {"model": "tiny", "weights_sha256": "0" * 64, "trained": trained, "widths": {"features": clip_width}},
+        "clip": {
+            "model": "tiny",
+            "weights_sha256": "0" * 64,
+            "trained": trained or clip_trained,
+            "widths": {"features": clip_width},
+        },
         "slowfast": {
             "model": "tiny",
             "weights_sha256": "1" * 64,

@@ -42,7 +42,7 @@ STOREYS = {
         {"cli"},
     ],
     "train": [
-        {"errors", "policy", "settings"},
+        {"errors", "policy", "settings", "untrained"},
         {"device", "grid", "run_folder"},
         {"data"},
         {"evaluate"},
@@ -154,16 +154,29 @@ def run_without(packages: set[str], code: str) -> subprocess.CompletedProcess[st
     )
 
 
+# Prints the modules that are loaded, in one line. `loaded` reads them.
+SHOW_LOADED = "print('LOADED', *[name for name, module in sys.modules.items() if module])\n"
+
+
+def loaded(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """The modules that a child process has loaded."""
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    return set(line.split()[1:])
+
+
 def test_train_works_without_the_packages_of_stage_1(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
         "from tests.synthetic import write_cache\n"
         "import haechi.cli as cli\n"
         f"write_cache(Path({str(tmp_path / 'cache')!r}))\n"
-        f"cli.main(['train', {str(tmp_path / 'cache')!r}, '--out', {str(tmp_path / 'run')!r}, '--epochs', '1'])\n"
+        f"try: cli.main(['train', {str(tmp_path / 'cache')!r}, '--out', {str(tmp_path / 'run')!r}, '--epochs', '1'])\n"
+        "except SystemExit as exit: assert not exit.code\n"
+        f"{SHOW_LOADED}"
     )
     done = run_without(STAGE_1_ONLY, code)
     assert done.returncode == 0, done.stderr
+    assert not loaded(done) & {"torch._dynamo"}  # `torch.optim.Adam` would import torch's compiler
     assert (tmp_path / "run" / "model.pt").exists()
 
 
@@ -176,15 +189,42 @@ def test_a_missing_package_is_reported_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of Haechi, and print the modules that it loaded."""
+    code = f"import sys, haechi.cli\ntry: haechi.cli.main({arguments!r})\nexcept SystemExit: pass\n{SHOW_LOADED}"
+    return run_without(set(), code)
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["extract", "--help"], ["train", "--help"], ["inspect", "--help"], ["search", "--help"]]
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    code = (
-        "import sys, haechi.cli\n"
-        f"try: haechi.cli.main({arguments!r})\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'h5py', 'sklearn', 'matplotlib', 'decord', 'av'} & set(sys.modules)\n"
-        "print('HEAVY', sorted(heavy))\n"
-    )
-    assert "HEAVY []" in run_without(set(), code).stdout
+    assert not loaded(run_command(arguments)) & {"torch", "h5py", "sklearn", "matplotlib", "decord", "av"}
+
+
+ARCHIVED = {name: f"tests/archive/{name}" for name in ("cache", "run")}
+
+# A command, and packages that it does not need: their imports take seconds of CPU time, several times as many where
+# there is no bytecode.
+LIGHT = [
+    (["inspect", ARCHIVED["cache"]], {"torch", "scipy", "sklearn", "matplotlib", "av"}),
+    (["compare", ARCHIVED["run"], ARCHIVED["run"]], {"torch", "matplotlib", "plotly"}),
+    (
+        ["predict", ARCHIVED["run"], "--cache", ARCHIVED["cache"], "--clip-model", "local-dir:."],
+        {"sklearn", "scipy.stats", "matplotlib", "plotly", "tensorboard", "open_clip", "torchvision", "torch._dynamo"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "heavy"), LIGHT, ids=[arguments[0] for arguments, _ in LIGHT])
+def test_a_command_loads_only_what_it_needs(arguments: list[str], heavy: set[str]) -> None:
+    done = run_command(arguments)
+    assert "Error" not in done.stderr
+    assert len(done.stdout.splitlines()) > 3  # a table, and the modules
+    assert not loaded(done) & heavy
+
+
+def test_a_decoding_process_loads_only_decoders() -> None:
+    done = run_without(set(), f"import haechi.extract.decoding.pool\n{SHOW_LOADED}")
+    assert "numpy" in loaded(done)
+    assert not loaded(done) & {"torch", "scipy", "sklearn", "h5py", "rich", "matplotlib"}

@@ -22,6 +22,7 @@ from haechi.train.progress import SILENT, TrainProgress
 from haechi.train.result import Result
 from haechi.train.run_folder import experiments_folder, run_folder
 from haechi.train.settings import TrainSettings
+from haechi.train.untrained import of_all_heads
 
 MEMORY_GB = Optional(Number(least=0), "half of the available memory")
 NUM_SEEDS = Whole(1, 1 << 32)
@@ -132,6 +133,7 @@ def train_heads(
     opened, new_labels = _open(cache, labels, positive, progress)
     dataset: Dataset | None = None
     key, groupings, outcomes = None, dict[tuple[str, bool, str], Grouping](), list[Outcome]()
+    untrained = list[list[str]]()
     with experiments_folder(out, [trial.folder for trial in trials]):
         for number, trial in enumerate(trials, start=1):
             progress.trial(trial, number, len(trials))
@@ -145,6 +147,7 @@ def train_heads(
                 groupings[grouped_by] = Grouping.find(dataset, trial.settings)
             plan = make_plan(dataset, groupings[grouped_by], trial.settings)
             progress.plan(plan)
+            untrained.append(dataset.untrained)
             try:
                 result = carry_out(plan, progress=progress)
             except DivergedError as error:
@@ -165,7 +168,7 @@ def train_heads(
                 out,
                 outcomes,
                 fingerprint=opened.fingerprint,
-                untrained=opened.untrained,
+                untrained=of_all_heads(untrained),
                 new_labels=new_labels.record() if new_labels else None,
             )
     if all(outcome.error for outcome in outcomes):

@@ -222,10 +222,11 @@ def _show_run(console: "Console", out: Path, result: "Result") -> None:
     from rich.markup import escape
 
     from haechi.train.output import console as screen
-    from haechi.train.output.verdict import verdict
+    from haechi.train.output.verdict import find
 
+    screen.show_findings(console, find(result))
     console.print(screen.metrics_table(result))
-    screen.show_end(console, result, verdict(result))
+    screen.show_end(console, result)
     console.print(f"in {escape(str(out))}:", soft_wrap=True)
     console.print(screen.artefacts_table())
 
@@ -235,6 +236,7 @@ def _show_experiments(console: "Console", out: Path, outcomes: "list[Outcome]", 
     from rich.markup import escape
 
     from haechi.train.output import console as screen
+    from haechi.train.output.untrained import untrained_warning
     from haechi.train.result import HELD_OUT_PARTS
 
     for part in HELD_OUT_PARTS:
@@ -242,7 +244,7 @@ def _show_experiments(console: "Console", out: Path, outcomes: "list[Outcome]", 
             console.print("", screen.experiments_table(outcomes, part))
     console.print("Validation chose epoch and threshold, so its figures are too good, above all for the best of many.")
     if untrained:
-        console.print(screen.untrained_warning(untrained))
+        console.print(untrained_warning(untrained))
     console.print(f"in {escape(str(out))}:", soft_wrap=True)
     console.print(screen.experiment_files_table())
 
@@ -259,7 +261,9 @@ def compare(runs: tuple[Path, ...], *, as_json: bool) -> None:
 
     from haechi.cache.console import make_console
     from haechi.train.evaluate.compare import compare as compare_runs
-    from haechi.train.output import console as screen
+    from haechi.train.output.comparison import comparison_table
+    from haechi.train.output.untrained import untrained_warning
+    from haechi.train.untrained import of_all_heads
 
     if len(runs) < 2:
         raise click.UsageError("at least two runs are needed to compare")
@@ -268,6 +272,6 @@ def compare(runs: tuple[Path, ...], *, as_json: bool) -> None:
         click.echo(json.dumps([each.record() for each in compared], indent=2, ensure_ascii=False, allow_nan=False))
         return
     console = make_console()
-    console.print(screen.comparison_table(compared))
-    if untrained := compared[0].run.untrained:
-        console.print(screen.untrained_warning(untrained))
+    console.print(comparison_table(compared))
+    if untrained := of_all_heads(each.run.untrained for each in compared):
+        console.print(untrained_warning(untrained))

@@ -13,7 +13,7 @@ from haechi.train.data.features import Features
 from haechi.train.data.split import Split, inner_folds, make_split
 from haechi.train.data.stream import Stream
 from haechi.train.device import find_precision
-from haechi.train.model.fit import Epoch, check_finite, compute_logits, compute_scores, fit, make_epoch, passes
+from haechi.train.model.fit import Epoch, check_finite, fit, make_epoch, passes
 from haechi.train.model.head import Head, Regression, build_head
 from haechi.train.model.judge import Judge
 from haechi.train.model.loss import compute_pos_weight
@@ -25,6 +25,7 @@ from haechi.train.model.regression import (
     fit_regression,
     regression_logits,
 )
+from haechi.train.model.scores import compute_logits, compute_scores
 from haechi.train.policy import Policy
 from haechi.train.progress import SILENT, TrainProgress
 from haechi.train.settings import TrainSettings

@@ -11,7 +11,7 @@ from haechi.train.evaluate.metrics import metrics_at
 from haechi.train.evaluate.threshold import choose_shrunk_threshold
 from haechi.train.experiment import Experiment, Trained, prepare, train_all, train_once
 from haechi.train.model.baselines import baseline_scores
-from haechi.train.model.fit import compute_scores
+from haechi.train.model.scores import compute_scores
 from haechi.train.plan import Plan
 from haechi.train.progress import SILENT, TrainProgress
 from haechi.train.result import Baseline, Fold, Result

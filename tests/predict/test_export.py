@@ -13,8 +13,8 @@ from haechi.predict.classifier import load_checkpoint
 from haechi.predict.export import FORMAT, OUTPUTS, export_onnx
 from haechi.train.data.dataset import open_features
 from haechi.train.model.checkpoint import Checkpoint
-from haechi.train.model.fit import compute_logits, compute_scores
 from haechi.train.model.head import mean_of_rows
+from haechi.train.model.scores import compute_logits, compute_scores
 from tests import synthetic
 from tests.predict.conftest import QUICK, call
 

@@ -29,7 +29,7 @@ from haechi.predict.prediction import Prediction, ScoredWindow, not_judged
 from haechi.predict.scoring import CLIP_TIME, WINDOW_END, WINDOW_START, cut_windows
 from haechi.train.data.dataset import open_features
 from haechi.train.model.checkpoint import feature_recipe
-from haechi.train.model.fit import compute_logits, compute_scores
+from haechi.train.model.scores import compute_logits, compute_scores
 from tests import synthetic
 from tests.miniature import shrink_slowfast
 from tests.predict import film

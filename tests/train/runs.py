@@ -8,8 +8,9 @@ import torch
 from haechi.cache.reader import Cache
 from haechi.train.data.dataset import Dataset, load_dataset
 from haechi.train.data.split import Split, make_split
-from haechi.train.model.fit import Epoch, compute_logits, compute_scores, fit
+from haechi.train.model.fit import Epoch, fit
 from haechi.train.model.head import Head, build_head
+from haechi.train.model.scores import compute_logits, compute_scores
 from haechi.train.pipeline import carry_out
 from haechi.train.plan import Grouping, make_plan
 from haechi.train.result import Result

@@ -17,6 +17,7 @@ from haechi.train.data.stream import Stream
 from haechi.train.device import features_limit
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
+from haechi.train.untrained import seen_by_head
 
 SLOWFAST_ARRAYS = {"pooled": "slowfast/features", "logits": "slowfast/logits"}
 
@@ -53,6 +54,11 @@ class Dataset:
     """Number of labelled media left out because they are of the other kind."""
     new_labels: NewLabels | None
     """The file whose labels, splits and groups replace the cache's, if any."""
+
+    @property
+    def untrained(self) -> list[str]:
+        """The backbones with random weights whose features the head sees, such as `["slowfast"]`."""
+        return seen_by_head(self.cache.untrained, self.streams)
 
 
 def stream_names(settings: TrainSettings) -> list[str]:

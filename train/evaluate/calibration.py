@@ -7,9 +7,7 @@ every logit by about log(pos_weight). The shift is undone first, because no temp
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
-from sklearn.metrics import brier_score_loss
 
 MAX_BINS = 10
 MIN_VIDEOS_IN_BIN = 5
@@ -34,6 +32,8 @@ class Calibration:
     @classmethod
     def fit(cls, scores: np.ndarray, labels: np.ndarray, *, pos_weight: float) -> "Calibration":
         """The temperature with the least log loss on `scores` (N,) in [0, 1] and `labels` (N,) of 0 and 1."""
+        from scipy.optimize import minimize_scalar  # `predict` only applies a calibration, and starts faster without
+
         shift = float(np.log(pos_weight))
         logits, sign = _logits(scores) - shift, np.where(labels == 1, 1.0, -1.0)
 
@@ -75,6 +75,8 @@ class Reliability:
 
 def measure_reliability(probabilities: np.ndarray, labels: np.ndarray) -> Reliability:
     """Compare `probabilities` (N,) in [0, 1], or scores read as such, with `labels` (N,) of 0 and 1."""
+    from sklearn.metrics import brier_score_loss
+
     num_bins = int(np.clip(len(labels) // MIN_VIDEOS_IN_BIN, 1, MAX_BINS))
     bins = np.array_split(np.argsort(probabilities, kind="stable"), num_bins)
     curve = [

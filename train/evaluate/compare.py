@@ -14,6 +14,7 @@ from haechi.train.errors import TrainError
 from haechi.train.evaluate import bootstrap
 from haechi.train.evaluate.bootstrap import Interval
 from haechi.train.evaluate.metrics import Figures, metrics_at
+from haechi.train.untrained import seen_by_head
 
 # Ids named in an error where two runs differ.
 MAX_IDS = 5
@@ -30,7 +31,7 @@ class FinishedRun:
     fingerprint: str
     """Fingerprint of the features."""
     untrained: list[str]
-    """Backbones whose weights were random."""
+    """Backbones with random weights whose features the head sees."""
     threshold: float
     """Threshold of the head that is kept."""
     ids: np.ndarray
@@ -59,7 +60,7 @@ class FinishedRun:
                 path=path,
                 part=metrics["headline"],
                 fingerprint=metrics["fingerprint"],
-                untrained=metrics["untrained"],
+                untrained=seen_by_head(metrics["untrained"], metrics["streams"]),  # older runs name all of the cache
                 threshold=float(metrics["best_threshold"]),
                 ids=np.array([from_harmless(row["id"]) for row in rows], dtype=object),
                 labels=np.array([int(row["label"]) for row in rows], dtype=np.int8),

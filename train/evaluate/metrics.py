@@ -213,6 +213,7 @@ METRICS: tuple[Metric, ...] = (
         weighted=_average_precision,
         needs_both_classes=True,
         page_place=5,
+        is_in_verdict=True,
     ),
     Metric(
         name="roc_auc",

@@ -4,9 +4,9 @@ import numpy as np
 
 from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
-from haechi.train.model.fit import compute_scores
 from haechi.train.model.head import Regression
 from haechi.train.model.regression import regression_logits
+from haechi.train.model.scores import compute_scores
 
 
 def baseline_scores(

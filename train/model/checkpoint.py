@@ -22,6 +22,7 @@ from haechi.train.evaluate.calibration import Calibration
 from haechi.train.model.head import Head
 from haechi.train.run_folder import current
 from haechi.train.settings import TrainSettings
+from haechi.train.untrained import seen_by_head
 
 FORMAT = "haechi-model"
 FORMAT_VERSION = 2
@@ -75,7 +76,7 @@ class Checkpoint:
     fingerprint: str
     """The fingerprint of the cache: the head cannot be used on features with another one."""
     untrained: list[str]
-    """Backbones with random weights."""
+    """Backbones with random weights whose features the head sees."""
     features: dict[str, Any]
     """How to compute such features: `settings` (which the fingerprint hashes), `clip_weights` and `slowfast_weights`
     (as they were requested)."""
@@ -161,6 +162,8 @@ def load(path: Path) -> Checkpoint:
     head.load_state_dict(data["model_state_dict"], assign=True)
     head.eval()
     values = {name: data[name] for name in FIELDS if name not in OBJECTS}
+    # The first files of this version name all backbones of the cache with random weights.
+    values["untrained"] = seen_by_head(data["untrained"], data["streams"])
     return Checkpoint(head=head, settings=settings, calibration=Calibration(**data["calibration"]), **values)
 
 

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from haechi.cache.progress import SILENT, Progress
-from haechi.train.data.features import Features, make_batches
+from haechi.train.data.features import Features
 from haechi.train.data.split import Split
 from haechi.train.data.stream import Stream
 from haechi.train.errors import TrainError
@@ -32,11 +32,9 @@ from haechi.train.model.head import Head
 from haechi.train.model.judge import Judge
 from haechi.train.model.loss import make_loss
 from haechi.train.model.regression import FittedRegression, regression_logits
+from haechi.train.model.scores import compute_logits, compute_scores
 from haechi.train.policy import Policy
 from haechi.train.settings import TrainSettings
-
-# Scoring keeps no gradients, so its batches are larger. Limits: videos, and rows of all videos with padding.
-SCORE_BATCH_SIZE, SCORE_BATCH_ROWS = 256, 256 * 32
 
 BLOCK_VIDEOS = 256  # neighbours in the cache: a block takes a few large reads
 BUFFER_BLOCKS = 64  # blocks that are mixed in one buffer
@@ -106,23 +104,6 @@ def count_steps(num_videos: int, *, batch_size: int, num_buffers: int) -> int:
     if num_buffers == 1:
         return max(1, math.ceil(num_videos / batch_size) - (num_videos % batch_size == 1))
     return math.ceil(num_videos / batch_size) + num_buffers - 1
-
-
-def compute_logits(head: Head, features: Features | Stream, rows: Tensor) -> Tensor:
-    """The head's logits (n,) for the videos of `rows` (n,), ascending, on the head's device.
-
-    Without dropout, and always in float32: scores do not depend on whether the device supports bfloat16.
-    """
-    head.eval()
-    with torch.no_grad():
-        batches = make_batches(rows, features.lengths, max_videos=SCORE_BATCH_SIZE, max_rows=SCORE_BATCH_ROWS)
-        return torch.cat([head(*features.batch(batch)) for batch in features.buffers(batches)])
-
-
-def compute_scores(logits: Tensor | np.ndarray) -> np.ndarray:
-    """Scores (n,) float64 in [0, 1] of `logits` (n,). In float64, two large logits still have different scores."""
-    scores: np.ndarray = torch.sigmoid(torch.as_tensor(logits).double()).cpu().numpy()
-    return scores
 
 
 def passes(

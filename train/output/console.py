@@ -26,8 +26,6 @@ from haechi.device import find_device
 from haechi.train.data.stream import Stream
 from haechi.train.device import find_precision
 from haechi.train.evaluate import metrics
-from haechi.train.evaluate.bootstrap import Interval
-from haechi.train.evaluate.compare import Comparison
 from haechi.train.evaluate.metrics import Figures
 from haechi.train.evaluate.threshold import Threshold, chosen_row
 from haechi.train.grid import Trial
@@ -35,11 +33,15 @@ from haechi.train.model.fit import DivergedError, Epoch
 from haechi.train.model.head import num_heads
 from haechi.train.model.loss import compute_pos_weight
 from haechi.train.output.experiments import Outcome, Spread, best_point, by_point
+from haechi.train.output.numbers import interval, number
 from haechi.train.output.titles import BASELINE_TITLES, SPLIT_TITLES
+from haechi.train.output.untrained import untrained_warning
+from haechi.train.output.verdict import NOTE, Finding
 from haechi.train.plan import Plan
 from haechi.train.progress import TrainProgress
 from haechi.train.result import Fold, Result
 from haechi.train.run_folder import ARTEFACTS, EXPERIMENTS_FILE, EXPERIMENTS_TABLE
+from haechi.train.untrained import of_all_heads
 
 # Numbers of an experiment that are not metrics, in the table of several (see `Outcome.value`).
 EXPERIMENT_NUMBERS = ("threshold", "seconds")
@@ -67,11 +69,12 @@ class TerminalProgress(TrainProgress):
         self._trial: Trial | None = None
         self._plan: Plan | None = None
         self._warnings = set[str]()
+        self._untrained: list[list[str]] = []
 
     @property
     def untrained(self) -> list[str]:
-        """Backbones with random weights; empty before the first plan."""
-        return [] if self._plan is None else self._plan.dataset.cache.untrained
+        """Backbones with random weights that a head of the plans so far sees."""
+        return of_all_heads(self._untrained)
 
     def __enter__(self) -> "TerminalProgress":
         return self
@@ -91,6 +94,7 @@ class TerminalProgress(TrainProgress):
         else:
             show_warnings(self._console, [text for text in plan.warnings if text not in self._warnings])
         self._plan = plan
+        self._untrained.append(plan.dataset.untrained)
         self._warnings.update(plan.warnings)
 
     def start(self, total: int, what: str) -> None:
@@ -138,8 +142,8 @@ def show_start(console: Console, plan: Plan) -> None:
     settings, dataset = plan.settings, plan.dataset
     features, device = dataset.features, find_device(settings.device)
     precision = find_precision(settings, device)
-    if dataset.cache.untrained:
-        console.print(untrained_warning(dataset.cache.untrained))
+    if dataset.untrained:
+        console.print(untrained_warning(dataset.untrained))
     if not plan.is_folds:
         console.print(counts_table(plan.splits[0].counts(dataset.labels)))
     if dataset.num_unlabelled:
@@ -188,12 +192,6 @@ def show_warnings(console: Console, warnings: Iterable[str]) -> None:
     """Show why the metrics may be too good."""
     for warning in warnings:
         console.print(f"[bold yellow]warning[/]: {escape(warning)}")
-
-
-def untrained_warning(untrained: list[str]) -> str:
-    """A warning, as markup, that the features come from random weights."""
-    names = escape(", ".join(untrained))
-    return f"[bold red]UNTRAINED[/]: random weights in {names}; the metrics are meaningless"
 
 
 def counts_table(counts: dict[str, dict[str, int]]) -> Table:
@@ -264,19 +262,26 @@ def metrics_table(result: Result) -> Table:
     for metric in metrics.METRICS:
         name, cells = metric.name, []
         for part, figures in result.metrics.items():
-            cells.append(_number(name, figures[name]))
+            cells.append(number(name, figures[name]))
             if part == result.headline:
-                cells.append(_interval(result.intervals[part][name]))
+                cells.append(interval(result.intervals[part][name]))
         if result.folds:
             cells.append(_spread(name, Spread.over([fold.figures[name] for fold in result.folds])))
-        cells += [_number(name, figures[name]) for figures in baselines.values()]
+        cells += [number(name, figures[name]) for figures in baselines.values()]
         table.add_row(metric.title, *cells)
     return table
 
 
-def show_end(console: Console, result: Result, verdict: str) -> None:
-    """Show the comparison with the baselines, and how far the metrics and the threshold can be trusted."""
-    console.print(escape(verdict))
+def show_findings(console: Console, findings: list[Finding]) -> None:
+    """Show how the head compares with the baselines; a warning is marked."""
+    for finding in findings:
+        style = "bold red" if finding.is_warning else "bold"
+        console.print(f"[{style}]{escape(finding.claim)}[/]: {escape(finding.details)}")
+    console.print(f"{NOTE}\n")
+
+
+def show_end(console: Console, result: Result) -> None:
+    """Show how far the metrics and the threshold can be trusted."""
     leaked = len(result.plan.leaks.touched(result.headline))
     if result.metrics_without_leaks is not None:
         texts = ", ".join(_metric_texts(result.metrics_without_leaks))
@@ -291,8 +296,8 @@ def show_end(console: Console, result: Result, verdict: str) -> None:
     for note in threshold.notes:
         console.print(f"threshold: {escape(note)}")
     if threshold.interval:
-        console.print(f"threshold: 95 % bootstrap interval {_interval(threshold.interval)}")
-    if untrained := result.plan.dataset.cache.untrained:
+        console.print(f"threshold: 95 % bootstrap interval {interval(threshold.interval)}")
+    if untrained := result.plan.dataset.untrained:
         console.print(untrained_warning(untrained))
 
 
@@ -310,8 +315,9 @@ def outcome_line(outcome: Outcome) -> str:
     name = escape(f"{outcome.trial.name} {seed}" if outcome.trial.point else seed)
     if outcome.error:
         return f"{name}   [bold yellow]{escape(outcome.error)}[/]"
-    texts = _metric_texts(outcome.figures["val"])
-    return "   ".join([name, f"best epoch {outcome.best_epoch}", *texts, f"{outcome.seconds:.1f} s"])
+    texts = [f"best epoch {outcome.best_epoch}", *_metric_texts(outcome.figures["val"]), f"{outcome.seconds:.1f} s"]
+    texts += [f"[bold red]{outcome.warning}[/]"] if outcome.warning else []
+    return "   ".join([name, *texts])
 
 
 def experiments_table(outcomes: list[Outcome], part: str) -> Table:
@@ -346,23 +352,13 @@ def experiments_table(outcomes: list[Outcome], part: str) -> Table:
 
 def _metric_texts(figures: Figures) -> list[str]:
     """The metrics of tables that compare runs, each as in `F1 0.912`."""
-    return [f"{metric.column} {_number(metric.name, figures[metric.name])}" for metric in metrics.comparison_metrics()]
-
-
-def _interval(interval: Interval | None) -> str:
-    return "undefined" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}"
+    return [f"{metric.column} {number(metric.name, figures[metric.name])}" for metric in metrics.comparison_metrics()]
 
 
 def _spread(name: str, spread: Spread | None) -> str:
     if spread is None:
         return "undefined"
-    return _number(name, spread.mean) + ("" if spread.sd is None else f"±{_number(name, spread.sd)}")
-
-
-def _number(name: str, value: float | None) -> str:
-    if value is None:
-        return "undefined"
-    return f"{value:.1f}" if name == "seconds" else f"{value:.3f}"
+    return number(name, spread.mean) + ("" if spread.sd is None else f"±{number(name, spread.sd)}")
 
 
 def experiment_files_table() -> Table:
@@ -372,37 +368,3 @@ def experiment_files_table() -> Table:
     table.add_row(EXPERIMENTS_TABLE, "the same as a table, one row for each experiment")
     table.add_row("…/seed-N/", f"one run each: {', '.join(ARTEFACTS)}")
     return table
-
-
-def comparison_table(comparisons: list[Comparison]) -> Table:
-    """One row for each run: its metrics with 95 % intervals, and the differences from the first run."""
-    first = comparisons[0].run
-    table = Table(
-        title=f"{SPLIT_TITLES[first.part].lower()}, {counted(len(first.ids), 'video')}: metrics, and below them the "
-        "difference from the first run; 95 % intervals in brackets",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        show_lines=True,
-    )
-    table.add_column("", overflow="fold")
-    for metric in metrics.comparison_metrics():
-        table.add_column(metric.column, justify="right", no_wrap=True)
-    table.add_column("threshold", justify="right", no_wrap=True)
-    for each in comparisons:
-        cells = [_comparison_cell(each, comparisons[0], metric.name) for metric in metrics.comparison_metrics()]
-        table.add_row(escape(str(each.run.path)), *cells, f"{each.run.threshold:.3f}")
-    return table
-
-
-def _comparison_cell(each: Comparison, first: Comparison, name: str) -> str:
-    value, base = each.figures[name], first.figures[name]
-    lines = [_number(name, value), f"[dim]({_interval(each.intervals[name])})[/]"]
-    if each.differences and value is not None and base is not None:
-        interval = each.differences[name]
-        colour = "dim" if not interval else "green" if interval[0] > 0 else "red" if interval[1] < 0 else "dim"
-        text = "undefined" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
-        lines += [f"[{colour}]{value - base:+.3f}[/]", f"[{colour}]({text})[/]"]
-    return "\n".join(lines)

@@ -13,6 +13,7 @@ from haechi.cache.text import harmless
 from haechi.train import run_folder
 from haechi.train.evaluate.metrics import Figures
 from haechi.train.grid import Trial
+from haechi.train.output.verdict import find
 from haechi.train.result import HELD_OUT_PARTS, Result
 
 
@@ -31,6 +32,8 @@ class Outcome:
     """Duration from the first epoch to the last score."""
     error: str
     """Why training diverged; empty where it did not."""
+    warning: str = ""
+    """In words, that the head is worse in ranking than logistic regression; empty where it is not."""
 
     @classmethod
     def of(cls, trial: Trial, result: Result) -> "Outcome":
@@ -42,6 +45,7 @@ class Outcome:
             threshold=result.threshold,
             seconds=result.seconds,
             error="",
+            warning=next((finding.claim for finding in find(result) if finding.is_warning), ""),
         )
 
     @classmethod

@@ -12,18 +12,18 @@ from haechi.cache.text import harmless
 from haechi.train import run_folder
 from haechi.train.evaluate.threshold import chosen_row, predict
 from haechi.train.model.fit import Epoch
-from haechi.train.output.verdict import verdict
+from haechi.train.output.verdict import find, verdict
 from haechi.train.result import Fold, Result
 
 
 def metrics_record(result: Result) -> dict[str, Any]:
     """The contents of metrics.json. It has no times and no paths, so that equal runs give equal records."""
-    plan, dataset = result.plan, result.plan.dataset
+    plan, dataset, findings = result.plan, result.plan.dataset, find(result)
     return {
         "format": run_folder.FORMAT,
         "format_version": run_folder.FORMAT_VERSION,
         "fingerprint": dataset.cache.fingerprint,
-        "untrained": dataset.cache.untrained,
+        "untrained": dataset.untrained,
         "settings": result.settings.to_dict(),
         "streams": dataset.streams,
         "new_labels": dataset.new_labels.record() if dataset.new_labels else None,
@@ -49,7 +49,8 @@ def metrics_record(result: Result) -> dict[str, Any]:
         "best_threshold": result.threshold,
         "calibration": _calibration(result),
         "baselines": result.baseline_metrics,
-        "verdict": verdict(result),
+        "verdict": verdict(findings),
+        "findings": [finding.record() for finding in findings],
         "slices": [asdict(subset) for subset in result.subsets],
         "epochs": [_epoch_record(epoch) for epoch in result.epochs],
         "folds": [_fold_record(fold, result.labels) for fold in result.folds],

@@ -11,7 +11,7 @@ from haechi.train.evaluate.subsets import Subset
 from haechi.train.evaluate.threshold import predict
 from haechi.train.model.fit import Epoch
 from haechi.train.output.titles import SPLIT_TITLES
-from haechi.train.output.verdict import verdict
+from haechi.train.output.verdict import Finding, find
 from haechi.train.result import ChosenThreshold, Fold, Result
 from haechi.train.settings import TrainSettings
 
@@ -75,7 +75,7 @@ class DataCard:
     """The data of a run and where they come from."""
 
     untrained: list[str]
-    """Backbones whose weights were random."""
+    """Backbones with random weights whose features the head sees."""
     fingerprint: str
     streams: dict[str, int]
     """Arrays of the cache that the head sees -> their widths."""
@@ -117,8 +117,8 @@ class Page:
     """Held-out part -> metric -> 95 % interval."""
     baselines: dict[str, dict[str, Figures]]
     """Baseline -> held-out part -> its metrics."""
-    verdict: str
-    """Comparison with the baselines in words."""
+    findings: list[Finding]
+    """Comparisons with the baselines."""
     threshold: ChosenThreshold
     temperature: float
     """Temperature of the calibration."""
@@ -150,7 +150,7 @@ class Page:
             figures=result.metrics,
             intervals=result.intervals,
             baselines=result.baseline_metrics,
-            verdict=verdict(result),
+            findings=find(result),
             threshold=result.chosen_threshold,
             temperature=result.calibration.temperature,
             reliability=result.reliability,
@@ -164,7 +164,7 @@ class Page:
                 figures_without=result.metrics_without_leaks,
             ),
             data=DataCard(
-                untrained=dataset.cache.untrained,
+                untrained=dataset.untrained,
                 fingerprint=dataset.cache.fingerprint,
                 streams=dataset.streams,
                 counts=result.split.counts(result.labels),

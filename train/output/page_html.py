@@ -29,6 +29,7 @@ from haechi.train.evaluate.metrics import Figures, page_metrics
 from haechi.train.evaluate.subsets import Subset
 from haechi.train.output.page import Page, ScoredVideo
 from haechi.train.output.titles import BASELINE_TITLES, SPLIT_TITLES
+from haechi.train.output.verdict import NOTE
 from haechi.train.result import Fold
 
 TEMPLATE = "report.html.j2"
@@ -93,6 +94,8 @@ def write_page(path: Path, page: Page) -> None:
         tiles=[metric for metric in metrics if metric.is_page_tile],
         backbones=[BACKBONE_TITLES.get(name, name) for name in page.data.untrained],
         baseline_titles=BASELINE_TITLES,
+        warnings=[finding for finding in page.findings if finding.is_warning],
+        findings_note=NOTE,
         policy=page.threshold.policy.goal,
         pictures={
             video.id: _data_uri(page.thumbnails[video.id]) for video in page.mistakes if video.id in page.thumbnails

@@ -111,7 +111,7 @@ def _draw_run(left: Axes, right: Axes, epochs: list[Epoch], style: dict[str, Any
 
 
 def _save(figure: Figure, path: Path, result: Result) -> None:
-    if untrained := result.plan.dataset.cache.untrained:
+    if untrained := result.plan.dataset.untrained:
         text = f"UNTRAINED backbones: {', '.join(untrained)}"
         figure.supxlabel(text, color=RED, fontsize=11, fontweight="bold")
     FigureCanvasAgg(figure)

@@ -38,7 +38,7 @@ def save(folder: Path, result: Result, *, name: str, command: str, media_root: P
         settings=result.settings,
         streams=dataset.streams,
         fingerprint=dataset.cache.fingerprint,
-        untrained=dataset.cache.untrained,
+        untrained=dataset.untrained,
         features=feature_recipe(dataset.cache),
         calibration=result.calibration,
         longest_seconds=float(dataset.durations_seconds[trained].max()),

@@ -19,8 +19,8 @@ from haechi.train.data.dataset import load_dataset
 from haechi.train.data.features import Features
 from haechi.train.data.scenes import find_scenes
 from haechi.train.model import checkpoint, fit
-from haechi.train.model.fit import compute_logits
 from haechi.train.model.head import build_head
+from haechi.train.model.scores import compute_logits
 from haechi.train.settings import PRESETS, TrainSettings
 from tests import synthetic
 

@@ -15,7 +15,7 @@ from haechi.train.data.dataset import load_dataset
 from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
 from haechi.train.errors import TrainError
-from haechi.train.model import fit
+from haechi.train.model import fit, scores
 from haechi.train.output.metrics_json import metrics_record, write_metrics
 from haechi.train.settings import PRESETS, TrainSettings
 from tests import synthetic
@@ -26,7 +26,7 @@ from tests.train import runs
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "BLOCK_VIDEOS", 4)
     monkeypatch.setattr(fit, "BUFFER_BLOCKS", 3)
-    monkeypatch.setattr(fit, "SCORE_BATCH_SIZE", 4)
+    monkeypatch.setattr(scores, "SCORE_BATCH_SIZE", 4)
 
 
 def write(path: Path) -> Cache:

@@ -13,7 +13,7 @@ from haechi.cache.reader import Cache
 from haechi.cache.writer import shard_path, write_shard
 from haechi.train.data.dataset import load_dataset
 from haechi.train.model import checkpoint
-from haechi.train.model.fit import compute_logits, compute_scores
+from haechi.train.model.scores import compute_logits, compute_scores
 from tests import synthetic
 from tests.cuda import NEEDS_CUDA
 

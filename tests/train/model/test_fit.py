@@ -12,11 +12,11 @@ from haechi.train.data.features import Features
 from haechi.train.data.split import Split
 from haechi.train.evaluate.threshold import choose_threshold
 from haechi.train.model import fit
+from haechi.train.model.adam import Adam
 from haechi.train.model.baselines import fit_baselines, fit_regression
 from haechi.train.model.fit import (
     DivergedError,
     Epoch,
-    compute_logits,
     count_buffers,
     count_steps,
     passes,
@@ -25,6 +25,7 @@ from haechi.train.model.fit import (
 )
 from haechi.train.model.head import build_head
 from haechi.train.model.loss import compute_pos_weight
+from haechi.train.model.scores import compute_logits
 from haechi.train.policy import Policy
 from haechi.train.settings import PRESETS, TrainSettings
 from tests.train import runs
@@ -172,14 +173,14 @@ def learning_rates(tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatc
     """The learning rate of every step."""
     rates: list[float] = []
 
-    class Watched(torch.optim.Adam):
+    class Watched(Adam):
         def step(self, *args: object, **options: object) -> None:
             rates.append(self.param_groups[0]["lr"])
             super().step(*args, **options)
 
     settings = dataclasses.replace(runs.QUICK, schedule=schedule, lr=0.5e-3, patience=99, **changes)
     dataset, split = runs.prepare(tmp_path, settings)
-    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    monkeypatch.setattr(fit, "Adam", Watched)
     runs.train(dataset, split, settings)
     num_videos = len(split.rows("train"))
     assert len(rates) == settings.epochs * count_steps(num_videos, batch_size=settings.batch_size, num_buffers=1)

@@ -12,8 +12,7 @@ from haechi.train.output.metrics_json import (
     write_metrics,
     write_predictions,
 )
-from haechi.train.output.verdict import verdict
-from haechi.train.result import Baseline, Result
+from haechi.train.result import Result
 from tests.train import runs
 
 FOLDS = dataclasses.replace(runs.QUICK, folds=3)
@@ -67,6 +66,14 @@ def test_the_figures_that_count_have_intervals_baselines_and_slices(tmp_path: Pa
     assert data["slices"][0]["figures"] == data["metrics"]["test"]  # all have the same duration
     assert data["calibration"]["part"] == "test"
     assert data["threshold"]["interval"][0] <= data["threshold"]["interval"][1]
+    ranking = data["findings"][0]
+    assert (ranking["baseline"], ranking["aspect"]) == ("logistic_regression", "ranking")
+    assert list(ranking["metrics"]) == ["roc_auc", "average_precision"]
+    for name, found in ranking["metrics"].items():
+        assert found["head"] == data["metrics"]["test"][name]
+        assert found["baseline"] == data["baselines"]["logistic_regression"]["test"][name]
+        assert found["difference"] == found["head"] - found["baseline"]
+        assert found["interval"][0] <= found["difference"] <= found["interval"][1]
 
 
 def test_the_figures_are_also_given_without_leaks(tmp_path: Path) -> None:
@@ -128,22 +135,3 @@ def test_ids_are_safe_in_a_spreadsheet_and_whole_in_a_program(tmp_path: Path) ->
     found = [row["id"] for row in predictions_of(tmp_path / "p.csv", dataclasses.replace(result, plan=plan))]
     assert found[:6] == ["'=cmd|' /C calc'!A0", "'@x", "'-1.mp4", '폭력/영상 "1", 둘.mp4', "a\nb.mp4", "'+1.mp4"]
     assert found[6:] == ids[6:].tolist()
-
-
-def test_the_verdict_is_whether_the_difference_is_more_than_chance(tmp_path: Path) -> None:
-    result = runs.finish(tmp_path / "cache", num_harmful=40, num_safe=40, shift=0.0, splits={})
-    labels = result.labels
-    rng = np.random.default_rng(0)
-    half = np.full(len(labels), 0.5)
-    good, bad = labels * 0.5 + rng.random(len(labels)) * 0.55, rng.random(len(labels))
-    names = np.full(len(labels), "test", dtype=object)
-    result = dataclasses.replace(result, split=dataclasses.replace(result.split, names=names), thresholds=half)
-
-    def compared(ours: np.ndarray, theirs: np.ndarray) -> str:
-        baselines = {"logistic_regression": Baseline(scores=theirs, thresholds=half)}
-        return verdict(dataclasses.replace(result, scores=ours.clip(0, 1), baselines=baselines))
-
-    baseline = "than the logistic regression baseline"
-    assert compared(good, bad).startswith(f"The head is significantly better {baseline} in F1 and ROC AUC: F1 ")
-    assert compared(bad, good).startswith(f"The head is significantly worse {baseline} in F1 and ROC AUC: F1 ")
-    assert compared(good, good).startswith(f"The head is not significantly better or worse {baseline}: F1 ")

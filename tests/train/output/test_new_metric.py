@@ -21,7 +21,7 @@ from haechi.train.output.metrics_json import metrics_record
 from haechi.train.output.page import Page
 from haechi.train.output.page_html import write_page
 from haechi.train.output.tensorboard import write_events
-from haechi.train.output.verdict import verdict
+from haechi.train.output.verdict import find, verdict
 from haechi.train.run_folder import EVENTS_FILE
 from tests.train import runs
 
@@ -61,7 +61,7 @@ def test_a_new_metric_is_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert '<th scope="row">Specificity' in text
     assert SPECIFICITY.meaning in text
-    assert f"specificity {value:.3f} against" in verdict(result)
+    assert f"specificity {value:.3f} against" in verdict(find(result))
     row = next(line for line in printed(metrics_table(result)).splitlines() if "specificity" in line)
     assert f"{value:.3f}" in row
     assert f"{low:.3f}–{high:.3f}" in row
