@@ -111,9 +111,11 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
             notes.append("the manifest's split column is ignored because of --folds")
     else:
         splits = [make_split(labels, dataset.splits, groups, settings)]
-        notes = splits[0].notes
+        notes = list(splits[0].notes)
     if settings.group_by:
         notes = [f"group_by gives {group_summary(dataset.groups.tolist())}", *notes]
+    if settings.unused:
+        notes.append(f"no effect without a network: {', '.join(settings.unused)} (--preset network has one)")
     leaks = [
         find_leaks(split.names, ids=dataset.ids, groups=dataset.groups, sha256=dataset.sha256, scenes=grouping.scenes)
         for split in splits

@@ -187,12 +187,16 @@ class TrainSettings:
             raise SettingsError(problems)
         if preset is None:
             preset = DEFAULT_PRESETS[IMAGE if values.get("media") == IMAGE else VIDEO]
-        chosen = {**PRESETS.get(preset, {}), **values}
-        if not chosen.get("network", True) and (unused := [name for name in NETWORK_FIELDS if name in values]):
-            raise SettingsError(
-                [f"{', '.join(unused)}: for a head with a network, which preset {preset!r} has not; use preset network"]
-            )
-        return cls(**{**chosen, "preset": preset})
+        return cls(**{**PRESETS.get(preset, {}), **values, "preset": preset})
+
+    @property
+    def unused(self) -> list[str]:
+        """Fields that were changed and have no effect, since the head has no network."""
+        return (
+            []
+            if self.network
+            else [name for name in NETWORK_FIELDS if getattr(self, name) != getattr(TrainSettings, name)]
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":

@@ -198,7 +198,9 @@ def pooled_batches(features: Features | Stream, rows: np.ndarray) -> Iterator[tu
 
 
 def row_batches(features: Features | Stream, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The videos of `rows` (n,), ascending, in batches of `Features.batch`."""
+    """The videos of `rows` (n,), ascending, in batches of `Features.batch`; none for no videos."""
+    if not len(rows):
+        return
     index = torch.from_numpy(rows)
     parts = make_batches(index, features.lengths, max_videos=POOL_BATCH_SIZE, max_rows=POOL_BATCH_ROWS)
     for part in features.buffers(parts):
