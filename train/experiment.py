@@ -136,7 +136,7 @@ def train_once(experiment: Experiment, *, what: str = "training", progress: Trai
         for epoch in fit(head, features, labels, split, experiment.settings, fitted=start, **options):  # type: ignore[arg-type]
             epochs.append(epoch)
             progress.epoch(epoch)
-        rehearsal = _rehearse(experiment, features, fitted)
+        rehearsal = _rehearse(experiment, features, fitted.regression)
     else:
         rehearsal = _fit_parts(experiment, features, fitted, epochs)
         for epoch in epochs:
@@ -156,14 +156,22 @@ def train_once(experiment: Experiment, *, what: str = "training", progress: Trai
     )
 
 
-def _rehearse(experiment: Experiment, features: Features | Stream, fitted: FittedRegression) -> Rehearsal:
+def _deviation(logits: np.ndarray) -> float:
+    return float(logits.std()) or 1.0
+
+
+def _standardised(logits: np.ndarray) -> np.ndarray:
+    return logits / _deviation(logits)
+
+
+def _rehearse(experiment: Experiment, features: Features | Stream, regression: Regression) -> Rehearsal:
     """The logits of the validation videos, by the head as it is."""
     rows = experiment.split.rows("val")
     index = torch.from_numpy(rows).to(experiment.device)
     return Rehearsal(
         rows=rows,
         logits=compute_logits(experiment.head, features, index).double().cpu().numpy(),
-        regression_logits=regression_logits(features, fitted.regression, rows),
+        regression_logits=regression_logits(features, regression, rows),
     )
 
 
@@ -198,11 +206,17 @@ def _fit_parts(
 
     def rehearse(held_out: np.ndarray) -> Rehearsal:
         if not experiment.is_nested:
-            return _rehearse(experiment, features, fitted)
-        return Rehearsal(rows=rows, logits=held_out, regression_logits=fitted.held_out)
+            return _rehearse(experiment, features, regression)
+        return Rehearsal(rows=rows, logits=_standardised(held_out), regression_logits=_standardised(fitted.held_out))
 
-    found = rehearse(fitted.held_out)
-    add_epoch(found, loss=judge.loss(fitted.held_out), improved=True)
+    # The logits of all heads have the deviation 1 on held-out videos, so that scores of several folds can be compared:
+    # a factor that was fitted on labels would differ between folds by chance.
+    regression, start = fitted.regression, fitted.held_out
+    regression.scale_logits(1 / _deviation(start))
+    assert head.regression is not None
+    head.regression.load_state_dict(regression.state_dict())
+    found = rehearse(start)
+    add_epoch(found, loss=judge.loss(start), improved=True)
     if head.moments is None or not experiment.folds:
         return found
     parts = fit_moments(
@@ -213,9 +227,10 @@ def _fit_parts(
         weights=class_weights(labels[rows], pos_weight),
         num_directions=settings.moments,
     )
-    scales = choose_parts(parts, fitted.held_out, judge)
-    use_parts(head.moments, parts, scales)
-    held_out = fitted.held_out + sum(scale.applied(parts[name].held_out) for name, scale in scales.items())
+    scales = choose_parts(parts, start, judge)
+    held_out = start + sum(scale.applied(parts[name].held_out) for name, scale in scales.items())
+    use_parts(head.moments, parts, scales, factor=1 / _deviation(held_out))
+    head.regression.scale_logits(_deviation(start) / _deviation(held_out))
     found = rehearse(held_out)
     add_epoch(found, loss=judge.loss(held_out), improved=bool(scales))
     return found

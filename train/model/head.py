@@ -69,6 +69,12 @@ class Regression(nn.Module):
         self.register_buffer("weight", torch.zeros(num_columns))
         self.register_buffer("bias", torch.zeros(()))
 
+    @torch.no_grad()
+    def scale_logits(self, factor: float) -> None:
+        """Multiply its logits by a factor."""
+        self.weight *= factor
+        self.bias *= factor
+
     def columns(self, pooled: Pooled, constant: Tensor) -> Tensor:
         """What it sees of each video, (B, D)."""
         return torch.cat([*pooled, constant], dim=1)

@@ -105,15 +105,15 @@ def _fit_scale(part: np.ndarray, start: np.ndarray, judge: Judge) -> Scale:
     return Scale(factor=float(found.x[0] / spread), shift=float(found.x[1]))
 
 
-def use_parts(moments: Moments, parts: dict[str, Part], scales: dict[str, Scale]) -> None:
-    """Set new `moments` to the sum of the parts that `scales` names, each scaled."""
+def use_parts(moments: Moments, parts: dict[str, Part], scales: dict[str, Scale], *, factor: float) -> None:
+    """Set new `moments` to the sum of the parts that `scales` names, each scaled, times `factor`."""
     for name, scale in scales.items():
         part = parts[name]
-        moments.bias += part.bias * scale.factor + scale.shift
+        moments.bias += (part.bias * scale.factor + scale.shift) * factor
         for buffer, values in part.buffers.items():
             target = getattr(moments, buffer)
             target = target if name == "trend" else target[MOMENTS.index(name)]
-            target.copy_(values * scale.factor if buffer in ("weight", "trend_weight") else values)
+            target.copy_(values * scale.factor * factor if buffer in ("weight", "trend_weight") else values)
 
 
 def _find_directions(
