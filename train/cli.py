@@ -78,7 +78,17 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
 @_setting(
     "--regression/--no-regression",
     field="regression",
-    help="Start from a logistic regression on pooled features, and train the network to improve on it.",
+    help="Start from a logistic regression on pooled features; the rest of the head is used only if it improves it.",
+)
+@_setting(
+    "--moments",
+    type=int,
+    help="Number of directions in which the head looks for moments that the mean over a video hides; 0: none.",
+)
+@_setting(
+    "--network/--no-network",
+    field="network",
+    help="Whether the head has a network (projection, encoder, MLP); the flags from here to --ema are for it.",
 )
 @_setting("--projection", type=int, help="Width to which the input is projected before the encoder; 0: no projection.")
 @_setting("--layers", "num_layers", type=int, help="Layers of the Transformer encoder.")

@@ -105,7 +105,9 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
         why = "" if settings.folds else ", since a test part would have too few videos of a class"
         notes = [
             f"cross-validation: {folds} folds, stratified, seed {settings.seed}, groups whole{why}",
-            f"in each fold, a share of {settings.val_fraction:g} of the other videos chooses epoch and threshold",
+            f"in each fold, a share of {settings.val_fraction:g} of the other videos chooses epoch and threshold"
+            if settings.network
+            else "in each fold, inner folds of the other videos choose regularisation, moments and threshold",
         ]
         if (dataset.splits != "").any():
             notes.append("the manifest's split column is ignored because of --folds")

@@ -134,6 +134,12 @@ class Moments(nn.Module):
             logits = logits + (pooled * self.weight[kind]).sum(dim=1)
         return logits + self.bias
 
+    @property
+    def used(self) -> list[str]:
+        """The parts whose logits are not 0."""
+        is_used = [*self.weight.any(dim=1).tolist(), bool(self.trend_weight.any())]
+        return [part for part, used in zip(MOMENTS, is_used, strict=True) if used]
+
 
 def centred_and_steps(rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (B, T, F) less the mean of their video, and less the row before; 0 on padding, and for the first step."""
@@ -254,6 +260,16 @@ class Head(nn.Module):
         if self.moments is not None:
             parts.append(self.moments(rows, mask))
         return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+
+    @property
+    def description(self) -> str:
+        """What the head is, such as `logistic regression with moments (rows, trend)`."""
+        parts = [
+            "network" if self.mlp is not None else "",
+            "logistic regression" if self.regression is not None else "",
+            f"moments ({', '.join(used)})" if self.moments is not None and (used := self.moments.used) else "",
+        ]
+        return " with ".join(part for part in parts if part)
 
     def _network(self, rows: Tensor, constant: Tensor, mask: Tensor, pooled: Pooled | None) -> Tensor:
         """The MLP's logits (B,). The arguments are those of `forward`; `pooled` is needed by the projection."""

@@ -169,7 +169,8 @@ def show_start(console: Console, plan: Plan) -> None:
     width = sum(features.widths)
     rows_text = f"up to {features.num_rows}" if features.lengths.min() < features.num_rows else str(features.num_rows)
     projected = f" to {settings.projection}" if settings.projection else ""
-    heads = f"{num_heads(settings.projection or width)} heads, " if settings.num_layers else ""
+    has_encoder = settings.network and settings.num_layers
+    heads = f"{num_heads(settings.projection or width)} heads, " if has_encoder else ""
     console.print(
         f"input (B, {rows_text}, {width}): {' + '.join(dataset.streams)}{projected}, "
         f"{heads}on {device}" + (f" in {precision}" if precision != "fp32" else "") + "\n"
@@ -240,9 +241,10 @@ def fold_line(fold: Fold) -> str:
 
 def metrics_table(result: Result) -> Table:
     """Metrics of each part at the threshold, the 95 % intervals of the headline part, and the baselines' metrics."""
-    which = f"{len(result.folds)} folds" if result.folds else f"best epoch {result.best_epoch} of {len(result.epochs)}"
+    best = f"best epoch {result.best_epoch} of {result.epochs[-1].number}, " if result.epochs else ""
+    which = f"{len(result.folds)} folds, " if result.folds else best if result.settings.network else ""
     table = Table(
-        title=f"{which}, threshold {result.threshold:.4f} ({escape(result.settings.policy)})",
+        title=f"{which}{result.head.description}, threshold {result.threshold:.4f} ({escape(result.settings.policy)})",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

@@ -45,6 +45,7 @@ def metrics_record(result: Result) -> dict[str, Any]:
         "threshold": _threshold(result),
         "pos_weight": result.pos_weight,
         "precision": result.precision,
+        "head": result.head.description,
         "best_epoch": result.best_epoch,
         "best_threshold": result.threshold,
         "calibration": _calibration(result),

@@ -128,6 +128,8 @@ class Page:
     epochs: list[Epoch]
     """Empty with folds."""
     best_epoch: int
+    head: str
+    """What the head is (`Head.description`)."""
     folds: list[Fold]
     """Empty without cross-validation."""
     leaks: LeakSummary
@@ -157,6 +159,7 @@ class Page:
             subsets=result.subsets,
             epochs=result.epochs,
             best_epoch=result.best_epoch,
+            head=result.head.description,
             folds=result.folds,
             leaks=LeakSummary(
                 num_videos=len(plan.leaks.touched(result.headline)),

@@ -88,7 +88,8 @@ def draw_curves(path: Path, result: Result) -> None:
     left.set_title("Loss", fontsize=12)
     right.set_ylim(0, 1.03)
     right.set_title("Validation", fontsize=12)
-    kept = f"epoch {result.best_epoch}, " + ("median of the folds" if result.folds else "kept")
+    is_median = result.folds and result.settings.network
+    kept = f"epoch {result.best_epoch}, " + ("median of the folds" if is_median else "kept")
     for ax in (left, right):
         ax.axvline(result.best_epoch, color="0.75", linewidth=6, alpha=0.5, zorder=0, label=kept)
         ax.set_xlabel("epoch")

@@ -163,7 +163,9 @@ def _finding(result: Result, name: str, aspect: str) -> Finding:
         differences=_differences(result, name, aspect),
         is_equal=is_equal and (aspect == RANKING or np.array_equal(result.thresholds, baseline.thresholds)),
         advice=f"Try fewer epochs (--epochs, here {settings.epochs}) or another preset (--preset, here "
-        f"{settings.preset}).",
+        f"{settings.preset})."
+        if settings.network
+        else f"Try another preset (--preset, here {settings.preset}).",
     )
 
 
