@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -89,14 +91,16 @@ def rbf_svm(*names: str) -> Pipeline:
     """Support vector machine with a Gaussian kernel on standardised columns; inner folds choose C by ROC AUC."""
 
     def scores(columns: Columns, rows: np.ndarray, seed: int) -> np.ndarray:
-        x = StandardScaler().fit(columns.joined(*names)[rows]).transform(columns.joined(*names))
+        x = columns.joined(*names)
+        x = StandardScaler().fit(x[rows]).transform(x)
+        kernel = rbf_kernel(x, x[rows], gamma=1 / x.shape[1])  # (N, n); this gamma is scikit-learn's `scale`
         model = GridSearchCV(
-            SVC(class_weight="balanced"),
+            SVC(kernel="precomputed", class_weight="balanced"),
             {"C": [0.3, 1.0, 3.0]},
             cv=_inner_folds(columns, rows, seed),
             scoring="roc_auc",
-        ).fit(x[rows], columns.labels[rows])
-        result: np.ndarray = 1 / (1 + np.exp(-model.decision_function(x)))
+        ).fit(kernel[rows], columns.labels[rows])
+        result: np.ndarray = expit(model.decision_function(kernel))
         return result
 
     return scores
@@ -108,11 +112,3 @@ def _inner_folds(columns: Columns, rows: np.ndarray, seed: int) -> list[tuple[np
     number = min(5, *(len(set(groups[labels == label].tolist())) for label in (0, 1)))
     folds = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
     return [(fit, test) for fit, test in folds.split(labels, labels, groups)]
-
-
-PIPELINES: dict[str, Pipeline] = {
-    "regression": regression("mean", "spread", "step", "constant"),
-    "regression without the mean": regression("spread", "step", "constant"),
-    "RBF SVM": rbf_svm("mean", "spread", "step", "constant"),
-}
-"""Name -> classifier."""

@@ -19,6 +19,8 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 NOT_MEASURED = "not measured"
 
+RULE_FIGURES = ("loss of F1", "standard deviation of thresholds")
+
 
 def filled(text: str, results: Path = RESULTS) -> str:
     """`text` with every table filled from the JSON files in `results`."""
@@ -30,6 +32,10 @@ def table(name: str, results: Path) -> str:
     on_cpu, on_gpu = (_read(results / f"{name}-{kind}.json") for kind in ("cpu", "cuda"))
     if name == "scale":
         body = "".join(_growth(result) for result in (on_cpu, on_gpu) if result)
+    elif name == "contest":
+        body = "".join("\n".join(contest_lines(result)) + "\n" for result in (on_cpu, on_gpu) if result)
+    elif name == "thresholds":
+        body = "".join(_rules(result) for result in (on_cpu, on_gpu) if result)
     elif name == "choices":
         body = "".join(_grid(result) for result in (on_cpu, on_gpu) if result)
     else:
@@ -69,6 +75,32 @@ def _grid(result: dict[str, Any]) -> str:
     for contestant, figures_found in cells.items():
         if not contestant.endswith(" less default"):
             lines.append(f"| {contestant} | {' | '.join(figures_found.get(title, '') for title in titles)} |")
+    return "\n".join(lines) + "\n"
+
+
+def contest_lines(result: dict[str, Any]) -> list[str]:
+    """A table of ROC AUC: one line for each set and one column for each contestant; the last line is the largest
+    regret."""
+    cells = {row["what"]: f"{row['median']:.3f}" for row in result["rows"]}
+    names = ["oracle", *result["contestants"]]
+    lines = [f"| ROC AUC | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for chosen in result["sets"]:
+        lines.append(f"| {chosen} | {' | '.join(cells.get(f'{chosen}: {name}: ROC AUC', '') for name in names)} |")
+    worst = [cells.get(f"largest regret: {name}", "") for name in names]
+    return [*lines, f"| largest regret | {' | '.join(worst)} |"]
+
+
+def _rules(result: dict[str, Any]) -> str:
+    """One line for each set of scores and one column for each rule: the loss of F1, and the deviation of thresholds."""
+    cells: dict[str, dict[str, list[str]]] = {}
+    for row in result["rows"]:
+        chosen, rule, title = row["what"].rsplit(": ", 2)
+        if title in RULE_FIGURES:
+            cells.setdefault(chosen, {}).setdefault(rule, []).append(f"{row['median']:.3f}")
+    rules = result["rules"]
+    lines = [f"| | {' | '.join(rules)} |", "|---" * (1 + len(rules)) + "|"]
+    for chosen, found in cells.items():
+        lines.append(f"| {chosen} | {' | '.join(', '.join(found[rule]) for rule in rules)} |")
     return "\n".join(lines) + "\n"
 
 
