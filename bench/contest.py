@@ -118,7 +118,7 @@ the contestant chooses any."""
 
 
 def run_all(race: Race, contestants: Mapping[str, Contestant], **quick: Any) -> Iterator[tuple[str, Scores, float]]:
-    """Yield the name of each contestant, its scores, and the seconds that it took. All heads have the settings `quick`."""
+    """Yield the name of each contestant, its scores, and its seconds; `quick` are settings of all heads."""
     done: dict[str, tuple[Any, float]] = {}
     columns = None
     for name, contestant in contestants.items():
@@ -240,7 +240,7 @@ def main(
             sets=[each.name for each in sets if (each.name, next(iter(allowed)), AUC) in found],
             clips=[each.name for each in sets[: len(caches)]],
         )
-        click.echo(tables.contest_lines(json.loads(path.read_text(encoding="utf-8")))[-1])
+        click.echo(tables.contest_lines(json.loads(path.read_text(encoding="utf-8")))[-2])
     click.echo(tables.table("contest", out))
 
 

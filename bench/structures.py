@@ -31,7 +31,7 @@ NOISE = 0.05  # of each value of each row
 SMOOTHING_ROWS = 1.5  # of what varies within a video
 
 # Of the videos that the classifiers are compared on: half are harmful, so that few rare ones do not decide.
-NUM_TESTED = 2000
+NUM_TESTED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

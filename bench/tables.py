@@ -19,6 +19,10 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 NOT_MEASURED = "not measured"
 
+# Benchmarks of caches, and the ends of their results' names.
+BY_FEATURES = ("choices", "scenes")
+FEATURES = {"untrained image features": "", "trained image features": "_trained"}
+
 RULE_FIGURES = ("loss of F1", "standard deviation of thresholds")
 
 
@@ -28,7 +32,12 @@ def filled(text: str, results: Path = RESULTS) -> str:
 
 
 def table(name: str, results: Path) -> str:
-    """The table of one benchmark, with a column for the CPU and one for the GPU, and the machines below it."""
+    """The table of one benchmark, with a column for the CPU and one for the GPU, and the machines below it.
+
+    Those of `BY_FEATURES` have a column, or lines, for untrained and for trained image features.
+    """
+    if name in BY_FEATURES:
+        return _by_features(name, results)
     on_cpu, on_gpu = (_read(results / f"{name}-{kind}.json") for kind in ("cpu", "cuda"))
     if name == "scale":
         body = "".join(_growth(result) for result in (on_cpu, on_gpu) if result)
@@ -36,8 +45,6 @@ def table(name: str, results: Path) -> str:
         body = "".join("\n".join(contest_lines(result)) + "\n" for result in (on_cpu, on_gpu) if result)
     elif name == "thresholds":
         body = "".join(_rules(result) for result in (on_cpu, on_gpu) if result)
-    elif name == "choices":
-        body = "".join(_grid(result) for result in (on_cpu, on_gpu) if result)
     else:
         body = _rows(on_cpu, on_gpu)
     notes = [f"{kind}: {measured_on(result)}" for kind, result in (("CPU", on_cpu), ("GPU", on_gpu)) if result]
@@ -62,6 +69,28 @@ def _cell(rows: dict[str, Any] | None, what: str) -> str:
     if rows is None:
         return NOT_MEASURED
     return f"{figure(rows[what])}{', missed' if rows[what]['holds'] is False else ''}" if what in rows else ""
+
+
+def _by_features(name: str, results: Path) -> str:
+    """The results for untrained and for trained image features, those of the CPU if there are any."""
+    found = {
+        title: result
+        for title, suffix in FEATURES.items()
+        for kind in ("cuda", "cpu")
+        if (result := _read(results / f"{name}{suffix}-{kind}.json"))
+    }
+    if name == "choices":
+        body = "\n".join(f"With {title}:\n\n{_grid(result)}" for title, result in found.items())
+    else:
+        cells = {title: {row["what"]: figure(row) for row in result["rows"]} for title, result in found.items()}
+        lines = [f"| | {' | '.join(FEATURES)} |", "|---" * (1 + len(FEATURES)) + "|"]
+        for what in dict.fromkeys(what for each in cells.values() for what in each):
+            lines.append(
+                f"| {what} | {' | '.join(cells.get(title, {}).get(what, NOT_MEASURED) for title in FEATURES)} |"
+            )
+        body = "\n".join(lines) + "\n"
+    notes = [f"{title[0].upper()}{title[1:]}: {measured_on(result)}" for title, result in found.items()]
+    return f"{body}\n{'. '.join(notes) or 'Not measured yet'}.\n"
 
 
 def _grid(result: dict[str, Any]) -> str:
