@@ -5,6 +5,7 @@ A table is between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, where NAME 
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ NOT_MEASURED = "not measured"
 BY_FEATURES = ("choices", "scenes")
 FEATURES = {"untrained image features": "", "trained image features": "_trained"}
 
-RULE_FIGURES = ("loss of F1", "standard deviation of thresholds")
+CACHE_FIGURES = {
+    "loss": "loss of F1",
+    "F1": "F1",
+    "deviation of thresholds in a run": "standard deviation of thresholds, in a run",
+}
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
@@ -120,16 +125,24 @@ def contest_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _rules(result: dict[str, Any]) -> str:
-    """One line for each set of scores and one column for each rule: the loss of F1, and the deviation of thresholds."""
-    cells: dict[str, dict[str, list[str]]] = {}
+    """One line for each rule: over the simulated sets the mean loss of F1, and the largest one against the best rule of
+    the same set; then for each cache loss, F1 and how much the thresholds of a run deviate."""
+    cells: dict[str, dict[str, dict[str, float]]] = {}
     for row in result["rows"]:
         chosen, rule, title = row["what"].rsplit(": ", 2)
-        if title in RULE_FIGURES:
-            cells.setdefault(chosen, {}).setdefault(rule, []).append(f"{row['median']:.3f}")
-    rules = result["rules"]
-    lines = [f"| | {' | '.join(rules)} |", "|---" * (1 + len(rules)) + "|"]
-    for chosen, found in cells.items():
-        lines.append(f"| {chosen} | {' | '.join(', '.join(found[rule]) for rule in rules)} |")
+        cells.setdefault(chosen, {}).setdefault(title, {})[rule] = row["median"]
+    losses = [each["loss of F1"] for chosen, each in cells.items() if chosen.startswith("simulated")]
+    caches = {chosen: each for chosen, each in cells.items() if not chosen.startswith("simulated")}
+    heads = ["simulated: mean loss", "simulated: largest loss against the best rule"]
+    heads += [f"{chosen}: {title}" for chosen in caches for title in CACHE_FIGURES]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for rule in result["rules"]:
+        values = [
+            statistics.mean(loss[rule] for loss in losses),
+            max(loss[rule] - min(loss.values()) for loss in losses),
+        ]
+        values += [each[title][rule] for each in caches.values() for title in CACHE_FIGURES.values()]
+        lines.append(f"| {rule} | {' | '.join(f'{value:.3f}' for value in values)} |")
     return "\n".join(lines) + "\n"
 
 

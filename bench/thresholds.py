@@ -36,6 +36,7 @@ VAL_FRACTION = 0.15
 SHRINKING = (50, 200, 1000)
 
 NUM_BAGS = 50
+LEAST = 1e-6  # thresholds below it count as this one where logits are averaged
 
 GRID = expit(np.linspace(-12, 12, 481))  # the thresholds among which the best is searched
 
@@ -127,14 +128,14 @@ def _logits(scores: np.ndarray) -> np.ndarray:
 
 
 def bagged(seen: Scored) -> float:
-    """The mean of the exact choices on `NUM_BAGS` bootstrap samples."""
+    """The exact choices on `NUM_BAGS` bootstrap samples; the mean of their logits."""
     rng = np.random.default_rng(0)
     chosen = []
     for _ in range(NUM_BAGS):
         rows = rng.integers(len(seen.labels), size=len(seen.labels))
         if seen.labels[rows].any():
             chosen.append(choose_threshold(seen.scores[rows], seen.labels[rows], F1).threshold)
-    return float(np.mean(chosen))
+    return float(expit(_logits(np.clip(chosen, LEAST, 1 - LEAST)).mean()))
 
 
 PART, POOLED = "part of 15 %", "inner folds"
@@ -145,7 +146,6 @@ RULES: dict[str, tuple[str, Callable[[Scored], float]]] = {
     "exact, pooled": (POOLED, exact),
     "bagged, pooled": (POOLED, bagged),
     **{f"shrunk, {n}": (POOLED, shrunk(n, temperature_scaled)) for n in SHRINKING},
-    **{f"shrunk, {n}, Platt": (POOLED, shrunk(n, platt_scaled)) for n in SHRINKING},
     "plug-in": (POOLED, plug_in),
     "plug-in, Platt": (POOLED, plug_in_platt),
 }
@@ -240,6 +240,13 @@ SIMULATIONS = [
     Simulation(num_videos=1000, share=0.1, auc=0.8, hard=0.3),
     Simulation(num_videos=3000, share=0.73, auc=0.9),
     Simulation(num_videos=3000, share=0.1, auc=0.8, hard=0.3),
+    Simulation(num_videos=60, share=0.65, auc=0.7, confidence=3, wander=0.5),
+    Simulation(num_videos=91, share=0.74, auc=0.78, hard=0.15),
+    Simulation(num_videos=120, share=0.4, auc=0.88, hard=0.1, confidence=1, wander=0.2),
+    Simulation(num_videos=200, share=0.25, auc=0.8, hard=0.2, confidence=4),
+    Simulation(num_videos=500, share=0.05, auc=0.9),
+    Simulation(num_videos=700, share=0.6, auc=0.92, hard=0.1, wander=0.6),
+    Simulation(num_videos=2000, share=0.02, auc=0.9, hard=0.1, wander=0.2),
 ]
 
 

@@ -63,11 +63,18 @@ def test_contestants_are_columns_and_rules_too(tmp_path: Path) -> None:
         "| ROC AUC | oracle | default |\n|---|---|---|\n| mean | 0.100 | 0.200 |\n| largest regret |  | 0.400 |\n"
         in text
     )
-    names = ("75: few: exact: loss of F1", "75: few: exact: F1", "75: few: exact: standard deviation of thresholds")
-    rows = [measure.Measurement(what=name, unit="", values=[i / 10]) for i, name in enumerate(names, start=1)]
-    write(tmp_path, "cpu", rows, name="thresholds", rules=["exact"])
+    figures = {"loss of F1": 0.1, "F1": 0.8, "standard deviation of thresholds, in a run": 0.3}
+    named = {
+        **{f"simulated: {size}: {rule}: loss of F1": size / 100 for size in (10, 20) for rule in ("exact", "0.5")},
+        "simulated: 20: 0.5: loss of F1": 0.3,
+        **{f"9 clips: {rule}: {title}": value for rule in ("exact", "0.5") for title, value in figures.items()},
+    }
+    rows = [measure.Measurement(what=name, unit="", values=[value]) for name, value in named.items()]
+    write(tmp_path, "cpu", rows, name="thresholds", rules=["exact", "0.5"])
     text = tables.filled("<!-- bench:thresholds -->\n<!-- /bench:thresholds -->", tmp_path)
-    assert "| | exact |\n|---|---|\n| 75: few | 0.100, 0.300 |\n" in text
+    assert (
+        "| exact | 0.150 | 0.000 | 0.100 | 0.800 | 0.300 |\n| 0.5 | 0.200 | 0.100 | 0.100 | 0.800 | 0.300 |\n" in text
+    )
 
 
 def test_a_table_has_both_machines_and_the_marks(tmp_path: Path) -> None:
