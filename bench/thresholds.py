@@ -323,7 +323,7 @@ def _f1(predicted: np.ndarray, labels: np.ndarray) -> float:
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Resamplings of each set.")
 @click.option("--quick", is_flag=True, help="Few draws: only checks that everything runs; the figures mean nothing.")
 def main(*, caches: tuple[Path, ...], groups: Path | None, out: Path, draws: int, quick: bool) -> None:
-    """Measure each rule's loss of F1 and how much its threshold varies. 100 draws take about 6 minutes on one core."""
+    """Measure each rule's loss of F1 and how much its threshold varies. 100 draws take about 10 minutes on one core."""
     draws = min(draws, NUM_FOLDS) if quick else draws
     found = {each.name: simulate(each, draws) for each in (SIMULATIONS[:1] if quick else SIMULATIONS)}
     untrained = []
