@@ -17,8 +17,10 @@ from bench import measure
 from bench.figures import show
 from bench.measure import Measurement
 from bench.options import common
+from bench.recordings import OPTION_TYPE
+from bench.sets import load_grouped, usable_slowfast
 from haechi.cache.reader import Cache
-from haechi.train.data.dataset import Dataset, load_dataset
+from haechi.train.data.dataset import Dataset
 from haechi.train.data.split import make_folds
 from haechi.train.evaluate.metrics import metrics_at
 from haechi.train.evaluate.threshold import choose_threshold
@@ -61,17 +63,19 @@ COMPARED = "fold_auc"
 
 @click.command()
 @common
-def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
+@click.option("--groups", type=OPTION_TYPE, help="CSV with the columns path and source: the recordings of the videos.")
+def main(*, data: Path | None, groups: Path | None, out: Path, rounds: int, quick: bool) -> None:
     """Cross-validate the default and every alternative on the cache --data; each round has different folds."""
     if data is None:
         raise click.UsageError("--data CACHE is missing: a cache of labelled videos")
     cache = Cache.open(data)
-    dataset = load_dataset(cache, TrainSettings.from_preset(DEFAULT_PRESET))
+    seen = {"slowfast": usable_slowfast(cache)}
+    dataset = load_grouped(cache, TrainSettings.from_preset(DEFAULT_PRESET, **seen), groups)
     found: dict[tuple[str, str], list[float]] = {}
     for seed in range(rounds):
         for name, changes in ALTERNATIVES.items():
             settings = TrainSettings.from_preset(
-                **{"preset": DEFAULT_PRESET, "seed": seed, "epochs": 1 if quick else None, **changes}
+                **{"preset": DEFAULT_PRESET, "seed": seed, **seen, "epochs": 1 if quick else None, **changes}
             )
             folds = list(trained_folds(dataset, settings))
             figures = {name: fold_figures(dataset, folds, [fold.scores for fold in folds]) | training_figures(folds)}
@@ -86,7 +90,7 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
     show(
         measure.write(
             out,
-            "choices",
+            "choices" if "clip" in cache.untrained else "choices_trained",
             table_rows(found),
             untrained=bool(cache.untrained),
             num_videos=len(dataset.ids),

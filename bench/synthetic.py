@@ -28,14 +28,7 @@ SETTINGS = {
 def write_cache(path: Path, *, share: float = 1.0) -> Path:
     """Write the report's 3,866 videos, or a share of them, as random features that depend a little on the label."""
     path.mkdir()
-    provenance = Provenance(
-        settings=SETTINGS,
-        weights={"clip": "random:0", "slowfast": "random:0"},
-        device="none",
-        precision="fp32",
-        producer="haechi bench",
-        versions={},
-    )
+    source = provenance()
     rng = np.random.default_rng(0)
     rows = [
         (split, label)
@@ -44,14 +37,27 @@ def write_cache(path: Path, *, share: float = 1.0) -> Path:
         for _ in range(round(share * count))
     ]
     rows = [rows[i] for i in rng.permutation(len(rows))]
-    items = (_item(f"{i:05d}", split=split, label=label, rng=rng) for i, (split, label) in enumerate(rows))
+    items = (item(f"{i:05d}", split=split, label=label, rng=rng) for i, (split, label) in enumerate(rows))
     for number, start in enumerate(range(0, len(rows), SHARD_SIZE)):
         size = min(SHARD_SIZE, len(rows) - start)
-        write_shard(shard_path(path, number), [next(items) for _ in range(size)], [], provenance)
+        write_shard(shard_path(path, number), [next(items) for _ in range(size)], [], source)
     return path
 
 
-def _item(id: str, *, split: str, label: int, rng: np.random.Generator) -> Item:
+def provenance() -> Provenance:
+    """That of a shard of random numbers."""
+    return Provenance(
+        settings=SETTINGS,
+        weights={"clip": "random:0", "slowfast": "random:0"},
+        device="none",
+        precision="fp32",
+        producer="haechi bench",
+        versions={},
+    )
+
+
+def item(id: str, *, split: str, label: int, rng: np.random.Generator) -> Item:
+    """A video with random features that depend a little on the label."""
     media = Media(
         id=id,
         kind="video",

@@ -5,6 +5,7 @@ A table is between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, where NAME 
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 NOT_MEASURED = "not measured"
 
+# Benchmarks of caches, and the ends of their results' names.
+BY_FEATURES = ("choices", "scenes")
+FEATURES = {"untrained image features": "", "trained image features": "_trained"}
+
+CACHE_FIGURES = {
+    "loss": "loss of F1",
+    "F1": "F1",
+    "deviation of thresholds in a run": "standard deviation of thresholds, in a run",
+}
+
 
 def filled(text: str, results: Path = RESULTS) -> str:
     """`text` with every table filled from the JSON files in `results`."""
@@ -26,12 +37,19 @@ def filled(text: str, results: Path = RESULTS) -> str:
 
 
 def table(name: str, results: Path) -> str:
-    """The table of one benchmark, with a column for the CPU and one for the GPU, and the machines below it."""
+    """The table of one benchmark, with a column for the CPU and one for the GPU, and the machines below it.
+
+    Those of `BY_FEATURES` have a column, or lines, for untrained and for trained image features.
+    """
+    if name in BY_FEATURES:
+        return _by_features(name, results)
     on_cpu, on_gpu = (_read(results / f"{name}-{kind}.json") for kind in ("cpu", "cuda"))
     if name == "scale":
         body = "".join(_growth(result) for result in (on_cpu, on_gpu) if result)
-    elif name == "choices":
-        body = "".join(_grid(result) for result in (on_cpu, on_gpu) if result)
+    elif name == "contest":
+        body = "".join("\n".join(contest_lines(result)) + "\n" for result in (on_cpu, on_gpu) if result)
+    elif name == "thresholds":
+        body = "".join(_rules(result) for result in (on_cpu, on_gpu) if result)
     else:
         body = _rows(on_cpu, on_gpu)
     notes = [f"{kind}: {measured_on(result)}" for kind, result in (("CPU", on_cpu), ("GPU", on_gpu)) if result]
@@ -58,6 +76,28 @@ def _cell(rows: dict[str, Any] | None, what: str) -> str:
     return f"{figure(rows[what])}{', missed' if rows[what]['holds'] is False else ''}" if what in rows else ""
 
 
+def _by_features(name: str, results: Path) -> str:
+    """The results for untrained and for trained image features, those of the CPU if there are any."""
+    found = {
+        title: result
+        for title, suffix in FEATURES.items()
+        for kind in ("cuda", "cpu")
+        if (result := _read(results / f"{name}{suffix}-{kind}.json"))
+    }
+    if name == "choices":
+        body = "\n".join(f"With {title}:\n\n{_grid(result)}" for title, result in found.items())
+    else:
+        cells = {title: {row["what"]: figure(row) for row in result["rows"]} for title, result in found.items()}
+        lines = [f"| | {' | '.join(FEATURES)} |", "|---" * (1 + len(FEATURES)) + "|"]
+        for what in dict.fromkeys(what for each in cells.values() for what in each):
+            lines.append(
+                f"| {what} | {' | '.join(cells.get(title, {}).get(what, NOT_MEASURED) for title in FEATURES)} |"
+            )
+        body = "\n".join(lines) + "\n"
+    notes = [f"{title[0].upper()}{title[1:]}: {measured_on(result)}" for title, result in found.items()]
+    return f"{body}\n{'. '.join(notes) or 'Not measured yet'}.\n"
+
+
 def _grid(result: dict[str, Any]) -> str:
     """One line for each contestant and one column for each figure, from rows named `CONTESTANT: FIGURE`."""
     cells: dict[str, dict[str, str]] = {}
@@ -69,6 +109,40 @@ def _grid(result: dict[str, Any]) -> str:
     for contestant, figures_found in cells.items():
         if not contestant.endswith(" less default"):
             lines.append(f"| {contestant} | {' | '.join(figures_found.get(title, '') for title in titles)} |")
+    return "\n".join(lines) + "\n"
+
+
+def contest_lines(result: dict[str, Any]) -> list[str]:
+    """A table of ROC AUC: one line for each set and one column for each contestant; the last line is the largest
+    regret."""
+    cells = {row["what"]: f"{row['median']:.3f}" for row in result["rows"]}
+    names = ["oracle", *result["contestants"]]
+    lines = [f"| ROC AUC | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for chosen in result["sets"]:
+        lines.append(f"| {chosen} | {' | '.join(cells.get(f'{chosen}: {name}: ROC AUC', '') for name in names)} |")
+    worst = [cells.get(f"largest regret: {name}", "") for name in names]
+    return [*lines, f"| largest regret | {' | '.join(worst)} |"]
+
+
+def _rules(result: dict[str, Any]) -> str:
+    """One line for each rule: over the simulated sets the mean loss of F1, and the largest one against the best rule of
+    the same set; then for each cache loss, F1 and how much the thresholds of a run deviate."""
+    cells: dict[str, dict[str, dict[str, float]]] = {}
+    for row in result["rows"]:
+        chosen, rule, title = row["what"].rsplit(": ", 2)
+        cells.setdefault(chosen, {}).setdefault(title, {})[rule] = row["median"]
+    losses = [each["loss of F1"] for chosen, each in cells.items() if chosen.startswith("simulated")]
+    caches = {chosen: each for chosen, each in cells.items() if not chosen.startswith("simulated")}
+    heads = ["simulated: mean loss", "simulated: largest loss against the best rule"]
+    heads += [f"{chosen}: {title}" for chosen in caches for title in CACHE_FIGURES]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for rule in result["rules"]:
+        values = [
+            statistics.mean(loss[rule] for loss in losses),
+            max(loss[rule] - min(loss.values()) for loss in losses),
+        ]
+        values += [each[title][rule] for each in caches.values() for title in CACHE_FIGURES.values()]
+        lines.append(f"| {rule} | {' | '.join(f'{value:.3f}' for value in values)} |")
     return "\n".join(lines) + "\n"
 
 

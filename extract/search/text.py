@@ -1,6 +1,8 @@
 """Embeds texts with the text tower of the CLIP that made a cache, so that they compare with its image features."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from haechi.cache.reader import Cache
 from haechi.cache.schema import FRAME_STREAM, conflict_list
 from haechi.extract.backbones.openclip import FLAG, OpenClip, resolve_model
 from haechi.extract.backbones.weights import LOAD_ERRORS, LOCAL_MODEL, Weights, WeightsError, first_line, model_identity
+
+# The key of a local folder's open_clip_config.json that says that the text tower was not trained.
+IMAGE_TOWER_ONLY = "image_tower_only"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +34,8 @@ def load_clip(cache: Cache, *, model: str | None = None, weights: str | None = N
 
     `model` and `weights` are those of `ExtractSettings`, for files that were moved; None: as the cache has them.
 
-    Raises `CacheError` for untrained weights, `SettingsConflictError` for another model or other weights than the
-    cache's, `WeightsError` for weights that cannot be found, fetched or loaded.
+    Raises `CacheError` for untrained weights and for an image tower alone, `SettingsConflictError` for another model or
+    other weights than the cache's, `WeightsError` for weights that cannot be found, fetched or loaded.
     """
     held = cache.settings[FRAME_STREAM]
     if FRAME_STREAM in cache.untrained:
@@ -58,6 +63,14 @@ def load_clip(cache: Cache, *, model: str | None = None, weights: str | None = N
     clip = OpenClip(model=name, weights=wanted.request, device=torch.device("cpu"), dtype=torch.float32)
     # Texts do not depend on how images are preprocessed.
     _refuse_other(cache, {field: value for field, value in clip.identity.items() if field != "preprocess"})
+    if name.startswith(LOCAL_MODEL):
+        config = json.loads(Path(name.removeprefix(LOCAL_MODEL), "open_clip_config.json").read_text(encoding="utf-8"))
+        if config.get(IMAGE_TOWER_ONLY):
+            raise CacheError(
+                f"{cache.path}: its CLIP is an image tower alone ({IMAGE_TOWER_ONLY} in open_clip_config.json): texts "
+                "and images cannot be compared; search a cache that a CLIP with both towers made, such as "
+                f"`haechi extract {FLAG} openai` makes"
+            )
     return clip
 
 

@@ -7,7 +7,7 @@ import click
 import numpy as np
 import pytest
 
-from bench import measure, scenes
+from bench import measure, recordings, scenes
 from haechi.cache.writer import shard_path, write_shard
 from tests import synthetic
 
@@ -30,9 +30,9 @@ def test_truth_that_tells_nothing_is_refused(tmp_path: Path) -> None:
     truth.write_text("path,source\na.mp4,x\nb.mp4,y\nc.mp4,\nd.mp4,\n", encoding="utf-8")
     ids = np.array(["a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4"], dtype=object)
     with pytest.raises(click.UsageError, match="no two videos"):
-        scenes.read_sources(ids, truth)
+        recordings.read_recordings(ids, truth)
     truth.write_text("path,source\na.mp4,x\nd.mp4,x\nc.mp4,\n", encoding="utf-8")
-    assert scenes.read_sources(ids, truth).tolist() == ["x", "", "", "x", ""]
+    assert recordings.read_recordings(ids, truth).tolist() == ["x", "", "", "x", ""]
 
 
 def test_it_runs_and_writes(tmp_path: Path) -> None:
@@ -59,4 +59,5 @@ def test_it_runs_and_writes(tmp_path: Path) -> None:
     assert (found["scenes of several videos"], found["videos of the largest scene"]) == (20, 2)
     assert found["average precision of pairs: whitened within videos (used by Haechi)"] == pytest.approx(1)
     assert found["time"] > 0
+    assert found["recall of pairs, synthetic videos of ten kinds"] > 0.5
     assert result["untrained"]

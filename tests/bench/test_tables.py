@@ -36,6 +36,45 @@ def test_contestants_are_lines_and_figures_columns(tmp_path: Path) -> None:
     write(tmp_path, "cpu", rows, name="choices")
     text = tables.filled("<!-- bench:choices -->\n<!-- /bench:choices -->", tmp_path)
     assert "| | AUC | time |\n|---|---|---|\n| default | 0 | 0.3 |\n| cosine | 0.1 |  |\n\n" in text
+    write(tmp_path, "cpu", rows[:1], name="choices_trained")
+    text = tables.filled("<!-- bench:choices -->\n<!-- /bench:choices -->", tmp_path)
+    assert (
+        "With trained image features:\n\n| | AUC |\n|---|---|\n| default | 0 |\n\nUntrained image features: A" in text
+    )
+
+
+def test_trained_features_have_a_column(tmp_path: Path) -> None:
+    rows = [measure.Measurement(what=name, unit="", values=[0.5]) for name in ("precision", "recall")]
+    write(tmp_path, "cpu", rows, name="scenes")
+    write(tmp_path, "cuda", rows, name="scenes")
+    write(tmp_path, "cpu", rows[:1], name="scenes_trained")
+    text = tables.filled("<!-- bench:scenes -->\n<!-- /bench:scenes -->", tmp_path)
+    assert "| | untrained image features | trained image features |\n|---|---|---|\n| precision | 0.5 | 0.5 |\n" in text
+    assert "| recall | 0.5 | not measured |\n" in text
+    assert "A GPU" not in text
+
+
+def test_contestants_are_columns_and_rules_too(tmp_path: Path) -> None:
+    names = ("mean: oracle: ROC AUC", "mean: default: ROC AUC", "mean: default: seconds", "largest regret: default")
+    rows = [measure.Measurement(what=name, unit="", values=[i / 10]) for i, name in enumerate(names, start=1)]
+    write(tmp_path, "cpu", rows, name="contest", contestants=["default"], sets=["mean"])
+    text = tables.filled("<!-- bench:contest -->\n<!-- /bench:contest -->", tmp_path)
+    assert (
+        "| ROC AUC | oracle | default |\n|---|---|---|\n| mean | 0.100 | 0.200 |\n| largest regret |  | 0.400 |\n"
+        in text
+    )
+    figures = {"loss of F1": 0.1, "F1": 0.8, "standard deviation of thresholds, in a run": 0.3}
+    named = {
+        **{f"simulated: {size}: {rule}: loss of F1": size / 100 for size in (10, 20) for rule in ("exact", "0.5")},
+        "simulated: 20: 0.5: loss of F1": 0.3,
+        **{f"9 clips: {rule}: {title}": value for rule in ("exact", "0.5") for title, value in figures.items()},
+    }
+    rows = [measure.Measurement(what=name, unit="", values=[value]) for name, value in named.items()]
+    write(tmp_path, "cpu", rows, name="thresholds", rules=["exact", "0.5"])
+    text = tables.filled("<!-- bench:thresholds -->\n<!-- /bench:thresholds -->", tmp_path)
+    assert (
+        "| exact | 0.150 | 0.000 | 0.100 | 0.800 | 0.300 |\n| 0.5 | 0.200 | 0.100 | 0.100 | 0.800 | 0.300 |\n" in text
+    )
 
 
 def test_a_table_has_both_machines_and_the_marks(tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ ERROR = 0.05
 # clips, encoded again with CRF 40 at a width of 160 pixels and added to 91 clips, reach 0.71 to 0.98.
 HALFWAY = 0.5**0.5
 
+# The quantile at which the upper tail of pairs is measured: above most unrelated pairs of two kinds, and below most of
+# one kind, where there are up to 20 kinds.
+UPPER = 0.95
+
 # Limits on memory: rows of features read at once, side of a tile of the similarity matrix, links before pruning.
 READ_ROWS = 1 << 16
 TILE_VIDEOS = 2048
@@ -116,7 +120,10 @@ def choose_similarity_threshold(cosines: np.ndarray, own: float, *, num_videos: 
     Most of the pairs with these `cosines` (P,) are unrelated, so the median and the median absolute deviation of
     Fisher's z (artanh of the cosine, nearly normal) are those of unrelated pairs. The chance level is a Bonferroni
     bound over all pairs. M centred descriptors span M - 1 dimensions, in which the cosine of random directions has the
-    standard deviation 1 / sqrt(M - 1): the deviation used is at least that.
+    standard deviation 1 / sqrt(M - 1): the deviation used is at least that. Where videos are of several kinds, such as
+    ten sports, pairs of one kind are more alike than others, and the upper tail is longer than the median deviation
+    says: then the deviation is that of the `UPPER` quantile, as far as the level stays below `HALFWAY`, since with few
+    large scenes that quantile may be a related pair.
 
     `own`, the similarity of frames of the same video, limits the threshold. Lower limit: the angle halfway between
     `own` and a right angle, so that videos of one kind are not joined when all others are very different. Upper limit,
@@ -124,9 +131,14 @@ def choose_similarity_threshold(cosines: np.ndarray, own: float, *, num_videos: 
     among very few, from which it is estimated poorly.
     """
     z = np.arctanh(np.clip(cosines, -1 + 1e-6, 1 - 1e-6))
-    deviation = max(float(median_abs_deviation(z, scale="normal")), (num_videos - 1) ** -0.5)
-    num_pairs = num_videos * (num_videos - 1) / 2
-    chance = max(0.0, float(np.tanh(np.median(z) + norm.isf(ERROR / num_pairs) * deviation)))
+    median, least = float(np.median(z)), (num_videos - 1) ** -0.5
+    num_deviations = norm.isf(ERROR / (num_videos * (num_videos - 1) / 2))  # in standard deviations
+
+    def level(deviation: float) -> float:
+        return max(0.0, float(np.tanh(median + num_deviations * max(deviation, least))))
+
+    upper = (float(np.quantile(z, UPPER)) - median) / norm.ppf(UPPER)
+    chance = max(level(float(median_abs_deviation(z, scale="normal"))), min(level(upper), HALFWAY))
     lowest = float(np.cos((np.arccos(np.clip(own, 0, 1)) + np.pi / 2) / 2))
     return float(np.clip(chance, lowest, HALFWAY if own >= HALFWAY else 1.0)), chance
 

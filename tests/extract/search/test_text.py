@@ -67,6 +67,16 @@ def test_untrained_weights_are_refused(made: tuple[str, Path], tmp_path: Path) -
         load_clip(cache_of(tmp_path, made[0], "random:0"), model=made[0])
 
 
+def test_an_image_tower_alone_is_refused(tmp_path: Path) -> None:
+    name, weights = clips.write_clip(tmp_path)
+    config = tmp_path / "open_clip_config.json"
+    config.write_text(json.dumps({"image_tower_only": True, **json.loads(config.read_text())}))
+    with pytest.raises(
+        CacheError, match=r"cache: its CLIP is an image tower alone.*search a cache that a CLIP with both"
+    ):
+        load_clip(cache_of(tmp_path, name, weights), model=name)
+
+
 def test_other_weights_are_refused_with_the_fields(made: tuple[str, Path], tmp_path: Path) -> None:
     name, weights = made
     cache = cache_of(tmp_path, name, weights)

@@ -121,6 +121,22 @@ def test_the_threshold_is_the_chance_level_within_limits_from_frames_of_one_vide
     assert threshold == pytest.approx(chance if angle is None else np.cos(np.radians(angle)))
 
 
+def test_videos_of_one_kind_are_not_one_scene(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kinds = np.arange(200) % 8
+    truth = np.concatenate([np.arange(200), np.arange(20)])  # 20 places are shown twice
+    of_a_kind = 0.45**0.5 * places(8, rng)[kinds] + 0.55**0.5 * places(200, rng)
+    found = find(tmp_path / "cache", [film(place, rng) for place in of_a_kind[truth]])
+    assert adjusted_rand_score(truth, found.scene) > 0.95
+
+
+def test_a_few_large_scenes_are_found_although_many_pairs_are_related(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(60) % 4
+    found = find(tmp_path / "cache", [film(place, rng) for place in places(4, rng)[truth]])
+    assert adjusted_rand_score(truth, found.scene) == 1
+
+
 @pytest.mark.parametrize("count", [3, 5, 20, 300])
 @pytest.mark.parametrize("num_frames", [1, 8])
 def test_unrelated_videos_stay_apart(tmp_path: Path, count: int, num_frames: int) -> None:
