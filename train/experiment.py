@@ -25,6 +25,7 @@ from haechi.train.model.regression import (
     fit_regression,
     regression_logits,
 )
+from haechi.train.model.rehearsal import Rehearsal
 from haechi.train.model.scores import compute_logits, compute_scores
 from haechi.train.policy import Policy
 from haechi.train.progress import SILENT, TrainProgress
@@ -53,25 +54,14 @@ class Experiment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rehearsal:
-    """What the threshold is chosen on: videos, and their logits by heads that were not fitted on them."""
-
-    rows: np.ndarray
-    """(n,) int64, ascending: the val split, or with inner folds all that the head is fitted on."""
-    logits: np.ndarray
-    """(n,) float64: of the head that is kept; with inner folds of heads made in the same way."""
-    regression_logits: np.ndarray
-    """(n,) float64: of its regression alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Trained:
     """A head after its last epoch."""
 
     experiment: Experiment
     epochs: list[Epoch]
     scores: np.ndarray
-    """(N,) float64 in [0, 1]: the scores of all labelled videos by the head of the best epoch."""
+    """(N,) float64 in [0, 1]: the scores of all labelled videos by the head of the best epoch; those of val videos that
+    it was fitted on are held-out ones."""
     regression: Regression
     """The regression that the head starts from, or is compared with."""
     rehearsal: Rehearsal
@@ -96,9 +86,8 @@ def prepare(
     """Build the head, and draw the split if none is given.
 
     `dataset` was loaded for settings with the same `input_key`. `groups` (N,) are never divided by inner folds; None:
-    those of the manifest. `nested`: in cross-validation, whose test part is outside, the inner folds replace the val
-    split for a head without a network. Raises `TrainError` if train or val would lack a class, `SettingsError` if
-    there is no such device.
+    those of the manifest. `nested`: for a head without a network the inner folds replace the val split, which is then
+    fitted on too. Raises `TrainError` if train or val would lack a class, `SettingsError` if there is no such device.
     """
     device = find_device(settings.device)
     split = split or make_split(dataset.labels, dataset.splits, dataset.groups, settings)
@@ -146,6 +135,9 @@ def train_once(experiment: Experiment, *, what: str = "training", progress: Trai
     for name in split.counts(labels):  # each part alone: val in the batches in which its threshold was chosen
         rows = split.rows(name)
         scores[rows] = compute_scores(compute_logits(head, features, torch.from_numpy(rows).to(experiment.device)))
+    if experiment.is_nested:  # the head was fitted on them too
+        is_val = split.names[rehearsal.rows] == "val"
+        scores[rehearsal.rows[is_val]] = compute_scores(rehearsal.logits[is_val])
     return Trained(
         experiment=experiment,
         epochs=epochs,

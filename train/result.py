@@ -16,6 +16,8 @@ from haechi.train.evaluate.subsets import Subset, find_subsets
 from haechi.train.evaluate.threshold import Choice, cautions
 from haechi.train.model.fit import Epoch
 from haechi.train.model.head import Head
+from haechi.train.model.rehearsal import Rehearsal
+from haechi.train.model.scores import compute_scores
 from haechi.train.plan import Plan
 from haechi.train.policy import Policy
 from haechi.train.settings import TrainSettings
@@ -97,6 +99,8 @@ class Result:
     way on all videos."""
     choice: Choice | None
     """How the threshold was chosen on validation; None with folds."""
+    rehearsal: Rehearsal | None
+    """What it was chosen on; None with folds."""
     scores: np.ndarray
     """(N,) float64 in [0, 1]"""
     thresholds: np.ndarray
@@ -168,14 +172,16 @@ class Result:
         return self._threshold_of_parts(self.choice) if self.choice else self._threshold_of_folds()
 
     def _threshold_of_parts(self, choice: Choice) -> ChosenThreshold:
-        policy, rows = self.plan.policy, self.split.rows("val")
+        policy = self.plan.policy
+        assert self.rehearsal is not None
+        rows = self.rehearsal.rows
         return ChosenThreshold(
             value=self.threshold,
             policy=policy,
             met=choice.met,
             plateau=(choice.low, choice.high),
             interval=bootstrap.threshold_interval(
-                self.scores[rows],
+                compute_scores(self.rehearsal.logits),
                 self.labels[rows],
                 self.plan.groups[rows],
                 policy,
