@@ -21,7 +21,7 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 NOT_MEASURED = "not measured"
 
 # Benchmarks of caches, and the ends of their results' names.
-BY_FEATURES = ("choices", "scenes")
+BY_FEATURES = ("scenes",)
 FEATURES = {"untrained image features": "", "trained image features": "_trained"}
 
 CACHE_FIGURES = {
@@ -84,32 +84,13 @@ def _by_features(name: str, results: Path) -> str:
         for kind in ("cuda", "cpu")
         if (result := _read(results / f"{name}{suffix}-{kind}.json"))
     }
-    if name == "choices":
-        body = "\n".join(f"With {title}:\n\n{_grid(result)}" for title, result in found.items())
-    else:
-        cells = {title: {row["what"]: figure(row) for row in result["rows"]} for title, result in found.items()}
-        lines = [f"| | {' | '.join(FEATURES)} |", "|---" * (1 + len(FEATURES)) + "|"]
-        for what in dict.fromkeys(what for each in cells.values() for what in each):
-            lines.append(
-                f"| {what} | {' | '.join(cells.get(title, {}).get(what, NOT_MEASURED) for title in FEATURES)} |"
-            )
-        body = "\n".join(lines) + "\n"
+    cells = {title: {row["what"]: figure(row) for row in result["rows"]} for title, result in found.items()}
+    lines = [f"| | {' | '.join(FEATURES)} |", "|---" * (1 + len(FEATURES)) + "|"]
+    for what in dict.fromkeys(what for each in cells.values() for what in each):
+        lines.append(f"| {what} | {' | '.join(cells.get(title, {}).get(what, NOT_MEASURED) for title in FEATURES)} |")
+    body = "\n".join(lines) + "\n"
     notes = [f"{title[0].upper()}{title[1:]}: {measured_on(result)}" for title, result in found.items()]
     return f"{body}\n{'. '.join(notes) or 'Not measured yet'}.\n"
-
-
-def _grid(result: dict[str, Any]) -> str:
-    """One line for each contestant and one column for each figure, from rows named `CONTESTANT: FIGURE`."""
-    cells: dict[str, dict[str, str]] = {}
-    for row in result["rows"]:
-        contestant, _, title = row["what"].partition(": ")
-        cells.setdefault(contestant, {})[title] = figure(row)
-    titles = list(dict.fromkeys(title for figures_found in cells.values() for title in figures_found))
-    lines = [f"| | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
-    for contestant, figures_found in cells.items():
-        if not contestant.endswith(" less default"):
-            lines.append(f"| {contestant} | {' | '.join(figures_found.get(title, '') for title in titles)} |")
-    return "\n".join(lines) + "\n"
 
 
 def contest_lines(result: dict[str, Any]) -> list[str]:

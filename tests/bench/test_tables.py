@@ -30,19 +30,6 @@ def test_the_documents_are_up_to_date(document: Path) -> None:
     assert tables.filled(text) == text
 
 
-def test_contestants_are_lines_and_figures_columns(tmp_path: Path) -> None:
-    names = ("default: AUC", "cosine: AUC", "cosine less default: AUC", "default: time")
-    rows = [measure.Measurement(what=name, unit="", values=[i / 10]) for i, name in enumerate(names)]
-    write(tmp_path, "cpu", rows, name="choices")
-    text = tables.filled("<!-- bench:choices -->\n<!-- /bench:choices -->", tmp_path)
-    assert "| | AUC | time |\n|---|---|---|\n| default | 0 | 0.3 |\n| cosine | 0.1 |  |\n\n" in text
-    write(tmp_path, "cpu", rows[:1], name="choices_trained")
-    text = tables.filled("<!-- bench:choices -->\n<!-- /bench:choices -->", tmp_path)
-    assert (
-        "With trained image features:\n\n| | AUC |\n|---|---|\n| default | 0 |\n\nUntrained image features: A" in text
-    )
-
-
 def test_trained_features_have_a_column(tmp_path: Path) -> None:
     rows = [measure.Measurement(what=name, unit="", values=[0.5]) for name in ("precision", "recall")]
     write(tmp_path, "cpu", rows, name="scenes")
