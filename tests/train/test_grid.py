@@ -25,9 +25,9 @@ def test_seeds_alone_and_nothing_at_all() -> None:
 
 
 def test_values_take_the_type_of_their_field() -> None:
-    trials = plan("clip=true,false", "num_layers=1", "slowfast=pooled", "pos_weight=1", "preset=model4,fast")
+    trials = plan("clip=true,false", "num_layers=1", "slowfast=pooled", "pos_weight=1", "preset=model4,network")
     assert [trial.settings.clip for trial in trials] == [True, True, False, False]
-    assert [trial.settings.preset for trial in trials] == ["model4", "fast"] * 2
+    assert [trial.settings.preset for trial in trials] == ["model4", "network"] * 2
     assert [trial.settings.projection for trial in trials] == [0, 256] * 2
     assert (trials[0].settings.num_layers, trials[0].settings.slowfast, trials[0].settings.pos_weight) == (
         1,

@@ -19,11 +19,11 @@ def test_the_defaults_are_model_4() -> None:
 
 
 def test_a_preset_gives_way_to_what_is_given() -> None:
-    fast = TrainSettings.from_preset("fast")
-    assert (fast.preset, fast.projection, fast.batch_size, fast.precision) == ("fast", 256, 64, "auto")
-    assert TrainSettings.from_preset("fast", batch_size=None, lr=0.5) == dataclasses.replace(fast, lr=0.5)
+    network = TrainSettings.from_preset("network")
+    assert (network.preset, network.projection, network.batch_size, network.precision) == ("network", 256, 64, "auto")
+    assert TrainSettings.from_preset("network", batch_size=None, lr=0.5) == dataclasses.replace(network, lr=0.5)
     assert DEFAULT_PRESET in PRESETS
-    with pytest.raises(SettingsError, match="preset is 'slow', expected one of model4, fast, image"):
+    with pytest.raises(SettingsError, match="preset is 'slow', expected one of model4, fast, network, image"):
         TrainSettings.from_preset("slow")
     with pytest.raises(SettingsError, match="no such settings: 'warmup', 'momentum'; the settings are preset, media, "):
         TrainSettings.from_preset("fast", warmup=3, momentum=0.9, lr=0.5)
@@ -60,6 +60,44 @@ def test_a_preset_gives_way_to_what_is_given() -> None:
 def test_a_value_out_of_range_is_named(field: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"{field} is "):
         TrainSettings(**{field: value})
+
+
+def test_the_default_head_is_a_regression_with_moments_and_no_network() -> None:
+    fast = TrainSettings.from_preset(DEFAULT_PRESET)
+    assert (fast.preset, fast.regression, fast.moments, fast.network) == ("fast", True, 16, False)
+    assert all((TrainSettings.from_preset(name).moments > 0) == (name == "fast") for name in PRESETS)
+    assert [name for name in PRESETS if not TrainSettings.from_preset(name).network] == ["fast"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": False}, "network is False and regression is False: nothing is left to train"),
+        ({"moments": 16}, "moments is 16 and network is True: moments are for a head without a network"),
+        ({"network": False, "regression": True, "moments": 3}, "moments is 3, expected an even number"),
+        ({"moments": -2}, "moments is -2, expected"),
+        ({"moments": True}, "moments is True, expected"),
+        ({"network": 0}, "network is 0, expected true or false"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_named(changes: dict, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        TrainSettings(**changes)
+
+
+def test_settings_without_an_effect_are_known() -> None:
+    """They are those of the network; all others have an effect without one."""
+    changed = {"epochs": 3, "lr": 0.5, "projection": 8, "ema": 0.5, "pos_weight": 2.0, "seed": 3, "moments": 4}
+    fast = TrainSettings.from_preset("fast", **changed)
+    assert sorted(fast.unused) == ["ema", "epochs", "lr", "projection"]
+    assert TrainSettings.from_preset("fast").unused == []
+    assert TrainSettings.from_preset("network", epochs=3, lr=0.5, projection=8, ema=0.5).unused == []
+
+
+def test_settings_from_before_the_moments_have_a_network_and_no_moments() -> None:
+    values = TrainSettings.from_preset("network").to_dict()
+    del values["moments"], values["network"]
+    assert TrainSettings.from_dict(values) == TrainSettings.from_preset("network")
 
 
 def test_all_offenders_are_named_at_once() -> None:

@@ -86,8 +86,8 @@ class Curve:
             high=np.concatenate([distinct, [1.0]])[: len(distinct) + none_fits],
             true_positive=np.concatenate([predicted[0], [0]])[: len(distinct) + none_fits],
             false_positive=np.concatenate([predicted[1], [0]])[: len(distinct) + none_fits],
-            num_harmful=float(labels.sum()),
-            num_safe=float((1 - labels).sum()),
+            num_harmful=float(predicted[0][0]) if len(distinct) else 0.0,  # rounded as the others are
+            num_safe=float(predicted[1][0]) if len(distinct) else 0.0,
         )
 
 
@@ -186,8 +186,7 @@ def _judge(policy: Policy, curve: Curve) -> tuple[np.ndarray, np.ndarray, np.nda
         return np.ones(len(tp), bool), -(policy.costs[0] * fp + policy.costs[1] * fn), np.zeros(len(tp))
     assert policy.bound is not None
     # Comparing floats is exact here: equal fractions of integers are equal floats, and 9 / 10 == float("0.9").
-    precision, recall = _ratio(tp, tp + fp), tp / max(curve.num_harmful, 1)
-    fpr = fp / max(curve.num_safe, 1)
+    precision, recall, fpr = _ratio(tp, tp + fp), _ratio(tp, curve.num_harmful), _ratio(fp, curve.num_safe)
     kept, aim, second = {
         "precision": (precision, recall, precision),
         "recall": (recall, precision, recall),
@@ -197,9 +196,9 @@ def _judge(policy: Policy, curve: Curve) -> tuple[np.ndarray, np.ndarray, np.nda
     return met, np.where(met, aim, kept), np.where(met, second, aim)
 
 
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _ratio(a: np.ndarray, b: np.ndarray | float) -> np.ndarray:
     """a / b, and 0 where b is 0."""
-    result: np.ndarray = np.divide(a, b, out=np.zeros(len(a)), where=b > 0)
+    result: np.ndarray = np.divide(a, b, out=np.zeros(len(a)), where=np.asarray(b) > 0)
     return result
 
 

@@ -197,6 +197,10 @@ def fit(
     val_index, val_labels = torch.from_numpy(val_rows).to(device), labels[val_rows]
     criterion = make_loss(labels[train_rows], settings, device)
     policy = Policy.parse(settings.policy)
+
+    def mean_loss(logits: Tensor | np.ndarray, truth: np.ndarray) -> float:
+        return float(criterion(*(torch.as_tensor(values).to(device, torch.float32) for values in (logits, truth))))
+
     offset, judge = None, None
     best_key, best_state, num_worse = (False, -math.inf, -math.inf), _copied(head), 0
     if fitted is not None:
@@ -206,8 +210,8 @@ def fit(
         judge = Judge(val_labels, pos_weight=pos_weight)
         yield make_epoch(
             0,
-            train_loss=Judge(labels[train_rows], pos_weight=pos_weight).loss(fitted.held_out),
-            val_loss=judge.loss(start),
+            train_loss=mean_loss(fitted.held_out, labels[train_rows]),
+            val_loss=mean_loss(start, val_labels),
             logits=start,
             labels=val_labels,
             policy=policy,
@@ -222,7 +226,7 @@ def fit(
     losses = passes(head, features, labels, train_rows, settings, offset=offset, precision=precision, progress=progress)
     for number, train_loss in enumerate(losses, start=1):
         logits = compute_logits(head, features, val_index)
-        val_loss = float(criterion(logits, torch.from_numpy(val_labels).to(device, torch.float32)))
+        val_loss = mean_loss(logits, val_labels)
         check_finite(number, settings, training=train_loss, validation=val_loss)
         epoch = make_epoch(
             number,

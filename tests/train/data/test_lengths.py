@@ -23,6 +23,7 @@ from haechi.train.model.head import build_head
 from haechi.train.model.scores import compute_logits
 from haechi.train.settings import PRESETS, TrainSettings
 from tests import synthetic
+from tests.train import runs
 
 SAMPLING = {"name": "windows", "window_seconds": 2.0, "stride_seconds": 2.0, "clip_fps": 2.0}
 
@@ -77,7 +78,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("args", [[], ["--no-clip", "--slowfast", "pooled"], ["--preset", "model4"]])
+@pytest.mark.parametrize(
+    "args", [[], ["--no-clip", "--slowfast", "pooled"], ["--preset", "network"], ["--preset", "model4"]]
+)
 def test_a_film_among_clips_trains_the_same_streamed_and_is_judged_the_same(
     cache: Path, tmp_path: Path, args: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,10 +108,7 @@ def test_a_film_among_clips_trains_the_same_streamed_and_is_judged_the_same(
 def test_a_video_is_judged_alone_as_beside_others(cache: Path, preset: str) -> None:
     settings = TrainSettings.from_preset(preset, media="video")
     features = load_dataset(Cache.open(cache), settings).features
-    head = build_head(features.widths, settings)
-    for name, weight in head.named_parameters():
-        if name.startswith("mlp") and weight.dim() == 2:  # the last layer of some presets starts at zero
-            torch.nn.init.kaiming_normal_(weight)
+    head = runs.with_random_weights(build_head(features.widths, settings))
     every = torch.arange(len(features))
     together = compute_logits(head, features, every)
     alone = torch.cat([compute_logits(head, features, video) for video in every.split(1)])

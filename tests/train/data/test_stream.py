@@ -15,7 +15,7 @@ from haechi.train.data.dataset import load_dataset
 from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
 from haechi.train.errors import TrainError
-from haechi.train.model import fit, scores
+from haechi.train.model import fit, regression, scores
 from haechi.train.output.metrics_json import metrics_record, write_metrics
 from haechi.train.settings import PRESETS, TrainSettings
 from tests import synthetic
@@ -27,6 +27,7 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "BLOCK_VIDEOS", 4)
     monkeypatch.setattr(fit, "BUFFER_BLOCKS", 3)
     monkeypatch.setattr(scores, "SCORE_BATCH_SIZE", 4)
+    monkeypatch.setattr(regression, "POOL_BATCH_SIZE", 7)
 
 
 def write(path: Path) -> Cache:
@@ -60,7 +61,7 @@ def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path, preset: str) -> Non
         batch_size=4,
         epochs=3,
         feedforward=16,
-        projection=16 if preset == "fast" else None,
+        projection=16 if preset == "network" else None,
         device="cpu",
     )
     states = []
@@ -120,8 +121,9 @@ def test_videos_that_cannot_be_trained_on_are_named_when_read(tmp_path: Path) ->
         next(parts)
 
 
+@pytest.mark.parametrize("preset", ["fast", "network"])
 def test_videos_of_very_different_lengths_stream_to_the_last_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long videos are thinned, read in several parts, and padded only to the longest of their batch."""
     monkeypatch.setattr(stream, "READ_BYTES", 300 * 8 * 2)
@@ -134,7 +136,7 @@ def test_videos_of_very_different_lengths_stream_to_the_last_bit(
     ]
     write_shard(shard_path(tmp_path, 0), items, [], synthetic.provenance())
     cache = Cache.open(tmp_path)
-    settings = TrainSettings.from_preset("fast", batch_size=4, epochs=2, feedforward=16, projection=16, max_rows=100)
+    settings = TrainSettings.from_preset(preset, batch_size=4, epochs=2, feedforward=16, projection=16, max_rows=100)
     states = []
     for memory_bytes in (None, 0):
         dataset = load_dataset(cache, settings, memory_bytes=memory_bytes)

@@ -5,15 +5,18 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from haechi.train.errors import TrainError
+from haechi.train.evaluate.calibration import Calibration
 from haechi.train.evaluate.threshold import (
     TABLE_THRESHOLDS,
     Choice,
     Curve,
     Threshold,
     cautions,
+    choose_shrunk_threshold,
     choose_threshold,
     chosen_row,
     predict,
+    shrink_labels,
     threshold_table,
 )
 from haechi.train.policy import Policy
@@ -190,3 +193,92 @@ def test_the_marked_row_is_the_best_then_nearest_a_half(f1_by_threshold: dict, e
 
 def test_a_score_that_equals_the_threshold_is_harmful() -> None:
     assert predict(np.array([0.4, 0.5, 0.6]), 0.5).tolist() == [0, 1, 1]
+
+
+def expected_goodness(policy: str, flagged: np.ndarray, chances: np.ndarray) -> tuple[bool, float, float]:
+    """As `goodness`, for videos that are harmful with `chances` (n,), of which some are `flagged` (n,) bool."""
+    tp, fp = chances[flagged].sum(), (1 - chances)[flagged].sum()
+    fn, num_safe = chances[~flagged].sum(), (1 - chances).sum()
+    precision, recall, fpr = tp / max(tp + fp, 1e-300), tp / chances.sum(), fp / num_safe
+    name, _, number = policy.replace("=", "").replace(":", "<").replace(">", "<").partition("<")
+    if name in ("f1", "fbeta"):
+        square = float(number or 1) ** 2
+        return True, (1 + square) * tp / ((1 + square) * tp + square * fn + fp), 0.0
+    if name == "cost":
+        a, b = map(float, number.split(","))
+        return True, -a * fp - b * fn, 0.0
+    kept, aim = {"precision": (precision, recall), "recall": (recall, precision), "fpr": (-fpr, recall)}[name]
+    met = bool(kept >= float(number) * (-1 if name == "fpr" else 1))
+    return met, *((aim, kept) if met else (kept, aim))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_of_chances_the_best_expected_value_is_chosen(policy: str) -> None:
+    """With chances that sum to less than one video, too."""
+    rng = np.random.default_rng(POLICIES.index(policy))
+    for case in range(300):
+        n = int(rng.integers(2, 12))
+        scores = rng.random(n).round([1, 12][case % 2]).clip(0.01, 0.99)
+        chances = rng.uniform(0.01, 0.99, n) * [1.0, 0.1][case % 3 == 0]
+        if case % 5 == 0:
+            chances = 1 - chances
+        labels = (rng.random(n) < 0.5).astype(np.int8)
+        found = choose_threshold(scores, labels, Policy.parse(policy), expected=chances)
+        edges = np.unique(scores)
+        every = [expected_goodness(policy, scores >= edge, chances) for edge in [*edges, 1.0]]
+        met = any(each[0] for each in every)
+        value = max(each[1] for each in every if each[0] == met)
+        assert (found.met, found.value) == (met, pytest.approx(value, abs=1e-12))
+        there = expected_goodness(policy, scores >= found.threshold, chances)
+        assert there[:2] == (met, pytest.approx(value, abs=1e-12))
+        real = precision_recall_fscore_support(labels, scores >= found.threshold, average="binary", zero_division=0)
+        assert (found.precision, found.recall, found.f1) == pytest.approx(real[:3], abs=1e-12)
+
+
+@pytest.mark.parametrize("policy", ["recall>=1", "fpr<=1"])
+def test_flagging_all_videos_always_keeps_its_bound(policy: str) -> None:
+    """However the sums of their chances are rounded."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        chances, scores = rng.random(30), rng.random(30)
+        assert choose_threshold(scores, np.ones(30), Policy.parse(policy), expected=chances).met
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_without_a_weight_nothing_is_shrunk(policy: str) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        scores, labels = rng.random(25), np.resize([1, 0, 0], 25)
+        expected = choose_threshold(scores, labels, Policy.parse(policy))
+        assert choose_shrunk_threshold(scores, labels, Policy.parse(policy), pos_weight=None) == expected
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_labels_are_shrunk_towards_calibrated_probabilities(policy: str) -> None:
+    rng = np.random.default_rng(4)
+    labels = np.resize([1, 0, 0], 30)
+    scores = 1 / (1 + np.exp(-2 * labels - rng.normal(size=30)))
+    parsed, differ = Policy.parse(policy), 0
+    for pos_weight in (0.5, 3.0):
+        found = choose_shrunk_threshold(scores, labels, parsed, pos_weight=pos_weight)
+        probabilities = Calibration.fit(scores, labels, pos_weight=pos_weight).apply(scores)
+        chances = 30 / 230 * labels + 200 / 230 * probabilities
+        np.testing.assert_allclose(shrink_labels(labels, probabilities), chances)
+        assert found == choose_threshold(scores, labels, parsed, expected=shrink_labels(labels, probabilities))
+        differ += found.threshold != choose_threshold(scores, labels, parsed).threshold
+    assert differ
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_many_videos_choose_as_their_labels_do(policy: str) -> None:
+    """As their number grows, so does the share of the labels."""
+    rng = np.random.default_rng(5)
+    parsed, differ = Policy.parse(policy), []  # share of the videos that are decided in another way
+    for num_videos in (*[40] * 10, 40_000):
+        labels = (rng.random(num_videos) < 0.4).astype(np.int8)
+        scores = 1 / (1 + np.exp(-((3 * labels - 1.5 + 1.5 * rng.normal(size=num_videos)) ** 3)))  # not logistic
+        found = choose_shrunk_threshold(scores, labels, parsed, pos_weight=1.0)
+        best = choose_threshold(scores, labels, parsed)
+        differ.append(float(((scores >= found.threshold) != (scores >= best.threshold)).mean()))
+    assert differ[-1] <= 0.01
+    assert np.mean(differ[:-1]) > 0.01

@@ -9,11 +9,11 @@ from sklearn.metrics import roc_auc_score
 
 from haechi.cache.errors import SettingsError
 from haechi.train.data.features import Features
-from haechi.train.data.split import Split
+from haechi.train.data.split import Split, inner_folds
 from haechi.train.evaluate.threshold import choose_threshold
+from haechi.train.experiment import prepare, train_once
 from haechi.train.model import fit
 from haechi.train.model.adam import Adam
-from haechi.train.model.baselines import fit_baselines, fit_regression
 from haechi.train.model.fit import (
     DivergedError,
     Epoch,
@@ -25,6 +25,7 @@ from haechi.train.model.fit import (
 )
 from haechi.train.model.head import build_head
 from haechi.train.model.loss import compute_pos_weight
+from haechi.train.model.regression import fit_regression, regression_logits
 from haechi.train.model.scores import compute_logits
 from haechi.train.policy import Policy
 from haechi.train.settings import PRESETS, TrainSettings
@@ -138,9 +139,9 @@ def test_training_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_separable_videos_are_learned(tmp_path: Path, preset: str) -> None:
-    settings = TrainSettings.from_preset(preset, media="video")
+    settings = TrainSettings.from_preset(preset, media="video", device="cpu")
     dataset, split = runs.prepare(tmp_path, settings, num_harmful=60, num_safe=40, shift=1.0)
-    _, epochs = runs.train(dataset, split, settings)
+    epochs = train_once(prepare(dataset, settings, split)).epochs
     assert max(epoch.best.f1 for epoch in epochs) > 0.9
 
 
@@ -156,12 +157,13 @@ def test_the_head_ends_with_the_best_epochs_weights(tmp_path: Path) -> None:
 
 
 def test_bf16_trains_other_weights_that_are_kept_in_fp32(tmp_path: Path) -> None:
-    settings = TrainSettings.from_preset("fast", feedforward=32, epochs=1, projection=32, batch_size=4)
+    settings = TrainSettings.from_preset("network", feedforward=32, epochs=1, projection=32, batch_size=4)
     dataset, split = runs.prepare(tmp_path, settings)
     states = []
     for precision in ("fp32", "bf16"):
         head = build_head(dataset.features.widths, settings)
-        list(fit.fit(head, dataset.features, dataset.labels, split, settings, precision=precision))
+        rows = split.rows("train")
+        list(passes(head, dataset.features, dataset.labels, rows, settings, precision=precision))
         states.append(head.state_dict())
     name = "projection.row.weight"
     assert states[1][name].dtype == torch.float32
@@ -261,31 +263,73 @@ def test_gamma_has_no_part_in_cross_entropy(tmp_path: Path) -> None:
     assert plain(epochs) == plain(expected)
 
 
-def test_the_head_learns_what_the_regression_misses() -> None:
-    """A video is harmful if two columns have the same sign, which no weighted sum of columns can separate."""
+def same_signs(*, is_noise: bool = False) -> tuple[Features, np.ndarray, Split]:
+    """A video is harmful if two columns have the same sign, which no weighted sum of columns can separate.
+
+    With `is_noise`, labels are random.
+    """
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (1200, 1, 2), generator=generator) * 2.0 - 1
     rows = torch.cat([signs.expand(-1, 2, -1), torch.zeros(1200, 2, 2)], dim=2)
     rows += 0.3 * torch.randn(rows.shape, generator=generator)
     features = Features(rows=rows.flatten(0, 1), lengths=np.full(1200, 2), constant=torch.zeros(1200, 0))
     labels = (signs.prod(dim=2).squeeze(1) > 0).numpy().astype(np.int8)
-    split = Split(names=np.repeat(np.array(["train", "val"], dtype=object), [900, 300]), notes=[])
-    settings = TrainSettings.from_preset("fast", projection=32, feedforward=32)
-    head = build_head(features.widths, settings)
-    list(fit.fit(head, features, labels, split, settings))
+    if is_noise:
+        labels = np.random.default_rng(1).permutation(labels)
+    return features, labels, Split(names=np.repeat(np.array(["train", "val"], dtype=object), [900, 300]), notes=[])
+
+
+def test_the_head_learns_what_the_regression_misses() -> None:
+    features, labels, split = same_signs()
+    settings = TrainSettings.from_preset("network", projection=32, feedforward=32)
+    head, fitted = runs.start(features, labels, split, settings)
+    epochs = list(fit.fit(head, features, labels, split, settings, fitted=fitted))
     val = split.rows("val")
-    regression = fit_baselines(features, labels, split.rows("train")).scores["logistic_regression"]
-    assert roc_auc_score(labels[val], regression[val]) < 0.6
+    assert roc_auc_score(labels[val], regression_logits(features, fitted.regression, val)) < 0.6
     assert roc_auc_score(labels[val], compute_logits(head, features, torch.from_numpy(val))) > 0.95
+    best = [epoch for epoch in epochs if epoch.improved][-1]
+    assert best is min(epochs, key=lambda epoch: epoch.val_loss)
+    assert best.number > 0
+    assert best.val_loss < epochs[0].val_loss - 0.1
+
+
+def test_a_head_that_is_not_better_by_more_than_chance_stays_the_regression() -> None:
+    features, labels, split = same_signs(is_noise=True)
+    settings = TrainSettings.from_preset("network", projection=32, feedforward=32, lr=1e-4, patience=4)
+    head, fitted = runs.start(features, labels, split, settings)
+    epochs = list(fit.fit(head, features, labels, split, settings, fitted=fitted))
+    assert [epoch.number for epoch in epochs] == [0, 1, 2, 3, 4]
+    assert [epoch.improved for epoch in epochs] == [True, False, False, False, False]
+    assert min(epoch.val_loss for epoch in epochs) < epochs[0].val_loss  # else any rule would keep the regression
+    val = split.rows("val")
+    found = compute_logits(head, features, torch.from_numpy(val)).double().numpy()
+    assert (found == regression_logits(features, fitted.regression, val)).all()
+
+
+def test_the_losses_of_all_epochs_are_of_the_same_kind(tmp_path: Path) -> None:
+    """Epoch 0, before any step, has the loss of the regression by the same formula as the epochs after it."""
+    for loss in ({}, {"loss": "focal"}, {"label_smoothing": 0.2}):
+        settings = TrainSettings.from_preset("network", epochs=1, lr=1e-12, pos_weight=3.0, batch_size=64, **loss)
+        dataset, split = runs.prepare(tmp_path / str(loss), settings, shift=0.1)
+        _, epochs = runs.train(dataset, split, settings)
+        assert epochs[1].val_loss == pytest.approx(epochs[0].val_loss, rel=1e-5)
+        assert epochs[1].train_loss == pytest.approx(epochs[0].train_loss, rel=1e-5)
 
 
 def test_the_regression_is_that_of_the_training_videos(tmp_path: Path) -> None:
-    settings = TrainSettings.from_preset("fast", epochs=2, pos_weight=0.7)
+    settings = TrainSettings.from_preset("network", epochs=2, pos_weight=0.7, device="cpu")
     dataset, split = runs.prepare(tmp_path, settings, shift=0.1)
-    head, _ = runs.train(dataset, split, settings)
-    expected = fit_regression(dataset.features, dataset.labels, split.rows("train"), pos_weight=0.7).state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in head.regression.state_dict().items())
+    rows = split.rows("train")
+    experiment = prepare(dataset, settings, split)
+    train_once(experiment)
+    folds = inner_folds(dataset.labels[rows], dataset.groups[rows], seed=0)
+    expected = fit_regression(dataset.features, dataset.labels, rows, folds, pos_weight=0.7).regression.state_dict()
+    found = experiment.head.regression.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    head = build_head(dataset.features.widths, settings)
+    list(passes(head, dataset.features, dataset.labels, rows, settings))
     assert head.mlp[-1].weight.abs().max() > 0
+    assert not any(value.any() for value in (head.regression.weight, head.regression.bias))
 
 
 def test_patience_ends_training(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
 from haechi.cache.errors import SettingsError
-from haechi.train.model.head import build_head, num_heads, pool
+from haechi.train.model.head import Moments, build_head, num_heads, pool
 from haechi.train.settings import PRESETS, TrainSettings
+from tests.train import runs
 
 
 @pytest.mark.parametrize(
@@ -45,12 +47,10 @@ def test_model_4_sees_the_constant_part_on_every_row() -> None:
 def test_padding_does_not_change_the_logits(preset: str, training: bool) -> None:
     settings = TrainSettings.from_preset(preset, dropout=0.0)
     head = build_head((13, 3), settings).train(training)
-    for module in head.mlp:
+    for module in head.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    if head.regression is not None:  # it starts with zeros
-        torch.nn.init.normal_(head.mlp[-1].weight, std=0.1)
-        torch.nn.init.normal_(head.regression.weight)
+    runs.with_random_weights(head)
     rows, constant = torch.randn(4, 5, 13), torch.randn(4, 3)
     padded = torch.cat([rows, torch.full((4, 3, 13), 7.0)], dim=1)
     mask, all_real = torch.arange(8).expand(4, 8) < 5, torch.ones(4, 8, dtype=torch.bool)
@@ -107,12 +107,16 @@ def test_a_head_with_a_regression_starts_as_it(preset: str) -> None:
     expected = (columns - regression.mean) / regression.scale @ regression.weight + regression.bias
     with torch.no_grad():
         torch.testing.assert_close(head(rows, constant, mask), expected)
-        head.mlp[-1].weight.normal_()
+        if head.mlp is not None:
+            head.mlp[-1].weight.normal_()
+        if head.moments is not None:
+            head.moments.directions.normal_()
+            head.moments.weight.normal_()
         assert not torch.allclose(head(rows, constant, mask), expected)
 
 
 def test_behind_a_regression_the_projection_sees_the_steps() -> None:
-    head = build_head((6, 3), TrainSettings.from_preset("fast")).eval()
+    head = build_head((6, 3), TrainSettings.from_preset("network")).eval()
     torch.nn.init.zeros_(head.regression.weight)
     torch.nn.init.normal_(head.mlp[-1].weight)
     ordered = torch.randn(2, 4, 6)
@@ -120,15 +124,16 @@ def test_behind_a_regression_the_projection_sees_the_steps() -> None:
     constant, mask = torch.randn(2, 3), torch.ones(2, 4, dtype=torch.bool)
     with torch.no_grad():
         assert not torch.allclose(head(ordered, constant, mask), head(shuffled, constant, mask), atol=1e-4)
-        without = build_head((6, 3), TrainSettings.from_preset("fast", regression=False)).eval()
+        without = build_head((6, 3), TrainSettings.from_preset("network", regression=False)).eval()
         torch.testing.assert_close(without(ordered, constant, mask), without(shuffled, constant, mask))
 
 
 def test_the_regression_has_no_parameters_for_gradients() -> None:
-    head = build_head((6, 3), TrainSettings.from_preset("fast"))
+    head = build_head((6, 3), TrainSettings.from_preset("network"))
     names = {name for name, _ in head.named_parameters()}
     assert not any(name.startswith("regression") for name in names)
     assert {"regression.mean", "regression.scale", "regression.weight", "regression.bias"} <= head.state_dict().keys()
+    assert not list(build_head((6, 3), TrainSettings.from_preset("fast")).parameters())
 
 
 def test_without_a_constant_part_there_is_nothing_to_project_it_with() -> None:
@@ -137,7 +142,7 @@ def test_without_a_constant_part_there_is_nothing_to_project_it_with() -> None:
 
 
 def test_settings_from_before_the_regression_have_none() -> None:
-    values = TrainSettings.from_preset("fast").to_dict()
+    values = TrainSettings.from_preset("network").to_dict()
     del values["regression"]
     head = build_head((6, 3), TrainSettings.from_dict(values))
     assert head.regression is None
@@ -160,3 +165,50 @@ def test_the_seed_alone_decides_the_first_weights() -> None:
     c = build_head((8, 5), TrainSettings(seed=2)).state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not torch.equal(a["mlp.0.weight"], c["mlp.0.weight"])
+
+
+def moments_of_a_video(moments: Moments, rows: np.ndarray) -> float:
+    """The logit of one video's rows (T, F) without padding, computed with NumPy."""
+    m = {name: value.double().numpy() for name, value in moments.named_buffers()}
+    centred, steps = rows - rows.mean(axis=0), np.vstack([np.zeros((1, rows.shape[1])), np.diff(rows, axis=0)])
+    logit = m["bias"]
+    for kind, values in enumerate((centred, steps)):
+        projected = values / m["scale"][kind] @ m["directions"][kind].T  # (T, K)
+        pooled = np.log(np.exp(projected).mean(axis=0))
+        logit = logit + (pooled - m["pooled_mean"][kind]) / m["pooled_scale"][kind] @ m["weight"][kind]
+    places = np.linspace(-1, 1, len(rows)) if len(rows) > 1 else np.zeros(1)
+    trend = (places[:, None] * centred).mean(axis=0)
+    return float(logit + (trend - m["trend_mean"]) / m["trend_scale"] @ m["trend_weight"])
+
+
+def test_moments_are_those_of_numpy() -> None:
+    torch.manual_seed(0)
+    head = runs.with_random_weights(build_head((5, 0), TrainSettings.from_preset("fast", moments=4)))
+    lengths = torch.tensor([7, 1, 2, 4])
+    mask = torch.arange(7) < lengths[:, None]
+    rows = torch.randn(4, 7, 5).masked_fill(~mask.unsqueeze(2), 9.0)
+    expected = [moments_of_a_video(head.moments, rows[i, :length].double().numpy()) for i, length in enumerate(lengths)]
+    found = head.moments(rows, mask)
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4, rtol=1e-5)
+    constant = torch.zeros(4, 0)
+    torch.testing.assert_close(head(rows, constant, mask), head.regression(pool(rows, mask), constant) + found)
+
+
+def test_moments_do_not_overflow() -> None:
+    """The largest float16 in every row: exponentials of such values are infinite."""
+    head = runs.with_random_weights(build_head((5, 0), TrainSettings.from_preset("fast", moments=4)))
+    rows = 65504.0 * (torch.arange(6) % 2 * 2.0 - 1).view(1, 6, 1).expand(2, 6, 5)
+    assert torch.isfinite(head.moments(rows, torch.ones(2, 6, dtype=torch.bool))).all()
+
+
+def test_new_moments_change_nothing() -> None:
+    settings = TrainSettings.from_preset("fast")
+    head, alone = build_head((6, 3), settings), build_head((6, 3), TrainSettings.from_preset("fast", moments=0))
+    for each in (head, alone):
+        torch.manual_seed(0)
+        each.regression.weight.normal_()
+    rows, constant, mask = torch.randn(4, 5, 6), torch.randn(4, 3), torch.arange(5).expand(4, 5) < 3
+    assert torch.equal(head(rows, constant, mask), alone(rows, constant, mask))
+    assert alone.moments is None
+    assert alone(rows, constant, mask).std() > 0.1
