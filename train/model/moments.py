@@ -127,7 +127,7 @@ def _find_directions(
     fold = np.zeros(len(rows), int)
     for number, (_, held_out) in enumerate(folds):
         fold[held_out] = number
-    sample = thin_out(truth, MAX_DIRECTION_VIDEOS)
+    sample = thin_out(truth, folds, MAX_DIRECTION_VIDEOS)
     scatter = torch.zeros(2, len(folds), 2, width, width)  # kind, inner fold, class: sums of squares and products
     counts = torch.zeros(len(folds), 2)
     done = 0
@@ -161,8 +161,8 @@ def _largest(matrix: np.ndarray, count: int) -> Tensor:
     Fewer if there are not so many.
     """
     width = len(matrix)
-    if count < width // 2:
-        vectors = eigsh(matrix, k=count, v0=np.ones(width))[1]
+    if count < width // 2 and matrix.any():  # ARPACK fails on zeros, as of videos of one row
+        vectors = eigsh(matrix, k=count, v0=np.random.default_rng(0).standard_normal(width))[1]
     else:
         values, vectors = np.linalg.eigh(matrix)
         vectors = vectors[:, np.argsort(-np.abs(values))[:count]]
@@ -206,7 +206,7 @@ def _fit_member(
 
 def _fit_trend(trend: np.ndarray, truth: np.ndarray, weights: np.ndarray, folds: Folds) -> Part:
     """A regression on the trends (n, F), whose strength is chosen as that of `fit_regression`."""
-    kept = thin_out(truth, MAX_FIT_VIDEOS)
+    kept = thin_out(truth, folds, MAX_FIT_VIDEOS)
     scaler = StandardScaler().fit(trend[kept])
     points = scaler.transform(trend)
     problem = Problem(

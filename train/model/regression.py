@@ -68,7 +68,7 @@ def fit_regression(
     Raises the errors of `Stream.buffers`.
     """
     regression = Regression(*features.widths)
-    kept = thin_out(labels[rows], MAX_FIT_VIDEOS)
+    kept = thin_out(labels[rows], folds, MAX_FIT_VIDEOS)
     scaler = StandardScaler(copy=False)
     columns = torch.cat([regression.columns(*part).cpu() for part in pooled_batches(features, rows[kept])])  # (k, D)
     problem = Problem(
@@ -107,7 +107,7 @@ class Problem:
 
     def thinned(self) -> "Problem":
         """`MAX_CHOICE_VIDEOS` of the videos, in as few dimensions as they span; distances do not change by that."""
-        kept = thin_out(self.labels, MAX_CHOICE_VIDEOS)
+        kept = thin_out(self.labels, self.folds, MAX_CHOICE_VIDEOS)
         points = self.points[kept]
         if len(kept) < points.shape[1]:
             variances, directions = np.linalg.eigh(points @ points.T)
@@ -170,13 +170,19 @@ def restricted(folds: Folds, kept: np.ndarray) -> Folds:
     ]
 
 
-def thin_out(labels: np.ndarray, most: int) -> np.ndarray:
-    """Positions, ascending, of all of `labels` (n,) or of about `most`, evenly spaced: the same share of each class."""
+def thin_out(labels: np.ndarray, folds: Folds, most: int) -> np.ndarray:
+    """Positions, ascending, of all of `labels` (n,) or of about `most`, evenly spaced.
+
+    The same share of each class that a fold holds out, and at least one video: no fold loses a rare class.
+    """
     if len(labels) <= most:
         return np.arange(len(labels))
+    part = labels.astype(np.int64)
+    for number, (_, held_out) in enumerate(folds):
+        part[held_out] += 2 * number
     kept = []
-    for label in np.unique(labels):
-        positions = np.flatnonzero(labels == label)
+    for each in np.unique(part):
+        positions = np.flatnonzero(part == each)
         num_kept = math.ceil(len(positions) * most / len(labels))
         kept.append(positions[np.linspace(0, len(positions) - 1, num_kept).astype(np.int64)])
     return np.sort(np.concatenate(kept))

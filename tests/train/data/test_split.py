@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from haechi.train.data.split import Split, make_folds, make_split, num_folds
+from haechi.train.data.split import INNER_FOLDS, Split, inner_folds, make_folds, make_split, num_folds, own_groups
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 
@@ -181,3 +181,63 @@ def test_each_video_is_in_one_folds_test_with_its_group() -> None:
     assert all((a == b).all() for a, b in zip(given, again, strict=True))
     other = make_folds(labels, groups, TrainSettings(seed=1), num_folds=5)
     assert any((a != b).any() for a, b in zip(given, other, strict=True))
+
+
+def no_groups(num_videos: int) -> np.ndarray:
+    return np.full(num_videos, "", dtype=object)
+
+
+def test_inner_folds_are_stratified_and_hold_each_video_out_once() -> None:
+    labels = np.repeat([1, 0], [50, 25])[np.random.default_rng(0).permutation(75)]
+    folds = inner_folds(labels, no_groups(75), seed=0)
+    assert len(folds) == INNER_FOLDS == 5
+    for fitted, held_out in folds:
+        assert (labels[held_out].sum(), len(held_out)) == (10, 15)
+        assert (np.diff(fitted) > 0).all()
+        assert (np.diff(held_out) > 0).all()
+        assert sorted([*fitted, *held_out]) == list(range(75))
+    assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(75))
+
+
+def test_the_seed_draws_the_inner_folds() -> None:
+    labels = np.resize([1, 0], 40)
+    one, same, other = ([held.tolist() for _, held in inner_folds(labels, no_groups(40), seed=s)] for s in (1, 1, 2))
+    assert one == same
+    assert one != other
+
+
+def test_inner_folds_of_any_groups() -> None:
+    """Groups stay whole, no fold is empty, and every fold is fitted on both classes, for groups of any size."""
+    rng = np.random.default_rng(0)
+    numbers = set()
+    for seed in range(300):
+        num_videos = int(rng.integers(4, 60))
+        labels = (rng.random(num_videos) < rng.choice([0.1, 0.3, 0.5])).astype(np.int8)
+        share = rng.dirichlet(np.full(int(rng.integers(1, 12)), rng.choice([0.2, 1.0, 5.0])))
+        groups = np.array([f"g{i}" for i in rng.choice(len(share), num_videos, p=share)], dtype=object)
+        groups[rng.random(num_videos) < rng.choice([0.0, 0.3])] = ""
+        folds = inner_folds(labels, groups, seed=seed)
+        numbers.add(len(folds))
+        own = own_groups(groups)
+        fewest = min(len(set(own[labels == label])) for label in (0, 1))
+        assert len(folds) <= min(fewest, 5)
+        assert len(folds) != 1
+        for fitted, held_out in folds:
+            assert len(held_out)
+            assert set(labels[fitted]) == {0, 1}
+            assert not set(own[fitted]) & set(own[held_out])
+        if folds:
+            assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(num_videos))
+    assert numbers == {0, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(("num_groups", "expected"), [(1, 0), (2, 2), (3, 3), (5, 5), (9, 5)])
+def test_few_groups_of_a_class_give_few_inner_folds(num_groups: int, expected: int) -> None:
+    labels = np.repeat([1, 0], [27, 30])
+    groups = np.array([f"g{i % num_groups}" for i in range(27)] + [""] * 30, dtype=object)
+    assert len(inner_folds(labels, groups, seed=0)) == expected
+
+
+def test_one_group_of_all_videos_has_no_inner_folds() -> None:
+    assert inner_folds(np.resize([1, 0], 20), np.full(20, "camera", dtype=object), seed=0) == []
+    assert inner_folds(np.ones(20, dtype=np.int8), no_groups(20), seed=0) == []
