@@ -17,9 +17,11 @@ from haechi.train.model.head import mean_of_rows
 from haechi.train.model.scores import compute_logits, compute_scores
 from tests import synthetic
 from tests.predict.conftest import QUICK, call
+from tests.train import runs
 
 VARIANTS = {
     "fast": [],
+    "network": ["--preset", "network", "--projection", "16", "--feedforward", "16"],
     "model4": ["--preset", "model4"],
     "windows alone": ["--no-clip", "--slowfast", "pooled"],
     "frames alone": ["--slowfast", "none"],
@@ -71,9 +73,11 @@ def test_logits_are_the_heads(cache: Path, tmp_path: Path, name: str) -> None:
     assert "score at least" in done.output
 
 
-def test_videos_of_different_lengths(cache: Path, tmp_path: Path) -> None:
-    """Any number of videos and rows can be given, and padding changes nothing."""
-    checkpoint = trained(cache, tmp_path / "run", [])
+@pytest.mark.parametrize("name", ["fast", "network"])
+def test_videos_of_different_lengths(cache: Path, tmp_path: Path, name: str) -> None:
+    """Any number of videos and rows can be given, and padding changes nothing; moments are exported too."""
+    checkpoint = trained(cache, tmp_path / "run", VARIANTS[name])
+    runs.with_random_weights(checkpoint.head)
     export_onnx(checkpoint, tmp_path / "head.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "head.onnx")
     generator = torch.Generator().manual_seed(0)
@@ -81,10 +85,19 @@ def test_videos_of_different_lengths(cache: Path, tmp_path: Path) -> None:
     mask = torch.arange(9) < torch.tensor([9, 1, 4, 8, 2])[:, None]
     with torch.no_grad():
         expected = checkpoint.head(clip * mask.unsqueeze(2), mean_of_rows(slowfast, mask), mask)
+        if name == "fast":
+            assert checkpoint.head.moments(clip * mask.unsqueeze(2), mask).std() > 0.1
     names = [put.name for put in session.get_inputs()]
     arrays = (clip, mask, slowfast, mask)
-    (logits,) = session.run(["logits"], {name: array.numpy() for name, array in zip(names, arrays, strict=True)})
-    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+
+    def logits(videos: slice, num_rows: int) -> np.ndarray:
+        given = {put: array[videos, :num_rows].numpy() for put, array in zip(names, arrays, strict=True)}
+        return session.run(["logits"], given)[0]
+
+    np.testing.assert_allclose(logits(slice(None), 9), expected.numpy(), atol=1e-4)
+    for video, num_rows in enumerate([9, 1, 4, 8, 2]):  # alone, without padding
+        alone = logits(slice(video, video + 1), num_rows)
+        np.testing.assert_allclose(alone, expected[video : video + 1].numpy(), atol=1e-4)
 
 
 def test_where_nothing_can_be_written(cache: Path, tmp_path: Path) -> None:

@@ -61,10 +61,33 @@ def test_a_head_survives_the_round_trip(tmp_path: Path, preset: str) -> None:
     assert loaded.features["clip_weights"] == "random:0"
 
 
+def test_moments_are_saved(tmp_path: Path) -> None:
+    path, written, dataset = saved(
+        tmp_path, TrainSettings.from_preset("fast", moments=4, folds=0, scenes=False, device="cpu")
+    )
+    loaded = checkpoint.load(path)
+    moments = loaded.head.moments
+    assert all(torch.equal(value, getattr(moments, name)) for name, value in written.head.moments.named_buffers())
+    scores = runs.score(loaded.head, dataset)
+    moments.weight.zero_()
+    assert (runs.score(loaded.head, dataset) != scores).any()
+    data = torch.load(path, weights_only=True)
+    for spoil, message in [
+        (lambda state: state.pop("moments.directions"), "moments.directions is missing"),
+        (lambda state: state["moments.scale"].fill_(float("inf")), "moments.scale has NaN or infinite values"),
+        (lambda state: state.update({"moments.weight": torch.zeros(2, 6)}), r"expected \(2, 4\)"),
+    ]:
+        state = {name: value.clone() for name, value in data["model_state_dict"].items()}
+        spoil(state)
+        torch.save({**data, "model_state_dict": state}, tmp_path / "bad.pt")
+        with pytest.raises(TrainError, match=message):
+            checkpoint.load(tmp_path / "bad.pt")
+
+
 def test_settings_that_a_file_lacks_are_model_4s(tmp_path: Path) -> None:
     path, written, dataset = saved(tmp_path)
     data = torch.load(path, weights_only=True)
-    for name in ("preset", "projection", "precision", "max_rows"):
+    for name in ("preset", "projection", "precision", "max_rows", "moments", "network"):
         del data["settings"][name]
     torch.save(data, path)
     loaded = checkpoint.load(path)

@@ -18,13 +18,9 @@ from haechi.train.model.moments import Part, Scale, choose_parts, fit_moments, u
 from haechi.train.model.regression import FittedRegression, class_weights, fit_regression, regression_logits
 from haechi.train.model.scores import compute_logits
 from haechi.train.settings import TrainSettings
+from tests.train.planted import HARMFUL, SAFE, WIDTH, plant
 
-WIDTH, NUM_FITTED, NUM_NEW = 16, 200, 200
-
-# Two orthogonal directions whose components all have the same size: what happens in one looks in every single column
-# like what happens in the other.
-HARMFUL = np.resize([1.0, -1.0], WIDTH) / WIDTH**0.5
-SAFE = np.resize([1.0, 1.0, -1.0, -1.0], WIDTH) / WIDTH**0.5
+NUM_FITTED, NUM_NEW = 200, 200
 
 LABELS = (np.arange(NUM_FITTED + NUM_NEW) % 2).astype(np.int8)
 ROWS = np.arange(NUM_FITTED)
@@ -33,25 +29,7 @@ FOLDS = inner_folds(LABELS[ROWS], np.full(NUM_FITTED, "", dtype=object), seed=0)
 
 
 def planted(what: str, *, seed: int = 0, lengths: tuple[int, ...] = (8, 10, 16)) -> Features:
-    """Videos of noise, with `rare rows`, `spread` or a `ramp` in one of two directions by their label; or `nothing`."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    num_rows = np.resize(lengths, len(LABELS))
-    for label, count in zip(LABELS, num_rows.tolist(), strict=True):
-        video = rng.normal(size=(count, WIDTH))
-        direction = HARMFUL if label else SAFE
-        if what == "rare rows":
-            video[rng.integers(count)] += 7 * rng.choice([-1, 1]) * direction
-        elif what == "spread":
-            video += 2.5 * rng.normal(size=(count, 1)) * direction
-        elif what == "ramp":
-            video += np.linspace(-2, 2, count)[:, None] * HARMFUL * (1 if label else -1)
-        rows.append(video)
-    return Features(
-        rows=torch.from_numpy(np.concatenate(rows)).float(),
-        lengths=num_rows.astype(np.int64),
-        constant=torch.zeros(len(LABELS), 0),
-    )
+    return plant(what, LABELS, seed=seed, lengths=lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
