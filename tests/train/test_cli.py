@@ -79,8 +79,8 @@ def test_every_setting_is_a_flag_that_leaves_the_default_to_the_preset(tmp_path:
 def test_help_shows_what_each_preset_says() -> None:
     text = " ".join(run("--help").output.split())
     assert "[default: (fast for videos, image for images)]" in text
-    assert "[default: (model4 4, fast 4, network 64, image 8)]" in text
-    assert "[default: (model4 0, fast 0, network 256, image 0)]" in text
+    assert "[default: (model4 4, fast 4, network 64, image 4, image_mlp 8)]" in text
+    assert "[default: (model4 0, fast 0, network 256, image 0, image_mlp 0)]" in text
     assert "[default: (10)]" in text
 
 
