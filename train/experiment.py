@@ -60,8 +60,7 @@ class Trained:
     experiment: Experiment
     epochs: list[Epoch]
     scores: np.ndarray
-    """(N,) float64 in [0, 1]: the scores of all labelled videos by the head of the best epoch; those of val videos that
-    it was fitted on are held-out ones."""
+    """(N,) float64 in [0, 1]: the scores of all labelled videos by the head of the best epoch."""
     regression: Regression
     """The regression that the head starts from, or is compared with."""
     rehearsal: Rehearsal
@@ -86,8 +85,9 @@ def prepare(
     """Build the head, and draw the split if none is given.
 
     `dataset` was loaded for settings with the same `input_key`. `groups` (N,) are never divided by inner folds; None:
-    those of the manifest. `nested`: for a head without a network the inner folds replace the val split, which is then
-    fitted on too. Raises `TrainError` if train or val would lack a class, `SettingsError` if there is no such device.
+    those of the manifest. `nested`: in cross-validation, the inner folds replace the val split of a head without a
+    network, which is fitted on these videos too. Raises `TrainError` if train or val would lack a class,
+    `SettingsError` if there is no such device.
     """
     device = find_device(settings.device)
     split = split or make_split(dataset.labels, dataset.splits, dataset.groups, settings)
@@ -135,9 +135,6 @@ def train_once(experiment: Experiment, *, what: str = "training", progress: Trai
     for name in split.counts(labels):  # each part alone: val in the batches in which its threshold was chosen
         rows = split.rows(name)
         scores[rows] = compute_scores(compute_logits(head, features, torch.from_numpy(rows).to(experiment.device)))
-    if experiment.is_nested:  # the head was fitted on them too
-        is_val = split.names[rehearsal.rows] == "val"
-        scores[rehearsal.rows[is_val]] = compute_scores(rehearsal.logits[is_val])
     return Trained(
         experiment=experiment,
         epochs=epochs,

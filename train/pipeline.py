@@ -24,7 +24,7 @@ def carry_out(plan: Plan, *, progress: TrainProgress = SILENT) -> Result:
     """Train all heads of a plan and score every labelled video. Raises `DivergedError` when a loss is not finite."""
     if plan.is_folds:
         return _cross_validate(plan, progress)
-    experiment = prepare(plan.dataset, plan.settings, plan.splits[0], groups=plan.groups, nested=not plan.is_val_given)
+    experiment = prepare(plan.dataset, plan.settings, plan.splits[0], groups=plan.groups)
     trained = train_once(experiment, progress=progress)
     best, calibration = trained.best, _calibration(trained)
     return Result(
@@ -154,9 +154,6 @@ def _baselines(plan: Plan, trained: Trained) -> dict[str, Baseline]:
     labels = experiment.dataset.labels
     scores = baseline_scores(experiment.dataset.features, labels, experiment.fit_rows, trained.regression)
     held_out = compute_scores(rehearsal.regression_logits)
-    if experiment.is_nested:
-        is_val = experiment.split.names[rehearsal.rows] == "val"
-        scores["logistic_regression"][rehearsal.rows[is_val]] = held_out[is_val]
     shrunk_by = experiment.pos_weight if plan.settings.regression else None
     chosen = {
         "majority": MAJORITY_THRESHOLD,

@@ -65,11 +65,6 @@ class Plan:
         return len(self.splits) > 1
 
     @property
-    def is_val_given(self) -> bool:
-        """Whether the manifest names validation videos."""
-        return bool((self.dataset.splits == "val").any())
-
-    @property
     def groups(self) -> np.ndarray:
         """(N,) str; empty: no group."""
         return self.grouping.groups
@@ -119,8 +114,6 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
     else:
         splits = [make_split(labels, dataset.splits, groups, settings)]
         notes = list(splits[0].notes)
-        if not settings.network and not (dataset.splits == "val").any():
-            notes.append(
                 "the head is fitted on train and val; inner folds choose, and give val scores that are held out"
             )
     if settings.group_by:

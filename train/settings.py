@@ -30,9 +30,10 @@ class Folds:
         return value is None or Whole(0, 0).allows(value) or Whole(2, 100).allows(value)
 
 
-# Preset -> the values that differ from the fields' defaults, which are the report's Model 4. `fast` and `image` are
-# chosen by nested cross-validation (docs/numbers.md). Of `network`, dropout in the encoder took a third of the time of a
-# step on a CPU and changed no figure. `image_mlp` is the report's model for images: no encoder, another MLP (`head.py`).
+# Preset -> the values that differ from the fields' defaults, which are the report's Model 4. `fast` and `image` were
+# chosen by nested cross-validation (docs/numbers.md). Of `network`, dropout in the encoder took a third of the time of
+# a step on a CPU and changed no figure. `image_mlp` is the report's model for images: no encoder, another MLP (see
+# `head.py`).
 PRESETS: dict[str, dict[str, Any]] = {
     "model4": {},
     "fast": {"regression": True, "moments": 16, "network": False},
