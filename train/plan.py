@@ -114,8 +114,6 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
     else:
         splits = [make_split(labels, dataset.splits, groups, settings)]
         notes = list(splits[0].notes)
-                "the head is fitted on train and val; inner folds choose, and give val scores that are held out"
-            )
     if settings.group_by:
         notes = [f"group_by gives {group_summary(dataset.groups.tolist())}", *notes]
     if settings.unused:
