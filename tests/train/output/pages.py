@@ -150,6 +150,7 @@ def example(
         settings=TrainSettings(lr=0.001, batch_size=64, seed=3, policy=policy),
         precision="fp32",
         pos_weight=0.35,
+        head="logistic regression",
         best_epoch=4,
         temperature=1.8,
         findings=make_findings(),
