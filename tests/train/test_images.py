@@ -71,7 +71,7 @@ def test_each_kind_is_trained_on_alone(cache: Path, tmp_path: Path) -> None:
 
 
 def test_the_head_is_the_reports(cache: Path, tmp_path: Path) -> None:
-    settings = TrainSettings.from_preset("image")
+    settings = TrainSettings.from_preset("image_mlp")
     assert (settings.batch_size, settings.lr, settings.weight_decay, settings.patience) == (8, 1e-3, 3e-3, 4)
     head = Head(512, 0, settings)
     linear = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]

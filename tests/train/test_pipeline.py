@@ -11,10 +11,11 @@ from haechi.train.evaluate.metrics import metrics_at
 from haechi.train.evaluate.threshold import choose_shrunk_threshold
 from haechi.train.experiment import prepare, train_once
 from haechi.train.model import regression
+from haechi.train.model.head import build_head
 from haechi.train.model.judge import Judge
-from haechi.train.model.moments import choose_parts, fit_moments
+from haechi.train.model.moments import choose_parts, fit_moments, use_parts
 from haechi.train.model.regression import class_weights, fit_regression, regression_logits
-from haechi.train.model.scores import compute_scores
+from haechi.train.model.scores import compute_logits, compute_scores
 from haechi.train.pipeline import carry_out
 from haechi.train.plan import Grouping, Plan, make_plan
 from haechi.train.policy import Policy
@@ -126,21 +127,33 @@ def test_a_fold_chooses_on_held_out_scores_of_all_other_videos(tmp_path: Path, w
     folds = inner_folds(labels[rows], plan.groups[rows], seed=0)
     weight = float((labels[rows] == 0).sum() / (labels[rows] == 1).sum())
     fitted = fit_regression(dataset.features, labels, rows, folds, pos_weight=weight)
-    assert (trained.rehearsal.regression_logits == fitted.held_out).all()
+    np.testing.assert_allclose(trained.rehearsal.regression_logits, fitted.held_out / fitted.held_out.std(), rtol=1e-12)
     weights = class_weights(labels[rows], weight)
     parts = fit_moments(dataset.features, labels, rows, folds, weights=weights, num_directions=4)
     scales = choose_parts(parts, fitted.held_out, Judge(labels[rows], pos_weight=weight))
     assert set(scales) == ({"trend"} if what == "ramp" else set())
     logits = fitted.held_out + sum(scale.applied(parts[name].held_out) for name, scale in scales.items())
-    assert (trained.rehearsal.logits == logits).all()
-    choice = choose_shrunk_threshold(compute_scores(logits), labels[rows], Policy.parse("f1"), pos_weight=weight)
+    np.testing.assert_allclose(
+        trained.rehearsal.logits, logits / logits.std(), rtol=1e-12
+    )  # of deviation 1 in each fold
+    scores = compute_scores(trained.rehearsal.logits)
+    choice = choose_shrunk_threshold(scores, labels[rows], Policy.parse("f1"), pos_weight=weight)
     assert trained.best.best == choice
     assert trained.best.number == bool(scales)
     assert [epoch.number for epoch in trained.epochs] == [0, 1]
     assert [epoch.improved for epoch in trained.epochs] == [True, bool(scales)]
+    test = split.rows("test")
     if not scales:
-        alone = regression_logits(dataset.features, fitted.regression, split.rows("test"))
-        assert (trained.scores[split.rows("test")] == compute_scores(alone)).all()
+        alone = regression_logits(dataset.features, trained.regression, test)
+        assert (trained.scores[test] == compute_scores(alone)).all()
+        expected = regression_logits(dataset.features, fitted.regression, test) / logits.std()
+        np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-5)
+    else:
+        head = build_head(dataset.features.widths, settings)
+        head.regression.load_state_dict(fitted.regression.state_dict())
+        use_parts(head.moments, parts, scales, factor=1.0)
+        expected = compute_logits(head, dataset.features, torch.from_numpy(test)).numpy() / logits.std()
+        np.testing.assert_allclose(trained.scores[test], compute_scores(expected), atol=1e-5)
 
 
 def test_the_head_that_is_kept_is_made_as_those_of_the_folds_from_all_videos(tmp_path: Path) -> None:

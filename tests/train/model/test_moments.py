@@ -59,7 +59,7 @@ def fit(features: Features, *, pos_weight: float = 1.0) -> Fit:
     head.regression.load_state_dict(fitted.regression.state_dict())
     parts = fit_parts(features, pos_weight=pos_weight)
     scales = choose_parts(parts, fitted.held_out, Judge(LABELS[ROWS], pos_weight=pos_weight))
-    use_parts(head.moments, parts, scales)
+    use_parts(head.moments, parts, scales, factor=1.0)
     return Fit(head=head, fitted=fitted, parts=parts, scales=scales)
 
 
@@ -129,14 +129,21 @@ def test_the_head_is_the_regression_plus_the_scaled_parts() -> None:
     parts, start = found.parts, regression_logits(features, found.fitted.regression, NEW)
     ends = features.lengths.cumsum()
     videos = [features.rows[ends[i] - features.lengths[i] : ends[i]].double().numpy() for i in NEW]
-    for names in ({"rows"}, {"steps"}, {"trend"}, {"rows", "trend"}, set(MOMENTS)):
+    for names, factor in (
+        ({"rows"}, 1.0),
+        ({"steps"}, 1.0),
+        ({"trend"}, 1.0),
+        ({"rows", "trend"}, 0.5),
+        (set(MOMENTS), 3.0),
+    ):
         scales = {name: Scale(factor=1.5 + i, shift=0.1 - i) for i, name in enumerate(MOMENTS) if name in names}
         head = build_head(features.widths, TrainSettings.from_preset("fast", moments=4))
         head.regression.load_state_dict(found.fitted.regression.state_dict())
-        use_parts(head.moments, parts, scales)
+        use_parts(head.moments, parts, scales, factor=factor)
+        assert set(head.moments.used) == names
         expected = start.copy()
         for name, scale in scales.items():
-            expected += scale.applied(np.array([part_logits(name, parts[name], rows) for rows in videos]))
+            expected += factor * scale.applied(np.array([part_logits(name, parts[name], rows) for rows in videos]))
         logits = compute_logits(head, features, torch.from_numpy(NEW)).numpy()
         np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-5)
 
