@@ -48,7 +48,8 @@ def train_head(
 
     - `cache`: the folder of the cache that `haechi extract` wrote
     - `out`: the folder of the run; an earlier run in it is replaced, a folder with other files is refused
-    - `preset`: `"fast"`, `"model4"` or `"image"`; None: `"fast"`, or `"image"` with `media="image"`
+    - `preset`: `"fast"`, `"network"`, `"model4"`, `"image"` or `"image_mlp"`; None: `"fast"`, or `"image"` with
+      `media="image"`
     - `labels`: a manifest (CSV or JSON Lines) whose columns label, split and group replace those of the cache for this
       run; videos that it does not list are left out
     - `positive_labels`: the label in that file that means harmful, or several, in any case; all others are safe

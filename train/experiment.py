@@ -205,7 +205,7 @@ def _fit_parts(
     assert head.regression is not None
     head.regression.load_state_dict(regression.state_dict())
     found = rehearse(start)
-    add_epoch(found, loss=judge.loss(start), improved=True)
+    add_epoch(found, loss=judge.loss(_standardised(start)), improved=True)
     if head.moments is None or not experiment.folds:
         return found
     parts = fit_moments(
@@ -221,7 +221,7 @@ def _fit_parts(
     use_parts(head.moments, parts, scales, factor=1 / _deviation(held_out))
     head.regression.scale_logits(_deviation(start) / _deviation(held_out))
     found = rehearse(held_out)
-    add_epoch(found, loss=judge.loss(held_out), improved=bool(scales))
+    add_epoch(found, loss=judge.loss(_standardised(held_out)), improved=bool(scales))
     return found
 
 
