@@ -84,7 +84,8 @@ def draw_curves(path: Path, result: Result) -> None:
     style: dict[str, Any] = {"linewidth": 1, "markersize": 3, "alpha": 0.6} if len(runs) > 1 else {}
     for number, epochs in enumerate(runs):
         _draw_run(left, right, epochs, style, labelled=number == 0)
-    left.set_ylim(0, 1.1 * max(loss for epochs in runs for e in epochs for loss in (e.train_loss, e.val_loss)))
+    highest = max(loss for epochs in runs for e in epochs for loss in (e.train_loss, e.val_loss))
+    left.set_ylim(0, 1.1 * highest or 1)
     left.set_title("Loss", fontsize=12)
     right.set_ylim(0, 1.03)
     right.set_title("Validation", fontsize=12)
