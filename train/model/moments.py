@@ -25,6 +25,9 @@ from haechi.train.model.regression import MAX_FIT_VIDEOS, Folds, Problem, restri
 # The most videos that the directions are found in.
 MAX_DIRECTION_VIDEOS = 1000
 
+# Of eigenvalues, relative. Directions need not be exact.
+EIGEN_TOLERANCE = 1e-3
+
 # Scikit-learn's C of the regression on a few pooled values.
 POOLED_C = 0.1
 
@@ -147,9 +150,13 @@ def _find_directions(
     for member in range(len(folds) + 1):
         used = [number for number in range(len(folds)) if number != member]
         for kind in range(2):
-            safe, harmful = (scatter[kind, used, label].sum(dim=0) / counts[used, label].sum() for label in (0, 1))
-            difference = (harmful - safe) / (scale[kind] * scale[kind].unsqueeze(1))
-            found = _largest(difference.double().numpy(), num_directions // 2)
+            difference = torch.zeros(width, width)  # of the covariances of the rows of each class
+            for label, sign in ((1, 1.0), (0, -1.0)):
+                num_rows = float(counts[used, label].sum())
+                for number in used:
+                    difference.add_(scatter[kind, number, label], alpha=sign / num_rows)
+            difference /= scale[kind] * scale[kind].unsqueeze(1)
+            found = _largest(difference.numpy(), num_directions // 2)
             directions[kind, member, : len(found)] = found
             directions[kind, member, num_directions // 2 :][: len(found)] = -found
     return directions, scale
@@ -162,7 +169,8 @@ def _largest(matrix: np.ndarray, count: int) -> Tensor:
     """
     width = len(matrix)
     if count < width // 2 and matrix.any():  # ARPACK fails on zeros, as of videos of one row
-        vectors = eigsh(matrix, k=count, v0=np.random.default_rng(0).standard_normal(width))[1]
+        start = np.random.default_rng(0).standard_normal(width).astype(matrix.dtype)
+        vectors = eigsh(matrix, k=count, v0=start, tol=EIGEN_TOLERANCE)[1]
     else:
         values, vectors = np.linalg.eigh(matrix)
         vectors = vectors[:, np.argsort(-np.abs(values))[:count]]
