@@ -120,9 +120,16 @@ def train_once(experiment: Experiment, *, what: str = "training", progress: Trai
     features, epochs = experiment.dataset.features.to(experiment.device), list[Epoch]()
     fitted = _fit_regression(experiment, features)
     if experiment.settings.network:
-        start = fitted if experiment.settings.regression else None
-        options = {"precision": experiment.precision, "progress": progress}
-        for epoch in fit(head, features, labels, split, experiment.settings, fitted=start, **options):  # type: ignore[arg-type]
+        for epoch in fit(
+            head,
+            features,
+            labels,
+            split,
+            experiment.settings,
+            fitted=fitted if experiment.settings.regression else None,
+            precision=experiment.precision,
+            progress=progress,
+        ):
             epochs.append(epoch)
             progress.epoch(epoch)
         rehearsal = _rehearse(experiment, features, fitted.regression)
@@ -238,9 +245,7 @@ def train_all(
     dataset, settings, rows = experiment.dataset, experiment.settings, experiment.fit_rows
     features, offset = dataset.features.to(experiment.device), None
     if settings.regression:
-        fitted = _fit_regression(experiment, features)
-        offset = np.zeros(len(dataset.labels))
-        offset[rows] = fitted.held_out - regression_logits(features, fitted.regression, rows)
+        offset = _fit_regression(experiment, features).offset(features, rows)
     losses = passes(
         experiment.head,
         features,

@@ -1,6 +1,6 @@
 """Videos that were cut, turned, put beside other streams or recorded from the middle on: each frame must be ffmpeg's.
 
-They are made from a few small videos, each encoded once. The frames of these differ so much that a wrong one shows.
+They are made from a few small videos, each encoded once, whose frames differ so much that a wrong frame is noticed.
 """
 
 import math

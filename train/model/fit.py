@@ -219,9 +219,7 @@ def fit(
             improved=True,
             seconds=0.0,
         )
-        # The network learns what the regression misses on videos that it was not fitted on.
-        offset = np.zeros(len(labels))
-        offset[train_rows] = fitted.held_out - regression_logits(features, fitted.regression, train_rows)
+        offset = fitted.offset(features, train_rows)
     start_seconds = time.perf_counter()
     losses = passes(head, features, labels, train_rows, settings, offset=offset, precision=precision, progress=progress)
     for number, train_loss in enumerate(losses, start=1):

@@ -165,7 +165,7 @@ def _find_directions(
 def _largest(matrix: np.ndarray, count: int) -> Tensor:
     """The eigenvectors (count, F) float32 of a symmetric `matrix` (F, F) with the largest absolute eigenvalues.
 
-    Fewer if there are not so many.
+    All of them if F is smaller than `count`.
     """
     width = len(matrix)
     if count < width // 2 and matrix.any():  # ARPACK fails on zeros, as of videos of one row
@@ -224,12 +224,11 @@ def _fit_trend(trend: np.ndarray, truth: np.ndarray, weights: np.ndarray, folds:
         weights=weights[kept],
         folds=restricted(folds, kept),
     )
-    prior_deviation = problem.thinned().choose_prior_deviation()
-    weight, bias = problem.fit(np.arange(len(kept)), prior_deviation)
-    held_out = points @ weight + bias
-    held_out[kept] = problem.held_out_logits([prior_deviation])[0]
-    buffers = {"trend_mean": scaler.mean_, "trend_scale": scaler.scale_, "trend_weight": weight}
-    return Part(held_out=held_out, bias=bias, buffers=_as_tensors(buffers))
+    solution = problem.solve()
+    held_out = points @ solution.weight + solution.bias
+    held_out[kept] = solution.held_out
+    buffers = {"trend_mean": scaler.mean_, "trend_scale": scaler.scale_, "trend_weight": solution.weight}
+    return Part(held_out=held_out, bias=solution.bias, buffers=_as_tensors(buffers))
 
 
 def _as_tensors(values: dict[str, np.ndarray]) -> dict[str, Tensor]:

@@ -50,6 +50,16 @@ class FittedRegression:
     prior_deviation: float
     """The chosen one of `PRIOR_DEVIATIONS`."""
 
+    def offset(self, features: Features | Stream, rows: np.ndarray) -> np.ndarray:
+        """What to add to the logits of a head that starts from the regression, (N,), for its n videos `rows`.
+
+        With it the rest of the head learns what the regression misses on videos that it was not fitted on; on its own
+        videos it misses almost nothing.
+        """
+        offset = np.zeros(len(features))
+        offset[rows] = self.held_out - regression_logits(features, self.regression, rows)
+        return offset
+
 
 def fit_regression(
     features: Features | Stream, labels: np.ndarray, rows: np.ndarray, folds: Folds, *, pos_weight: float
@@ -78,17 +88,32 @@ def fit_regression(
         weights=class_weights(labels[rows], pos_weight)[kept],
         folds=restricted(folds, kept),
     )
-    prior_deviation = problem.thinned().choose_prior_deviation() if folds else DEFAULT_DEVIATION
-    weight, bias = problem.fit(np.arange(len(kept)), prior_deviation)
-    logits = problem.held_out_logits([prior_deviation])[0] if folds else problem.points @ weight + bias
-    factor = problem.best_factor(logits) if folds else 1.0
-    values = {"mean": scaler.mean_, "scale": scaler.scale_, "weight": weight * factor, "bias": bias * factor}
+    solution = problem.solve()
+    factor = problem.best_factor(solution.held_out) if folds else 1.0
+    values = {
+        "mean": scaler.mean_,
+        "scale": scaler.scale_,
+        "weight": solution.weight * factor,
+        "bias": solution.bias * factor,
+    }
     regression.load_state_dict({name: torch.as_tensor(value, dtype=torch.float32) for name, value in values.items()})
     held_out = np.empty(len(rows))
-    held_out[kept] = logits * factor
+    held_out[kept] = solution.held_out * factor
     others = np.setdiff1d(np.arange(len(rows)), kept)  # not fitted on at all
     held_out[others] = regression_logits(features, regression, rows[others])
-    return FittedRegression(regression=regression, held_out=held_out, prior_deviation=prior_deviation)
+    return FittedRegression(regression=regression, held_out=held_out, prior_deviation=solution.prior_deviation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """A regression on k videos, with the strength that inner folds chose."""
+
+    weight: np.ndarray
+    """(D,)"""
+    bias: float
+    held_out: np.ndarray
+    """(k,) as `FittedRegression.held_out`, not yet to scale."""
+    prior_deviation: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +144,13 @@ class Problem:
             weights=self.weights[kept],
             folds=restricted(self.folds, kept),
         )
+
+    def solve(self) -> Solution:
+        """Choose the strength, and fit on all videos; see `fit_regression`."""
+        prior_deviation = self.thinned().choose_prior_deviation() if self.folds else DEFAULT_DEVIATION
+        weight, bias = self.fit(np.arange(len(self.labels)), prior_deviation)
+        held_out = self.held_out_logits([prior_deviation])[0] if self.folds else self.points @ weight + bias
+        return Solution(weight=weight, bias=bias, held_out=held_out, prior_deviation=prior_deviation)
 
     def choose_prior_deviation(self) -> float:
         """The one of `PRIOR_DEVIATIONS` that `fit_regression` describes."""
