@@ -1,0 +1,1 @@
+"""What an evaluation leaves behind, and what the terminal shows."""
