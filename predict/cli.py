@@ -67,35 +67,37 @@ def predict(
     from haechi.cache.reader import Cache
     from haechi.cache.text import counted
     from haechi.extract.console import shown_progress
-    from haechi.predict.classifier import Classifier
     from haechi.predict.console import PredictionTable, json_line
-    from haechi.predict.media import gather, read_paths
+    from haechi.predict.heads import Heads
     from haechi.train.output.untrained import untrained_warning
 
     if bool(media) == bool(cache):
         raise click.UsageError("give either MEDIA or --cache CACHE")
     console = make_console(stderr=True)
-    runs = [run, *([also] if also else [])]
-    classifier = Classifier.load(*runs, **{name: value for name, value in flags.items() if value is not None})
-    if classifier.untrained:
-        console.print(untrained_warning(classifier.untrained))
+    heads = Heads.load(run, *([also] if also else []))
+    if heads.untrained:
+        console.print(untrained_warning(heads.untrained))
     plot = None
     if timeline is not None:
         from haechi.predict.timeline_plot import TimelinePlot
 
-        plot = TimelinePlot(timeline, classifier)
+        plot = TimelinePlot(timeline, heads)
     table = PredictionTable()
     num_judged = num_failed = 0
     is_complete = False
     try:
         with shown_progress(console) as progress:
             if cache is not None:
-                predictions = classifier.judge_cache(Cache.open(cache), progress=progress)
+                predictions = heads.judge_cache(Cache.open(cache), progress=progress)
             else:
+                from haechi.predict.classifier import Classifier
+                from haechi.predict.media import gather, read_paths
+
                 names = [name for each in media for name in (read_paths(sys.stdin.buffer) if each == "-" else [each])]
                 entries, notices = gather(names, follow_symlinks=follow_symlinks)
                 show_notices(console, notices)
-                predictions = classifier.judge(entries, progress=progress)
+                changes = {name: value for name, value in flags.items() if value is not None}
+                predictions = Classifier(heads, **changes).judge(entries, progress=progress)
             for prediction in predictions:
                 num_judged += 1
                 num_failed += bool(prediction.reason)
@@ -129,8 +131,8 @@ def export(*, run: Path, onnx: Path) -> None:
     from rich.markup import escape
 
     from haechi.cache.console import make_console
-    from haechi.predict.classifier import load_checkpoint
     from haechi.predict.export import export_onnx, input_arrays
+    from haechi.predict.heads import load_checkpoint
     from haechi.train.output.untrained import untrained_warning
 
     checkpoint = load_checkpoint(run)

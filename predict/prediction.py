@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE
+from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE, Failure
 
 # Decision for a video that is not harmful as a whole but has a window that reaches the threshold.
 HARMFUL_MOMENT = "harmful moment"
@@ -90,3 +90,8 @@ def not_judged(id: str, reason: str, message: str) -> Prediction:
         reason=reason,
         message=message,
     )
+
+
+def failed(failure: Failure) -> Prediction:
+    """A file whose extraction failed."""
+    return not_judged(failure.id, failure.reason, failure.message)

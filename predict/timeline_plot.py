@@ -19,8 +19,8 @@ from haechi.cache.errors import HaechiError
 from haechi.cache.kinds import VIDEO
 from haechi.cache.text import bullet_list, counted, visible
 from haechi.extract.sampling import WINDOWS
-from haechi.predict.classifier import Classifier
 from haechi.predict.console import moment_text
+from haechi.predict.heads import Heads
 from haechi.predict.player_time import player_time
 from haechi.predict.prediction import Prediction, ScoredWindow
 from haechi.train.output.plots import BLUE, RED
@@ -42,7 +42,7 @@ CAPTION = "line: highest score of the windows at each time; pale: down to the lo
 class TimelinePlot:
     """Collects the panels of one picture, and draws it. Creating it checks that the picture can be written."""
 
-    def __init__(self, path: Path, classifier: Classifier) -> None:
+    def __init__(self, path: Path, heads: Heads) -> None:
         """Raises `HaechiError` if `path` cannot be written or the run gives no scores over time."""
         if not path.name:
             raise HaechiError(f"--timeline: an empty name, expected the name of a PNG, such as --timeline film{SUFFIX}")
@@ -52,14 +52,14 @@ class TimelinePlot:
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             what = "cannot be written to" if folder.is_dir() else "no such folder; create it first"
             raise HaechiError(f"{path}: {folder}: {what}")
-        if VIDEO not in classifier.models:
+        if VIDEO not in heads.models:
             raise HaechiError("--timeline is for videos, but the run is for images; add a run for videos (--also RUN)")
-        if classifier.sampling != WINDOWS:
+        if heads.sampling != WINDOWS:
             raise HaechiError(
-                f"--timeline: the run was trained on {classifier.sampling!r} sampling, with one window for each video; "
+                f"--timeline: the run was trained on {heads.sampling!r} sampling, with one window for each video; "
                 f"extract with --sampling {WINDOWS} and train on that cache"
             )
-        self._path, self._untrained = path, classifier.untrained
+        self._path, self._untrained = path, heads.untrained
         self._panels: list[Prediction] = []
         self._left_out: list[str] = []
 

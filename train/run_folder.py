@@ -49,6 +49,7 @@ from haechi.train.errors import TrainError
 MODEL_FILE = "model.pt"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.csv"
+TRAINING_SET_FILE = "training_set.h5"
 CONFUSION_FILE = "confusion_matrix.png"
 CURVES_FILE = "curves.png"
 PAGE_FILE = "report.html"
@@ -60,6 +61,7 @@ ARTEFACTS = {
     MODEL_FILE: "the trained head and its threshold",
     METRICS_FILE: "all metrics, for programs",
     PREDICTIONS_FILE: "score and prediction of every labelled video",
+    TRAINING_SET_FILE: "hashes and scenes of the videos, for `haechi evaluate`",
     CONFUSION_FILE: "confusion matrix",
     CURVES_FILE: "loss, F1 and threshold of every epoch",
     EVENTS_FILE: "the same, for TensorBoard",

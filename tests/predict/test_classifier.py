@@ -90,7 +90,13 @@ def test_a_cache_of_other_features_is_refused(folder: Path, classifier: Classifi
 
 def test_the_path_of_a_local_clip_is_needed(folder: Path) -> None:
     with pytest.raises(SettingsConflictError, match="--clip-model local-dir:PATH"):
-        Classifier.load(folder / "run")
+        Classifier.load(folder / "run").predict(folder / "videos")
+
+
+def test_a_cache_needs_no_backbone(folder: Path) -> None:
+    found = Classifier.load(folder / "run").predict_cache(Cache.open(folder / "cache"))
+    assert sum(each.score is not None for each in found) == 8
+    assert call("predict", folder / "run", "--cache", folder / "cache").exit_code == SOME_NOT_JUDGED
 
 
 def test_what_is_not_a_run_is_refused(tmp_path: Path, folder: Path) -> None:

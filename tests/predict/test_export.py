@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from haechi.cache.reader import Cache
-from haechi.predict.classifier import load_checkpoint
 from haechi.predict.export import FORMAT, OUTPUTS, export_onnx
+from haechi.predict.heads import load_checkpoint
 from haechi.train.data.dataset import open_features
 from haechi.train.model.checkpoint import Checkpoint
 from haechi.train.model.head import mean_of_rows

@@ -24,8 +24,8 @@ from tests.train.output.test_plots import assert_nothing_is_cut_off, red_pixels
 def new_plot(
     path: Path, *, untrained: tuple[str, ...] = (), media: str = "video", sampling: str = "windows"
 ) -> TimelinePlot:
-    classifier: Any = SimpleNamespace(models={media: None}, untrained=list(untrained), sampling=sampling)
-    return TimelinePlot(path, classifier)
+    heads: Any = SimpleNamespace(models={media: None}, untrained=list(untrained), sampling=sampling)
+    return TimelinePlot(path, heads)
 
 
 def draw(path: Path, *predictions: Prediction, **options: Any) -> list[str]:

@@ -21,8 +21,9 @@ from haechi.extract.manifest import Entry
 from haechi.extract.samples import write_video
 from haechi.extract.sampling import Windows
 from haechi.predict import classifier as classifier_module
-from haechi.predict import scoring
-from haechi.predict.classifier import Classifier, load_checkpoint
+from haechi.predict import heads, scoring
+from haechi.predict.classifier import Classifier
+from haechi.predict.heads import load_checkpoint
 from haechi.predict.media import gather
 from haechi.predict.player_time import player_time
 from haechi.predict.prediction import Prediction, ScoredWindow, not_judged
@@ -170,7 +171,7 @@ def test_a_cache_in_small_blocks_gives_the_same(one_run: Path, tmp_path: Path, m
     judge = Classifier.load(one_run, device="cpu").predict_cache
     at_once = judge(cache)
     assert [p.id for p in at_once] == [*(f"{i}.mp4" for i in range(7)), "broken.mp4"]
-    for module in (classifier_module, scoring):
+    for module in (heads, scoring):
         monkeypatch.setattr(module, "BLOCK_ROWS", 9)
     reads = []
     honest = Cache.rows
@@ -299,7 +300,7 @@ def test_sampling_is_that_of_the_run(one_run: Path, monkeypatch: pytest.MonkeyPa
     for sampling in (None, {"name": "scenes"}, {"name": "uniform"}, {**film.SAMPLING, "clip_fps": "2"}, {"name": []}):
         settings = honest.features["settings"] | {"sampling": sampling}
         other = replace(honest, features=honest.features | {"settings": settings})
-        monkeypatch.setattr(classifier_module, "load_checkpoint", lambda run, other=other: other)
+        monkeypatch.setattr(heads, "load_checkpoint", lambda run, other=other: other)
         with pytest.raises(SettingsConflictError, match="its features are sampled as"):
             Classifier.load(one_run)
 

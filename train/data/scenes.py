@@ -46,6 +46,34 @@ READ_ROWS = 1 << 16
 TILE_VIDEOS = 2048
 MOST_LINKS = 1 << 20
 
+# With more descriptors than this, pairs are first compared in a random subspace of this many dimensions. There the
+# cosine of a pair with the cosine c has about the standard deviation (1 - c^2) / sqrt(dimensions): a pair is compared
+# exactly unless it lies below the threshold by more than four of them. 8 in 100,000 links at the threshold are missed.
+MANY_VIDEOS = 8192
+SUBSPACE_DIMENSIONS = 128
+SUBSPACE_DEVIATIONS = 4.0
+# Where more pairs of a tile than this share pass, the whole tile is compared exactly.
+MOST_PASSING = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneSpace:
+    """How the mean frame of a video becomes its descriptor; estimated from one set of videos, applicable to others."""
+
+    centre: np.ndarray
+    """(D,) float32: the mean over the videos."""
+    whitening: np.ndarray
+    """(D, D) float32: after it, features vary equally in all directions within videos."""
+    own_similarity: float
+    """Median cosine of the first and last frame of the same video; 0 if no video has two frames."""
+
+    def describe(self, means: np.ndarray, *, centre: np.ndarray | None = None) -> np.ndarray:
+        """Descriptors (M, D) float32 of unit length of videos whose mean frames are `means` (M, D) float32.
+
+        `centre` (D,): of these videos, if they are compared with each other; None: that of the space.
+        """
+        return _unit((means - (self.centre if centre is None else centre)) @ self.whitening)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scenes:
@@ -57,14 +85,19 @@ class Scenes:
     """Two videos whose descriptors have at least this cosine are the same scene."""
     chance_similarity: float
     """The probability that any unrelated pair of the dataset reaches this cosine is `ERROR`."""
-    own_similarity: float
-    """Median cosine of the first and last frame of the same video; 0 if no video has two frames."""
+    space: SceneSpace | None
+    """How the descriptors were made; None: files were compared by their bytes alone."""
     pairs: np.ndarray
     """(L, 2) int64: the links that make the scenes, the smaller index first. A scene of n videos has n - 1 links."""
     pair_similarity: np.ndarray
     """(L,) float32: the cosine of each link."""
     descriptors: np.ndarray
     """(N, D) float32 of unit length: the vectors that are compared."""
+
+    @property
+    def own_similarity(self) -> float:
+        """That of the space; 0 if files were compared by their bytes alone."""
+        return self.space.own_similarity if self.space else 0.0
 
 
 def find_scenes(cache: Cache, videos: np.ndarray) -> Scenes:
@@ -81,22 +114,22 @@ def find_scenes(cache: Cache, videos: np.ndarray) -> Scenes:
     the cache is damaged.
     """
     sha256 = cache.media["sha256"][videos]
-    files, file_of_video = _distinct(sha256)  # (M,), (N,)
-    copies = same_files(sha256)
+    files, _ = _distinct(sha256)
     if len(files) <= 2:
-        return copies
-    descriptors, sample, own = _describe(cache, videos[files])
-    threshold, chance = choose_similarity_threshold(sample, own, num_videos=len(files))
-    scene, links, cosines = _group(descriptors, threshold)
-    return Scenes(
-        scene=scene[file_of_video],
-        similarity_threshold=threshold,
-        chance_similarity=chance,
-        own_similarity=own,
-        pairs=np.concatenate([files[links], copies.pairs]),
-        pair_similarity=np.concatenate([cosines, copies.pair_similarity]),
-        descriptors=descriptors[file_of_video],
-    )
+        return same_files(sha256)
+    space, means = _measure(cache, videos[files])
+    return _link(space, space.describe(means), sha256)
+
+
+def find_scenes_of(means: np.ndarray, sha256: np.ndarray, space: SceneSpace) -> Scenes:
+    """The scenes of N videos with mean frames `means` (N, D), as `find_scenes`, in a space estimated from others.
+
+    Reads no features. `sha256` (N,) are the hashes of their files.
+    """
+    files, _ = _distinct(sha256)
+    if len(files) <= 2:
+        return same_files(sha256)
+    return _link(space, space.describe(means[files], centre=means[files].mean(axis=0)), sha256)
 
 
 def same_files(sha256: np.ndarray) -> Scenes:
@@ -107,7 +140,7 @@ def same_files(sha256: np.ndarray) -> Scenes:
         scene=file_of_video,
         similarity_threshold=1.0,
         chance_similarity=1.0,
-        own_similarity=0.0,
+        space=None,
         pairs=np.stack([files[file_of_video[copies]], copies], axis=1),
         pair_similarity=np.ones(len(copies), np.float32),
         descriptors=np.zeros((len(sha256), 1), np.float32),
@@ -173,13 +206,38 @@ def _distinct(sha256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return files, np.searchsorted(files, first[inverse])
 
 
-def _describe(cache: Cache, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Descriptors (M, D) float32 of M videos, cosines (P,) of the pairs of a sample, and the median `own_similarity`.
+def _link(space: SceneSpace, descriptors: np.ndarray, sha256: np.ndarray) -> Scenes:
+    """The scenes of N videos, given the descriptors (M, D) of their M different files, in the order of `_distinct`."""
+    files, file_of_video = _distinct(sha256)
+    copies = same_files(sha256)
+    sample = descriptors[_sample(len(files))]
+    cosines = (sample @ sample.T)[np.triu_indices(len(sample), k=1)]
+    threshold, chance = choose_similarity_threshold(cosines, space.own_similarity, num_videos=len(files))
+    scene, links, link_cosines = _group(descriptors, threshold)
+    return Scenes(
+        scene=scene[file_of_video],
+        similarity_threshold=threshold,
+        chance_similarity=chance,
+        space=space,
+        pairs=np.concatenate([files[links], copies.pairs]),
+        pair_similarity=np.concatenate([link_cosines, copies.pair_similarity]),
+        descriptors=descriptors[file_of_video],
+    )
 
-    The frames compared for the last are the first and last of the `STRETCH_ROWS` rows in the middle of each video.
+
+def _sample(count: int) -> np.ndarray:
+    """At most `SAMPLE_VIDEOS` evenly spaced indices of `count` videos."""
+    return np.linspace(0, count - 1, min(count, SAMPLE_VIDEOS)).astype(int)
+
+
+def _measure(cache: Cache, videos: np.ndarray) -> tuple[SceneSpace, np.ndarray]:
+    """The space of M videos, and their mean frames (M, D) float32.
+
+    The frames compared for `own_similarity` are the first and last of the `STRETCH_ROWS` rows in the middle of each
+    video.
     """
     sampled = np.zeros(len(videos), bool)
-    sampled[np.linspace(0, len(videos) - 1, min(len(videos), SAMPLE_VIDEOS)).astype(int)] = True
+    sampled[_sample(len(videos))] = True
     width = cache.settings["clip"]["widths"]["features"]
     means = np.zeros((len(videos), width), np.float32)
     scatter, num_free = np.zeros((width, width)), 0  # sum of squares and products, and its degrees of freedom
@@ -203,11 +261,9 @@ def _describe(cache: Cache, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     _refuse(cache, videos[~np.isfinite(means).all(axis=1)], "NaN or infinite values")
     centre = means.mean(axis=0)
     whiten = _whitening(scatter / max(num_free, 1))
-    descriptors = _unit((means - centre) @ whiten)
     first, last = _unit((np.concatenate(ends, axis=1) - centre) @ whiten)
     own = float(np.median((first * last).sum(axis=1))) if len(first) else 0.0
-    cosines = (descriptors[sampled] @ descriptors[sampled].T)[np.triu_indices(sampled.sum(), k=1)]
-    return descriptors, cosines, own
+    return SceneSpace(centre=centre, whitening=whiten, own_similarity=own), means
 
 
 def _read(cache: Cache, videos: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
@@ -272,17 +328,47 @@ def _closest_links(descriptors: np.ndarray, threshold: float) -> tuple[np.ndarra
     """
     count = len(descriptors)
     links, cosines = np.empty((0, 2), np.int64), np.empty(0, np.float32)
+    projected = _project(descriptors)
     for start in range(0, count, TILE_VIDEOS):
+        rows = slice(start, start + TILE_VIDEOS)
         for other in range(start, count, TILE_VIDEOS):
-            tile = descriptors[start : start + TILE_VIDEOS] @ descriptors[other : other + TILE_VIDEOS].T
-            found = np.argwhere(tile >= threshold)
+            columns = slice(other, other + TILE_VIDEOS)
+            found, tile = _similar(descriptors, projected, rows, columns, threshold)
             if other == start:
-                found = found[found[:, 0] < found[:, 1]]
+                later = found[:, 0] < found[:, 1]
+                found, tile = found[later], tile[later]
             links = np.concatenate([links, found + np.array([start, other])])
-            cosines = np.concatenate([cosines, tile[found[:, 0], found[:, 1]]])
+            cosines = np.concatenate([cosines, tile])
             if len(links) > MOST_LINKS:
                 links, cosines = _spanning_forest(links, cosines, count)
     return _spanning_forest(links, cosines, count)
+
+
+def _project(descriptors: np.ndarray) -> np.ndarray | None:
+    """The descriptors (M, D) in a random subspace, (M, `SUBSPACE_DIMENSIONS`), again of unit length; None: not used."""
+    count, width = descriptors.shape
+    if count <= MANY_VIDEOS or width <= 2 * SUBSPACE_DIMENSIONS:
+        return None
+    directions = np.random.default_rng(0).standard_normal((width, SUBSPACE_DIMENSIONS))
+    return _unit(descriptors @ np.linalg.qr(directions)[0].astype(np.float32))
+
+
+def _similar(
+    descriptors: np.ndarray, projected: np.ndarray | None, rows: slice, columns: slice, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of a tile with a cosine of at least `threshold`: (n, 2) places in the tile, and cosines (n,)."""
+    if projected is not None:
+        margin = SUBSPACE_DEVIATIONS * (1 - threshold**2) / SUBSPACE_DIMENSIONS**0.5
+        near = projected[rows] @ projected[columns].T >= threshold - margin
+        if np.count_nonzero(near) <= MOST_PASSING * near.size:
+            pairs = np.argwhere(near)
+            ours, theirs = descriptors[rows][pairs[:, 0]], descriptors[columns][pairs[:, 1]]
+            cosines = np.einsum("nd,nd->n", ours, theirs)
+            kept = cosines >= threshold
+            return pairs[kept], cosines[kept]
+    tile = descriptors[rows] @ descriptors[columns].T
+    pairs = np.argwhere(tile >= threshold)
+    return pairs, tile[pairs[:, 0], pairs[:, 1]]
 
 
 def _spanning_forest(links: np.ndarray, cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from haechi.train.output.plots import draw_confusion_matrix, draw_curves
 from haechi.train.output.tensorboard import write_events
 from haechi.train.output.thumbnails import make_thumbnails
 from haechi.train.result import Result
+from haechi.train.training_set import TrainingSet
 
 
 def save(folder: Path, result: Result, *, name: str, command: str, media_root: Path | None) -> None:
@@ -22,6 +23,7 @@ def save(folder: Path, result: Result, *, name: str, command: str, media_root: P
     """
     write_metrics(folder / run_folder.METRICS_FILE, metrics_record(result))
     write_predictions(folder / run_folder.PREDICTIONS_FILE, result)
+    TrainingSet.of(result).save(folder / run_folder.TRAINING_SET_FILE)
     draw_confusion_matrix(folder / run_folder.CONFUSION_FILE, result)
     draw_curves(folder / run_folder.CURVES_FILE, result)
     write_events(folder / run_folder.EVENTS_FILE, result)

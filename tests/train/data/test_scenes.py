@@ -254,7 +254,7 @@ def test_groups(groups: list[str], scene: list[int], expected: list[str]) -> Non
         scene=np.array(scene),
         similarity_threshold=0.5,
         chance_similarity=0.5,
-        own_similarity=0.0,
+        space=None,
         pairs=np.empty((0, 2), np.int64),
         pair_similarity=np.empty(0, np.float32),
         descriptors=np.zeros((count, 2), np.float32),
