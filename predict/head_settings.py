@@ -31,13 +31,11 @@ def extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) -> 
 
 def refuse_unnamed_clip(settings: ExtractSettings, model: Checkpoint, path: Path) -> None:
     """Raise `SettingsConflictError` if the settings do not name the folder of the CLIP of the user's own."""
-    if (
-        settings.clip_model.startswith(LOCAL_MODEL)
-        and settings.clip_model == model.features["settings"]["clip"]["model"]
-    ):
+    needed = model.features["settings"]["clip"]["model"].removesuffix(QUICKGELU)
+    if needed.startswith(LOCAL_MODEL) and settings.clip_model == needed:
         raise SettingsConflictError(
             f"{path}: its features come from a CLIP of your own, with an open_clip_config.json of SHA-256 "
-            f"{settings.clip_model.removeprefix(LOCAL_MODEL)[:12]}…; name its folder: --clip-model local-dir:PATH"
+            f"{needed.removeprefix(LOCAL_MODEL)[:12]}…; name its folder: --clip-model local-dir:PATH"
         )
 
 

@@ -16,6 +16,7 @@ from haechi.cache.errors import HaechiError, SettingsConflictError, SettingsErro
 from haechi.cache.reader import Cache
 from haechi.predict import classifier as classifier_module
 from haechi.predict.classifier import Classifier
+from haechi.predict.cli import SOME_NOT_JUDGED
 from haechi.predict.prediction import Prediction
 from haechi.train.errors import TrainError
 from tests.predict.conftest import call, flags
