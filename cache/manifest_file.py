@@ -61,6 +61,8 @@ class ManifestRow:
     """Line in the file, from 1."""
     file: str = ""
     """The file, if several are read as one."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """The columns `extra` of `read_manifest_file` and their texts; empty where the row has none."""
 
     @property
     def place(self) -> str:
@@ -94,6 +96,7 @@ class _Reading:
 
     keys: tuple[str, ...]
     columns: tuple[str, ...]
+    extra: tuple[str, ...]
     rule: LabelRule
     rows: list[ManifestRow] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -113,19 +116,21 @@ def read_manifest_file(
     *,
     keys: tuple[str, ...],
     columns: tuple[str, ...] = MANIFEST_COLUMNS,
+    extra: tuple[str, ...] = (),
     rule: LabelRule | None = None,
 ) -> ManifestFile:
     """Read a manifest. Every row must fill at least one of the columns `keys`: `path`, or `path` and `id`.
 
     The column `file_name` counts as `path` where there is none. `columns`: those that are read; the others in
-    `MANIFEST_COLUMNS` may hold anything. `rule`: what the labels mean; None: `LabelRule()`.
+    `MANIFEST_COLUMNS` may hold anything. `extra`: columns of the user that are kept as texts; each must be in the file.
+    `rule`: what the labels mean; None: `LabelRule()`.
 
     In CSV, `haechi.cache.text.harmless` is taken back, so that the ids in Haechi's own CSV files are read as they were.
 
     Raises one `ManifestError` that lists every problem: not a regular file, not UTF-8, rows that cannot be read,
     duplicate ids, unknown labels or splits, no rows.
     """
-    return read_manifest_files(file, {file: ""}, keys=keys, columns=columns, rule=rule)
+    return read_manifest_files(file, {file: ""}, keys=keys, columns=columns, extra=extra, rule=rule)
 
 
 def read_manifest_files(
@@ -134,19 +139,23 @@ def read_manifest_files(
     *,
     keys: tuple[str, ...],
     columns: tuple[str, ...] = MANIFEST_COLUMNS,
+    extra: tuple[str, ...] = (),
     rule: LabelRule | None = None,
 ) -> ManifestFile:
     """Read several manifests as one, as `read_manifest_file` does.
 
     `files`: each file -> the folder below `where` that its relative paths start from, empty for `where` itself.
     """
-    reading = _Reading(keys=keys, columns=columns, rule=rule or LabelRule())
+    reading = _Reading(keys=keys, columns=columns, extra=extra, rule=rule or LabelRule())
     for file, folder in files.items():
         _read_rows(reading, file, folder=folder, name=f"{folder}/{file.name}" if len(files) > 1 else "")
     problems = reading.problems
     unknown = [name for name, label in reading.labels.items() if label is None]
     if "label" in columns:
         problems += reading.rule.problems(list(reading.labels))
+    if missing := [name for name in extra if name not in reading.names]:
+        others = sorted(reading.names - set(MANIFEST_COLUMNS))
+        problems.append(f"no column {named(missing)}; the columns of your own in it are: {named(others)}")
     if problems:
         error = ManifestError.of(where, problems)
         raise ManifestError(f"{error}\n{_label_advice(reading.counts)}") if unknown else error
@@ -156,7 +165,7 @@ def read_manifest_files(
         )
     aliases = set() if "path" in reading.names else {FILE_NAME}
     known = reading.names & set(MANIFEST_COLUMNS) | ({"path"} if reading.names & aliases else set())
-    if unused := sorted(reading.names - set(MANIFEST_COLUMNS) - aliases):
+    if unused := sorted(reading.names - set(MANIFEST_COLUMNS) - aliases - set(extra)):
         reading.notices.append(f"columns not used: {named(unused)}")
     labels = {name: label for name, label in reading.labels.items() if label is not None}
     if reading.rule.positive:
@@ -417,8 +426,14 @@ def _row(
         group=texts["group"],
         line=line,
         file=file,
+        extra={name: _extra_text(source.get(name)) for name in reading.extra},
     )
     return row, wrong
+
+
+def _extra_text(value: Any) -> str:
+    """A value of a column of the user, as text."""
+    return "" if value is None else value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _text(value: Any, column: str) -> str | None:

@@ -15,7 +15,7 @@ class PrevalenceEstimate:
     num_videos: int
     """n"""
     source: str
-    """Whose labelled videos the estimate rests on: `here`, labelled videos of this set, or `own`, the run's test part."""
+    """Whose labelled videos it rests on: `here`, labelled videos of this set, or `own`, the run's own part."""
     value: float | None
     """0 to 1; None: no estimate, see `reason`."""
     interval: Interval | None

@@ -49,16 +49,22 @@ class NewLabels:
     """The names of its harmful labels, if the user gave them."""
     others: dict[str, str] = field(default_factory=dict)
     """Id of an unused row -> the id in the cache that it is another spelling of."""
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
+    """Other columns that were asked for: name -> (N,) str; empty for videos that the file does not list."""
 
     @classmethod
-    def read(cls, cache: Cache, file: Path, *, positive_labels: Sequence[str] = ()) -> "NewLabels":
+    def read(
+        cls, cache: Cache, file: Path, *, positive_labels: Sequence[str] = (), extra: Sequence[str] = ()
+    ) -> "NewLabels":
         """Read a manifest for a cache. Each of its rows needs an id or a path.
 
-        `positive_labels`: the names of its harmful labels, in any case; all others are safe.
+        `positive_labels`: the names of its harmful labels, in any case; all others are safe. `extra`: other columns to
+        keep.
 
         Raises `ManifestError` that lists everything wrong in the file; `TrainError` if no labelled video is left.
         """
-        read = read_manifest_file(file, keys=("id", "path"), rule=LabelRule(positive=tuple(positive_labels)))
+        rule = LabelRule(positive=tuple(positive_labels))
+        read = read_manifest_file(file, keys=("id", "path"), extra=tuple(extra), rule=rule)
         ids, by_id = cache.media["id"].tolist(), {row.id: row for row in read.rows}
         rows = [by_id.get(id) for id in ids]
         replaced = [name for name in REPLACED if name in read.columns]
@@ -84,6 +90,7 @@ class NewLabels:
             notes=list(read.notices),
             positive_labels=list(positive_labels),
             others={id: other for id in unknown if (other := names.find(id)) is not None},
+            extra={name: np.array([row.extra[name] if row else "" for row in rows], dtype=object) for name in extra},
         )
         if (result.media["label"] == UNLABELLED).all():
             raise TrainError("\n".join([f"{file}: {_explain_empty(result, cache)}", *result.notices]))

@@ -72,7 +72,7 @@ class SceneSpace:
 
         `centre` (D,): of these videos, if they are compared with each other; None: that of the space.
         """
-        return _unit((means - (self.centre if centre is None else centre)) @ self.whitening)
+        return unit_length((means - (self.centre if centre is None else centre)) @ self.whitening)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +244,7 @@ def _measure(cache: Cache, videos: np.ndarray) -> tuple[SceneSpace, np.ndarray]:
     ends = []
     for part, rows, lengths in _read(cache, videos):
         start = np.cumsum(lengths) - lengths  # (n,)
-        means[part] = np.add.reduceat(rows, start) / lengths[:, None]
+        means[part] = mean_frames(rows, lengths)
         if not sampled[part].any():
             continue
         start, lengths = start[sampled[part]], lengths[sampled[part]]
@@ -261,7 +261,7 @@ def _measure(cache: Cache, videos: np.ndarray) -> tuple[SceneSpace, np.ndarray]:
     _refuse(cache, videos[~np.isfinite(means).all(axis=1)], "NaN or infinite values")
     centre = means.mean(axis=0)
     whiten = _whitening(scatter / max(num_free, 1))
-    first, last = _unit((np.concatenate(ends, axis=1) - centre) @ whiten)
+    first, last = unit_length((np.concatenate(ends, axis=1) - centre) @ whiten)
     own = float(np.median((first * last).sum(axis=1))) if len(first) else 0.0
     return SceneSpace(centre=centre, whitening=whiten, own_similarity=own), means
 
@@ -275,6 +275,11 @@ def _read(cache: Cache, videos: np.ndarray) -> Iterator[tuple[slice, np.ndarray,
     for start, stop in pairwise(bounds):
         part = slice(start, stop)
         yield part, cache.rows("clip", "features", videos=videos[part]).astype(np.float32), lengths[part]
+
+
+def mean_frames(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The mean (n, D) float32 of each video's frames: `rows` (ΣT, D) float32, `lengths` (n,), each at least 1."""
+    return np.asarray(np.add.reduceat(rows, np.cumsum(lengths) - lengths) / lengths[:, None], np.float32)
 
 
 def _refuse(cache: Cache, videos: np.ndarray, why: str) -> None:
@@ -296,7 +301,7 @@ def _whitening(scatter: np.ndarray) -> np.ndarray:
     return np.asarray(directions / np.sqrt(variances), np.float32)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit_length(vectors: np.ndarray) -> np.ndarray:
     """The vectors along the last axis scaled to length 1; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
@@ -328,47 +333,74 @@ def _closest_links(descriptors: np.ndarray, threshold: float) -> tuple[np.ndarra
     """
     count = len(descriptors)
     links, cosines = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    projected = _project(descriptors)
-    for start in range(0, count, TILE_VIDEOS):
-        rows = slice(start, start + TILE_VIDEOS)
-        for other in range(start, count, TILE_VIDEOS):
-            columns = slice(other, other + TILE_VIDEOS)
-            found, tile = _similar(descriptors, projected, rows, columns, threshold)
-            if other == start:
-                later = found[:, 0] < found[:, 1]
-                found, tile = found[later], tile[later]
-            links = np.concatenate([links, found + np.array([start, other])])
-            cosines = np.concatenate([cosines, tile])
-            if len(links) > MOST_LINKS:
-                links, cosines = _spanning_forest(links, cosines, count)
+    for found, tile in _similar_pairs(descriptors, descriptors, threshold):
+        later = found[:, 0] < found[:, 1]
+        links = np.concatenate([links, found[later]])
+        cosines = np.concatenate([cosines, tile[later]])
+        if len(links) > MOST_LINKS:
+            links, cosines = _spanning_forest(links, cosines, count)
     return _spanning_forest(links, cosines, count)
 
 
-def _project(descriptors: np.ndarray) -> np.ndarray | None:
-    """The descriptors (M, D) in a random subspace, (M, `SUBSPACE_DIMENSIONS`), again of unit length; None: not used."""
-    count, width = descriptors.shape
-    if count <= MANY_VIDEOS or width <= 2 * SUBSPACE_DIMENSIONS:
+def closest(ours: np.ndarray, theirs: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """For each descriptor of `ours` (N, D) the closest one of `theirs` (M, D), if its cosine is at least `threshold`.
+
+    Returns its index (N,) int64, -1 if there is none, and the cosine (N,) float32, 0 then.
+    """
+    index, cosine = np.full(len(ours), -1), np.zeros(len(ours), np.float32)
+    for pairs, cosines in _similar_pairs(ours, theirs, threshold):
+        order = np.argsort(cosines, kind="stable")  # of several values for one place, the last one stays
+        rows, others, values = pairs[order, 0], pairs[order, 1], cosines[order]
+        better = values > cosine[rows]
+        index[rows[better]], cosine[rows[better]] = others[better], values[better]
+    return index, cosine
+
+
+def _similar_pairs(ours: np.ndarray, theirs: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (n, 2) of `ours` (N, D) and `theirs` (M, D) with a cosine of at least `threshold`, and cosines (n,).
+
+    Tile by tile. Where both are the same array, each pair of different descriptors is found in one order at least.
+    """
+    same = ours is theirs
+    projected = _project(ours, theirs)
+    for start in range(0, len(ours), TILE_VIDEOS):
+        rows = slice(start, start + TILE_VIDEOS)
+        for other in range(start if same else 0, len(theirs), TILE_VIDEOS):
+            columns = slice(other, other + TILE_VIDEOS)
+            found, cosines = _similar(
+                (ours[rows], theirs[columns]), projected and (projected[0][rows], projected[1][columns]), threshold
+            )
+            yield found + np.array([start, other]), cosines
+
+
+Sides = tuple[np.ndarray, np.ndarray]
+
+
+def _project(ours: np.ndarray, theirs: np.ndarray) -> Sides | None:
+    """The descriptors (N, D) and (M, D) in a random subspace, again of unit length; None where it is not used."""
+    width = ours.shape[1]
+    if max(len(ours), len(theirs)) <= MANY_VIDEOS or width <= 2 * SUBSPACE_DIMENSIONS:
         return None
-    directions = np.random.default_rng(0).standard_normal((width, SUBSPACE_DIMENSIONS))
-    return _unit(descriptors @ np.linalg.qr(directions)[0].astype(np.float32))
+    normal = np.random.default_rng(0).standard_normal((width, SUBSPACE_DIMENSIONS))
+    directions = np.linalg.qr(normal)[0].astype(np.float32)
+    projected = unit_length(ours @ directions)
+    return projected, projected if ours is theirs else unit_length(theirs @ directions)
 
 
-def _similar(
-    descriptors: np.ndarray, projected: np.ndarray | None, rows: slice, columns: slice, threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _similar(tile: Sides, projected: Sides | None, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of a tile with a cosine of at least `threshold`: (n, 2) places in the tile, and cosines (n,)."""
+    ours, theirs = tile
     if projected is not None:
         margin = SUBSPACE_DEVIATIONS * (1 - threshold**2) / SUBSPACE_DIMENSIONS**0.5
-        near = projected[rows] @ projected[columns].T >= threshold - margin
+        near = projected[0] @ projected[1].T >= threshold - margin
         if np.count_nonzero(near) <= MOST_PASSING * near.size:
             pairs = np.argwhere(near)
-            ours, theirs = descriptors[rows][pairs[:, 0]], descriptors[columns][pairs[:, 1]]
-            cosines = np.einsum("nd,nd->n", ours, theirs)
+            cosines = np.einsum("nd,nd->n", ours[pairs[:, 0]], theirs[pairs[:, 1]])
             kept = cosines >= threshold
             return pairs[kept], cosines[kept]
-    tile = descriptors[rows] @ descriptors[columns].T
-    pairs = np.argwhere(tile >= threshold)
-    return pairs, tile[pairs[:, 0], pairs[:, 1]]
+    every = ours @ theirs.T
+    pairs = np.argwhere(every >= threshold)
+    return pairs, every[pairs[:, 0], pairs[:, 1]]
 
 
 def _spanning_forest(links: np.ndarray, cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
