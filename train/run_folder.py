@@ -1,4 +1,4 @@
-"""The folder of a training run, and the folder of several experiments.
+"""The folder of a training run, of several experiments, or of an evaluation.
 
 A run replaces an earlier run in its folder as a whole. If training is killed at any moment, even during the
 replacement, the folder holds either all files of the old run or all files of the new one; and if it is killed before
@@ -39,6 +39,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -71,9 +72,24 @@ ARTEFACTS = {
 EXPERIMENTS_FILE = "experiments.json"
 EXPERIMENTS_TABLE = "experiments.csv"
 
+# Files of an evaluation.
+EVALUATION_FILE = "evaluation.json"
+EVALUATION_PAGE = "evaluation.html"
+SCORES_FILE = "scores.csv"
+DISAGREEMENTS_FILE = "disagreements.csv"
+
+EVALUATION_ARTEFACTS = {
+    EVALUATION_PAGE: "page to read: the fall and its causes, real prevalence, slices, disagreements",
+    EVALUATION_FILE: "all figures, for programs",
+    SCORES_FILE: "score and prediction of every video of the set",
+    DISAGREEMENTS_FILE: "labels to check first; `haechi train --labels` reads it back",
+}
+
 FORMAT = "haechi-run"
 EXPERIMENTS_FORMAT = "haechi-experiments"
+EVALUATION_FORMAT = "haechi-evaluation"
 FORMAT_VERSION = 2
+EVALUATION_VERSION = 1
 
 COMMITTED_NAME = ".committed"
 LOCK_NAME = "lock"
@@ -87,18 +103,37 @@ RANDOM_SUFFIX = re.compile(r"[a-z0-9_]{8}")
 MAX_NAME_BYTES = 200  # of a folder's name in the name of its work folder; file systems allow 255 for the whole
 
 
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a folder holds, and how it is recognised."""
+
+    noun: str
+    command: str
+    """The command that writes it."""
+    file: str
+    """A JSON file in it."""
+    format: str
+    """The entry `format` of that file."""
+
+
+RUN = Contents(noun="run", command="haechi train", file=METRICS_FILE, format=FORMAT)
+EXPERIMENTS = Contents(noun="experiments", command="haechi train", file=EXPERIMENTS_FILE, format=EXPERIMENTS_FORMAT)
+EVALUATION = Contents(noun="evaluation", command="haechi evaluate", file=EVALUATION_FILE, format=EVALUATION_FORMAT)
+
+
 @contextlib.contextmanager
-def run_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder for the files of a run. When the block ends, they replace an earlier run in `out`.
+def run_folder(out: Path, contents: Contents = RUN) -> Iterator[Path]:
+    """Yield an empty folder for the files of a run, or of an evaluation. When the block ends, they replace those of an
+    earlier one in `out`.
 
     Where the block raises, `out` stays as it was. Other files and folders in `out` stay in any case. Enter the context
     before training, so that a folder that cannot be written to is found at once.
 
-    Raises `TrainError` where `out` is a file, holds anything but a run, cannot be written to, or is in use by another
-    training.
+    Raises `TrainError` where `out` is a file, holds anything but such contents, cannot be written to, or is in use by
+    another command.
     """
-    check_replaceable(out, METRICS_FILE, FORMAT)
-    with _disk_errors(out, "the run was not written"):
+    check_replaceable(out, contents)
+    with _disk_errors(out, f"the {contents.noun} was not written"):
         folder = _resolved(out)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
@@ -120,9 +155,9 @@ def experiments_folder(out: Path, folders: list[str]) -> Iterator[None]:
     Runs of an earlier call stay unless this call has one of the same name. Raises as `run_folder` does, for `out` and
     all of `folders`, before anything is trained.
     """
-    check_replaceable(out, EXPERIMENTS_FILE, EXPERIMENTS_FORMAT)
+    check_replaceable(out, EXPERIMENTS)
     for folder in folders:
-        check_replaceable(out / folder, METRICS_FILE, FORMAT)
+        check_replaceable(out / folder, RUN)
     is_new = not out.exists()
     try:
         with _disk_errors(out, "finished experiments are kept"):
@@ -154,21 +189,21 @@ def _resolved(path: Path) -> Path:
     return resolved
 
 
-def check_replaceable(out: Path, name: str, format: str) -> None:
-    """Raise `TrainError` where `out` is a file, or a folder that holds files but no file `name` of this format."""
+def check_replaceable(out: Path, contents: Contents) -> None:
+    """Raise `TrainError` where `out` is a file, or a folder that holds files but no such contents."""
+    one = "an evaluation" if contents is EVALUATION else "a run"
     if out.exists() and not out.is_dir():
-        raise TrainError(f"{out}: is a file, not a folder for a run; name another with --out")
+        raise TrainError(f"{out}: is a file, not a folder for {one}; name another with --out")
     if not out.is_dir() or _holds_nothing(out):
         return
     try:
-        found = json.loads(current(out / name).read_bytes())
+        found = json.loads(current(out / contents.file).read_bytes())
     except (OSError, ValueError):
         found = None
-    if not isinstance(found, dict) or found.get("format") != format:
-        what = "run" if format == FORMAT else "experiments"
+    if not isinstance(found, dict) or found.get("format") != contents.format:
         raise TrainError(
-            f"{out}: holds files but no {what} ({name} of an earlier `haechi train`); only an earlier run is "
-            "replaced: name a new or empty folder with --out"
+            f"{out}: holds files but no {contents.noun} ({contents.file} of an earlier `{contents.command}`); only "
+            f"an earlier {one.partition(' ')[2]} is replaced: name a new or empty folder with --out"
         )
 
 
@@ -200,7 +235,7 @@ def _work_folder(parent: Path, name: str) -> Iterator[Path]:
             with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks
                 held.enter_context(FileLock(work / LOCK_NAME, timeout=LOCK_SECONDS))
             if not work.exists():  # another training started at the same time, and removed it before it was locked
-                raise TrainError(f"{parent / name}: another training is writing to this folder; try again")
+                raise TrainError(f"{parent / name}: another command is writing to this folder; try again")
             yield work
     finally:
         _delete(work)
@@ -255,7 +290,7 @@ def _clean(work: Path, found: list[Path], out: Path) -> None:
                 held.enter_context(FileLock(other / LOCK_NAME, timeout=0))
             except Timeout as error:
                 raise TrainError(
-                    f"{out}: another training is writing to this folder; wait for it, or name another with --out"
+                    f"{out}: another command is writing to this folder; wait for it, or name another with --out"
                 ) from error
             except (OSError, NotImplementedError):  # no locks on this file system, or a folder of another user
                 continue

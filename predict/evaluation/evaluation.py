@@ -75,8 +75,8 @@ class Evaluation:
     """(N,) str"""
     unlabelled_ids: np.ndarray
     """(U,) str"""
-    unlabelled_scores: np.ndarray
-    """(U,) float64"""
+    unlabelled: Scored
+    """The U unlabelled videos; their labels are -1."""
     own_figures: Figures | None
     figures: Figures
     """`metrics_at` of the N videos."""

@@ -217,14 +217,14 @@ def test_a_link_to_the_folder_of_a_run_stays_a_link(tmp_path: Path) -> None:
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     for out in (tmp_path / "run", tmp_path / "run"):  # a new folder, then one that holds a run
         with run_folder(out) as partial:
-            with pytest.raises(TrainError, match="run: another training is writing to this folder"):
+            with pytest.raises(TrainError, match="run: another command is writing to this folder"):
                 write_run(out, "second")
             write_run(tmp_path / "run-2", "other")
             (partial / "metrics.json").write_text('{"format": "haechi-run"}')
             (partial / "model.pt").write_text("first")
         assert (out / "model.pt").read_text() == "first"
     with experiments_folder(tmp_path / "many", ["seed-0"]):
-        with pytest.raises(TrainError, match="many: another training is writing to this folder"):
+        with pytest.raises(TrainError, match="many: another command is writing to this folder"):
             write_experiments(tmp_path / "many", "seed-0")
         write_run(tmp_path / "many" / "seed-0", "first")
     assert partials(tmp_path) == []

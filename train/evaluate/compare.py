@@ -44,6 +44,10 @@ class FinishedRun:
     """(N,) float64 in [0, 1]"""
     thresholds: np.ndarray
     """(N,) float64: the threshold that decided each video; with folds, the threshold of its fold."""
+    calibrated: np.ndarray
+    """(N,) float64: the scores as probabilities that a video is harmful."""
+    is_folds: bool
+    """Whether each video was scored by the head of the fold that did not train on it."""
 
     @classmethod
     def load(cls, path: Path) -> "FinishedRun":
@@ -67,6 +71,8 @@ class FinishedRun:
                 groups=np.array([row["group"] for row in rows], dtype=object),
                 scores=np.array([float(row["score"]) for row in rows]),
                 thresholds=np.array([float(row["threshold"]) for row in rows]),
+                calibrated=np.array([float(row["calibrated"]) for row in rows]),
+                is_folds=metrics["mode"] == "folds",
             )
         except FileNotFoundError as error:
             raise TrainError(
