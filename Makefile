@@ -13,7 +13,7 @@ CACHE ?= out/cache
 RUN ?= out/run
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train predict compare inspect verify validate parity bench test torture lint format clean
+.PHONY: help install demo features train predict evaluate compare inspect verify validate parity bench test torture lint format clean
 
 help: ## Show this list
 	@printf 'Usage: make TARGET [DATA=…] [CACHE=…] [RUN=…] [ARGS="flags of the command"]\n\n'
@@ -49,6 +49,10 @@ train: $(INSTALLED) ## Stage 2: train a head on CACHE, write it to RUN
 predict: $(INSTALLED) ## Judge MEDIA="file folder …" with the head in RUN
 	$(if $(MEDIA),,$(error MEDIA is missing: make predict RUN=out/run MEDIA="one.mp4 folder"))
 	$(HAECHI) predict '$(RUN)' $(MEDIA) $(ARGS)
+
+evaluate: $(INSTALLED) ## Show what the head in RUN is worth on DATA: a cache, a manifest or a folder of other videos
+	$(if $(DATA),,$(error DATA is missing: make evaluate RUN=out/run DATA=out/other-cache))
+	$(HAECHI) evaluate '$(RUN)' '$(DATA)' $(ARGS)
 
 compare: $(INSTALLED) ## Show the runs RUNS="one two …" side by side
 	$(if $(RUNS),,$(error RUNS is missing: make compare RUNS="out/one out/two"))

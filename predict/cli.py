@@ -1,31 +1,47 @@
-"""`haechi predict`, which judges media, and `haechi export`, which writes a head as ONNX."""
+"""`haechi predict`, which judges media, `haechi evaluate`, and `haechi export`, which writes a head as ONNX."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
+from haechi.cache.options import group_by_option, positive_label_option
 from haechi.extract.cli import compute_options, decoding_options
+from haechi.train.options import requirement_options
 
 # Exit status if some files could not be judged: neither success nor an error of the whole call.
 SOME_NOT_JUDGED = 3
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path, exists=True))
-@click.argument("media", nargs=-1)
-@click.option(
+also_option = click.option(
     "--also",
     type=click.Path(path_type=Path, exists=True),
     help="A second run: one run is for videos, the other for images.",
 )
+
+
+def weights_options(command: Any) -> Any:
+    """The flags that say where the backbones of the run are now."""
+    for decorator in (
+        click.option("--slowfast-weights", help="Where the SlowFast weights of the run are now, if they have moved."),
+        click.option("--clip-weights", help="Where the CLIP weights of the run are now, if they have moved."),
+        click.option(
+            "--clip-model", help="local-dir:PATH of the CLIP model, if the run was trained with a CLIP of your own."
+        ),
+    ):
+        command = decorator(command)
+    return command
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.argument("media", nargs=-1)
+@also_option
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Judge the media of this cache, without opening media files."
 )
 @click.option("--follow-symlinks", is_flag=True, help="In folders, follow symbolic links that lead outside of them.")
-@click.option("--clip-model", help="local-dir:PATH of the CLIP model, if the run was trained with a CLIP of your own.")
-@click.option("--clip-weights", help="Where the CLIP weights of the run are now, if they have moved.")
-@click.option("--slowfast-weights", help="Where the SlowFast weights of the run are now, if they have moved.")
+@weights_options
 @compute_options
 @decoding_options
 @click.option(
@@ -118,6 +134,170 @@ def predict(
             show_notices(console, [f"stopped after {counted(num_judged, 'file')}: the others were not judged"])
     if num_failed:
         ctx.exit(SOME_NOT_JUDGED)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.argument("data", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    show_default="RUN-on-DATA beside the run",
+    help="Folder of the results; an earlier evaluation in it is replaced.",
+)
+@also_option
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A manifest (CSV or JSON Lines with id or path, and any of label, group and your own columns) whose columns "
+    "replace those of DATA; videos that it does not list are left out.",
+)
+@positive_label_option
+@click.option(
+    "--by",
+    metavar="COLUMN",
+    multiple=True,
+    help="Also show the figures for each value of this column of --labels, or of DATA if that is a manifest.",
+)
+@click.option(
+    "--prevalence",
+    metavar="SHARE",
+    multiple=True,
+    help="Share of harmful videos in real traffic, such as 0.01 or 1%, or a range, such as 0.001-0.05: shows "
+    "precision, alerts and misses there.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Shows what a review of this number of videos finds, those with the highest scores first.",
+)
+@requirement_options
+@click.option(
+    "--keep-overlap",
+    is_flag=True,
+    help="Also evaluate videos that the head was trained or chosen on. [default: they are left out]",
+)
+@click.option(
+    "--scenes/--no-scenes",
+    default=True,
+    help="Find near-duplicate videos by their features; files with the same bytes are always found.",
+)
+@click.option(
+    "--media-root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    show_default="the folder of DATA, if DATA is not a cache",
+    help="Folder that the videos' ids are relative to: for frames on the page and paths in exports.",
+)
+@click.option(
+    "--export",
+    "exports",
+    nargs=2,
+    type=(click.Choice(["label-studio", "fiftyone"]), click.Path(path_type=Path, dir_okay=False)),
+    multiple=True,
+    metavar="TOOL FILE",
+    help="Also write the predictions for label-studio or fiftyone; corrected labels come back by `haechi train "
+    "--labels`.",
+)
+@click.option("--url-prefix", default="", help="Put before the ids in exports, instead of --media-root.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the features of DATA in this folder, if DATA is not a cache. [default: they are deleted]",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder that relative paths of a manifest start from. [default: the manifest's folder]",
+)
+@click.option("--positive", metavar="NAME", multiple=True, help="A harmful class folder, as in `haechi extract`.")
+@group_by_option("Videos of one group are not independent; intervals are wider then.")
+@click.option("--follow-symlinks", is_flag=True, help="In folders, follow symbolic links that lead outside of them.")
+@weights_options
+@compute_options
+@decoding_options
+@click.option("--json", "as_json", is_flag=True, help="Print the contents of evaluation.json instead of tables.")
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    /,
+    *,
+    run: Path,
+    data: Path,
+    out: Path | None,
+    also: Path | None,
+    labels: Path | None,
+    positive_labels: tuple[str, ...],
+    by: tuple[str, ...],
+    prevalence: tuple[str, ...],
+    budget: tuple[int, ...],
+    require: tuple[str, ...],
+    by_point: bool,
+    keep_overlap: bool,
+    scenes: bool,
+    media_root: Path | None,
+    exports: tuple[tuple[str, Path], ...],
+    url_prefix: str,
+    cache: Path | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Show what the head in the folder RUN is worth on DATA: other videos than those it was trained on.
+
+    DATA is a cache, or media as `haechi extract` takes them: a manifest, or a folder with class folders. Nothing is
+    trained and nothing is chosen: head, threshold and calibration are those of the run. Videos that the head was
+    trained or chosen on are found, by their bytes and by their scenes, and left out.
+
+    Shows each figure beside the run's own one, with 95 % intervals; why F1 fell; what the decisions mean at real
+    prevalence; where the head fails; and, for unlabelled videos, the estimated share of harmful ones.
+
+    Exit status 0: success. 4: a requirement of --require is not met; the results are written nevertheless.
+    """
+    import json
+
+    from haechi.predict.evaluation.output.console import show_evaluation, show_files
+
+    from haechi.cache.console import make_console
+    from haechi.extract.console import shown_progress
+    from haechi.predict.api import evaluate_heads
+    from haechi.predict.evaluation.output.evaluation_json import evaluation_record
+    from haechi.predict.evaluation.questions import parse_prevalences
+    from haechi.train.evaluate.requirement import NOT_MET
+
+    into = run.resolve().with_name(f"{run.resolve().name}-on-{data.resolve().stem}") if out is None else out
+    on_command_line = click.core.ParameterSource.COMMANDLINE
+    with shown_progress(make_console(stderr=True)) as progress:
+        evaluations = evaluate_heads(
+            [run, *([also] if also else [])],
+            data,
+            into,
+            labels=labels,
+            positive_labels=positive_labels,
+            by=by,
+            prevalence=[share for text in prevalence for share in parse_prevalences(text)],
+            budget=budget,
+            require=require,
+            by_point=by_point,
+            keep_overlap=keep_overlap,
+            scenes=scenes,
+            media_root=media_root,
+            exports=dict(exports),
+            url_prefix=url_prefix,
+            cache=cache,
+            progress=progress,
+            command=ctx.find_root().obj or "",
+            **{name: value for name, value in flags.items() if ctx.get_parameter_source(name) is on_command_line},
+        )
+    if as_json:
+        records = [evaluation_record(evaluation) for evaluation in evaluations]
+        click.echo(json.dumps(records if also else records[0], indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        console = make_console()
+        for evaluation in evaluations:
+            show_evaluation(console, evaluation)
+        show_files(console, into, [evaluation.run.kind for evaluation in evaluations])
+    if not all(verdict.met for evaluation in evaluations for verdict in evaluation.verdicts):
+        ctx.exit(NOT_MET)
 
 
 @click.command()

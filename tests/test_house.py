@@ -42,7 +42,7 @@ STOREYS = {
         {"cli"},
     ],
     "train": [
-        {"errors", "policy", "settings", "untrained"},
+        {"errors", "options", "policy", "settings", "untrained"},
         {"device", "grid", "run_folder"},
         {"data"},
         {"evaluate"},
@@ -57,6 +57,7 @@ STOREYS = {
         {"console", "heads"},
         {"classifier", "timeline_plot"},
         {"evaluation"},
+        {"api"},
         {"cli"},
     ],
 }

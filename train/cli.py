@@ -7,6 +7,7 @@ import click
 
 from haechi.cache.kinds import KINDS
 from haechi.cache.options import group_by_option, positive_label_option
+from haechi.train.options import requirement_options
 from haechi.train.policy import FORMS
 from haechi.train.settings import (
     DEFAULT_PRESETS,
@@ -188,7 +189,12 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder that the videos' ids are relative to; the page then shows frames of the worst mistakes.",
 )
+@requirement_options
+@click.pass_context
 def train(
+    ctx: click.Context,
+    /,
+    *,
     cache: Path,
     out: Path,
     preset: str | None,
@@ -198,6 +204,8 @@ def train(
     labels: Path | None,
     positive_labels: tuple[str, ...],
     media_root: Path | None,
+    require: tuple[str, ...],
+    by_point: bool,
     **flags: Any,
 ) -> None:
     """Stage 2: train a head on a feature cache, choose its threshold, write a page of metrics.
@@ -205,17 +213,23 @@ def train(
     Trains on the labelled videos of CACHE. Validation chooses epoch and threshold; test videos are scored once at the
     end with that threshold. If there are too few videos for a test part, cross-validation is used instead. With --seeds
     or --grid, each experiment is a run in a folder under --out.
+
+    Exit status 0: success. 4: a requirement of --require is not met; the run is written nevertheless.
     """
     from haechi.cache.console import make_console
     from haechi.train.api import train_head, train_heads
-    from haechi.train.output.console import TerminalProgress
+    from haechi.train.evaluate.requirement import NOT_MET, parse_requirements
+    from haechi.train.output.console import TerminalProgress, show_verdicts
 
     console = make_console()
     if positive_labels and labels is None:
         raise click.UsageError("--positive-label is for the labels in a file; name it with --labels FILE")
+    if require and (grid or seeds > 1):
+        raise click.UsageError("--require is for a single run, not for --grid and --seeds")
+    requirements = parse_requirements(require)
     options = {"preset": preset, "labels": labels, "positive_labels": positive_labels, "memory_gb": memory_gb, **flags}
     options["media_root"] = media_root
-    options["command"] = click.get_current_context().find_root().obj or ""
+    options["command"] = ctx.find_root().obj or ""
     with TerminalProgress(console) as progress:
         if grid or seeds > 1:
             outcomes = train_heads(cache, out, seeds=seeds, grid=grid, progress=progress, **options)
@@ -223,8 +237,13 @@ def train(
             result = train_head(cache, out, progress=progress, **options)
     if grid or seeds > 1:
         _show_experiments(console, out, outcomes, progress.untrained)
-    else:
-        _show_run(console, out, result)
+        return
+    _show_run(console, out, result)
+    figures, intervals = result.metrics[result.headline], result.intervals[result.headline]
+    verdicts = [each.judge(figures, intervals, by_point=by_point) for each in requirements]
+    show_verdicts(console, verdicts)
+    if not all(verdict.met for verdict in verdicts):
+        ctx.exit(NOT_MET)
 
 
 def _show_run(console: "Console", out: Path, result: "Result") -> None:

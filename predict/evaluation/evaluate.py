@@ -1,8 +1,6 @@
 """From the media of a set and a finished run to an `Evaluation`. It trains nothing and chooses nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from haechi.predict.evaluation.media import Media
 from haechi.predict.evaluation.overlap import Overlap, find_overlap
 from haechi.predict.evaluation.prevalence import at_prevalences, budget_curve, curve_prevalences, review
 from haechi.predict.evaluation.quantify import PrevalenceEstimate, estimate_prevalence
+from haechi.predict.evaluation.questions import Questions
 from haechi.predict.evaluation.scored import Scored
 from haechi.predict.evaluation.slices import find_slices
 from haechi.predict.prediction import LONGER
@@ -25,7 +24,6 @@ from haechi.train.data.scenes import find_scenes_of, merge_groups, same_files
 from haechi.train.evaluate.calibration import Reliability, measure_reliability
 from haechi.train.evaluate.compare import FinishedRun
 from haechi.train.evaluate.metrics import metrics_at
-from haechi.train.evaluate.requirement import Requirement
 from haechi.train.model.checkpoint import Checkpoint
 from haechi.train.policy import Policy
 from haechi.train.training_set import TrainingSet
@@ -33,20 +31,6 @@ from haechi.train.training_set import TrainingSet
 # With at least this many labelled videos of each class in the set, the share of harmful ones among its unlabelled
 # videos is estimated from these and not from the run's own part: they are of the same traffic. Our choice.
 ENOUGH_LABELLED = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Questions:
-    """What a user asks of an evaluation."""
-
-    prevalences: Sequence[float] = ()
-    """0 to 1."""
-    budgets: Sequence[int] = ()
-    """Videos."""
-    requirements: Sequence[Requirement] = ()
-    by_point: bool = False
-    """Whether requirements are met by the figure itself, and not by the lower end of its interval."""
-    keep_overlap: bool = False
 
 
 def evaluate(

@@ -1,7 +1,8 @@
 """The command line. A command's module is imported only when that command is called.
 
-Exit status: 0 success, 1 an error in words, 2 a wrong call, 3 see `haechi predict --help`. If the reader of standard
-output ends, as in `haechi inspect CACHE | head`, the command ends silently with 1, as programs made with click do.
+Exit status: 0 success, 1 an error in words, 2 a wrong call, 3 see `haechi predict --help`, 4 a requirement of --require
+is not met. If the reader of standard output ends, as in `haechi inspect CACHE | head`, the command ends silently with
+1, as programs made with click do.
 """
 
 import importlib
@@ -32,6 +33,7 @@ COMMANDS = {
         "Stage 2: train a head on a feature cache, choose its threshold, write a page of metrics.",
     ),
     "predict": ("haechi.predict.cli", "Judge MEDIA with the trained head in the folder RUN."),
+    "evaluate": ("haechi.predict.cli", "Show what the head of RUN is worth on DATA, and why it falls."),
     "export": ("haechi.predict.cli", "Write the head of RUN as ONNX, with its threshold in the metadata."),
     "compare": ("haechi.train.cli", "Show runs side by side, and whether they differ by more than chance."),
 }

@@ -27,6 +27,7 @@ from haechi.train.data.stream import Stream
 from haechi.train.device import find_precision
 from haechi.train.evaluate import metrics
 from haechi.train.evaluate.metrics import Figures
+from haechi.train.evaluate.requirement import Verdict
 from haechi.train.evaluate.threshold import Threshold, chosen_row
 from haechi.train.grid import Trial
 from haechi.train.model.fit import DivergedError, Epoch
@@ -280,6 +281,13 @@ def show_findings(console: Console, findings: list[Finding]) -> None:
         style = "bold red" if finding.is_warning else "bold"
         console.print(f"[{style}]{escape(finding.claim)}[/]: {escape(finding.details)}")
     console.print(f"{NOTE}\n")
+
+
+def show_verdicts(console: Console, verdicts: list[Verdict]) -> None:
+    """Show whether each requirement is met."""
+    for verdict in verdicts:
+        style = "bold green" if verdict.met else "bold red"
+        console.print(f"[{style}]{'met' if verdict.met else 'NOT MET'}[/]  {escape(verdict.sentence)}", soft_wrap=True)
 
 
 def show_end(console: Console, result: Result) -> None:

@@ -1,0 +1,213 @@
+"""What `haechi evaluate` prints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from haechi.cache.text import counted, visible
+from haechi.predict.evaluation.causes import Causes, PolicyCheck
+from haechi.predict.evaluation.evaluation import Evaluation
+from haechi.predict.evaluation.fall import Change
+from haechi.predict.evaluation.output.headline import headline
+from haechi.predict.evaluation.prevalence import PER_VIDEOS, AtPrevalence, Budget
+from haechi.predict.evaluation.quantify import PrevalenceEstimate
+from haechi.predict.evaluation.slices import Slice
+from haechi.train.evaluate.bootstrap import Interval
+from haechi.train.output.console import show_verdicts
+from haechi.train.output.numbers import interval, number
+from haechi.train.output.untrained import untrained_warning
+from haechi.train.run_folder import EVALUATION_ARTEFACTS
+
+MAX_SLICES = 10
+
+
+def show_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """Print the headline, the tables, and whether the requirements are met."""
+    run = evaluation.run
+    if run.untrained:
+        console.print(untrained_warning(run.untrained))
+    console.print(f"[bold]{escape(visible(headline(evaluation).text))}[/]", soft_wrap=True)
+    for notice in evaluation.notices:
+        console.print(f"[yellow]note[/]: {escape(notice)}", soft_wrap=True)
+    if evaluation.changes:
+        console.print(_changes_table(evaluation))
+    if evaluation.causes is not None:
+        console.print(_causes_table(evaluation.causes))
+    if evaluation.policy_check is not None:
+        console.print(_policy_line(evaluation.policy_check), soft_wrap=True)
+    if evaluation.prevalences:
+        console.print(_prevalences_table(evaluation.prevalences))
+    if evaluation.budgets:
+        console.print(_budgets_table(evaluation.budgets))
+    if evaluation.estimate is not None:
+        console.print(_estimate_line(evaluation.estimate), soft_wrap=True)
+    if worse := [each for each in evaluation.slices if each.is_worse]:
+        console.print(_slices_table(worse))
+    errors = sum(each.is_likely_label_error for each in evaluation.disagreements)
+    if evaluation.disagreements:
+        console.print(
+            f"{counted(len(evaluation.disagreements), 'disagreement')} of label and score; "
+            f"{counted(errors, 'label')} likely wrong (disagreements.csv)"
+        )
+    show_verdicts(console, evaluation.verdicts)
+
+
+def show_files(console: Console, out: Path, kinds: list[str]) -> None:
+    """Print which files were written: in `out`, or if there are several heads in a folder in it for each kind."""
+    folders = [out] if len(kinds) == 1 else [out / kind for kind in kinds]
+    console.print(f"in {' and '.join(escape(visible(str(folder))) for folder in folders)}:", soft_wrap=True)
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, meaning in EVALUATION_ARTEFACTS.items():
+        table.add_row(name, meaning)
+    console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose first column is text and the others numbers."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=bool(i), overflow="fold")
+    return table
+
+
+def _changes_table(evaluation: Evaluation) -> Table:
+    run, own, here = evaluation.run, evaluation.own, evaluation.here
+    name = "out of fold" if run.is_folds else f"own {run.part}"
+    title = f"{run.head}, threshold {run.threshold:.4f} ({escape(run.policy.text)}): {counted(len(here), 'video')} here"
+    if own is not None:
+        title += f", {len(own):,} {name}"
+    table = _table(title, "", name, "95 %\ninterval", "here", "95 %\ninterval", "difference", "95 %\ninterval")
+    for change in evaluation.changes:
+        metric = change.metric
+        table.add_row(
+            metric.title,
+            number(metric.name, change.own),
+            interval(change.own_interval),
+            number(metric.name, change.here),
+            interval(change.here_interval),
+            _difference(change),
+            _signed(change.difference_interval),
+        )
+    return table
+
+
+def _difference(change: Change) -> str:
+    if change.difference is None:
+        return "undefined"
+    range_ = change.difference_interval
+    colour = "" if range_ is None else "red" if range_[1] < 0 else "green" if range_[0] > 0 else ""
+    text = f"{change.difference:+.3f}"
+    return f"[{colour}]{text}[/]" if colour else text
+
+
+def _signed(range_: Interval | None) -> str:
+    return "undefined" if range_ is None else f"{range_[0]:+.3f} to {range_[1]:+.3f}"
+
+
+def _causes_table(causes: Causes) -> Table:
+    rows = {
+        "other share of harmful videos": causes.class_mix,
+        "scores separate the classes worse": causes.separation,
+        "the threshold no longer fits": causes.threshold,
+        "together": causes.fall,
+    }
+    title = f"why {causes.metric} fell from {causes.own:.3f} to {causes.here:.3f}"
+    if causes.fall.value < 0:
+        title = f"why {causes.metric} rose from {causes.own:.3f} to {causes.here:.3f}"
+    table = _table(f"{title} (best threshold for this set: {causes.best:.3f})", "", "loss", "95 %\ninterval")
+    for name, loss in rows.items():
+        table.add_row(name, f"{loss.value:+.3f}", _signed(loss.interval))
+    return table
+
+
+def _policy_line(check: PolicyCheck) -> str:
+    value = "undefined" if check.here is None else f"{check.here:.3f} ({interval(check.here_interval)})"
+    figure = check.figure.replace("_", " ")
+    verdict = "[green]kept[/]" if check.kept else "[red]not kept[/]"
+    return f"policy {escape(check.policy.text)}: {verdict}, {figure} is {value} here"
+
+
+def _prevalences_table(prevalences: list[AtPrevalence]) -> Table:
+    table = _table(
+        f"at real prevalence, of {PER_VIDEOS:,} videos",
+        "harmful",
+        "precision",
+        "95 %\ninterval",
+        "alerts",
+        "95 %\ninterval",
+        "misses",
+        "95 %\ninterval",
+    )
+    for each in prevalences:
+        table.add_row(
+            f"{each.prevalence:.4g}",
+            number("precision", each.precision),
+            interval(each.precision_interval),
+            f"{each.alerts:,.0f}",
+            _whole(each.alerts_interval),
+            f"{each.misses:,.1f}",
+            _whole(each.misses_interval, lambda value: f"{value:,.1f}"),
+        )
+    return table
+
+
+def _whole(range_: Interval | None, text: Callable[[float], str] = lambda value: f"{value:,.0f}") -> str:
+    return "undefined" if range_ is None else f"{text(range_[0])}–{text(range_[1])}"
+
+
+def _budgets_table(budgets: list[Budget]) -> Table:
+    title = f"reviews of the videos with the highest scores, of {budgets[0].of_videos:,}"
+    table = _table(
+        title, "reviewed", "harmful\nfound", "of all\nharmful", "95 %\ninterval", "precision", "95 %\ninterval"
+    )
+    for each in budgets:
+        table.add_row(
+            f"{each.reviewed:,}",
+            f"{each.found:,.1f}".removesuffix(".0"),
+            number("recall", each.share_found),
+            interval(each.share_found_interval),
+            number("precision", each.precision),
+            interval(each.precision_interval),
+        )
+    return table
+
+
+def _estimate_line(estimate: PrevalenceEstimate) -> str:
+    videos = counted(estimate.num_videos, "unlabelled video")
+    flagged = f"{estimate.flagged:.1%} reach the threshold"
+    if estimate.value is None:
+        return f"{videos}: {flagged}; the share of harmful ones cannot be estimated: {escape(estimate.reason)}"
+    ends = (
+        ""
+        if estimate.interval is None
+        else f" (95 % interval {estimate.interval[0]:.1%} to {estimate.interval[1]:.1%})"
+    )
+    return f"{videos}: an estimated {estimate.value:.1%} are harmful{ends}; {flagged}"
+
+
+def _slices_table(slices: list[Slice]) -> Table:
+    table = _table("where it fails more often than elsewhere", "", "videos", "harmful", "mistakes", "elsewhere", "F1")
+    for each in slices[:MAX_SLICES]:
+        subset = each.subset
+        table.add_row(
+            escape(visible(f"{subset.by}: {subset.name}")),
+            f"{subset.count:,}",
+            f"{subset.harmful:,}",
+            f"{each.mistakes:.1%}",
+            "" if each.other_mistakes is None else f"{each.other_mistakes:.1%}",
+            number("f1", subset.figures["f1"]),
+        )
+    if len(slices) > MAX_SLICES:
+        table.caption = f"and {len(slices) - MAX_SLICES} more, see the page"
+    return table
