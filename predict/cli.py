@@ -255,11 +255,10 @@ def evaluate(
     """
     import json
 
-    from haechi.predict.evaluation.output.console import show_evaluation, show_files
-
     from haechi.cache.console import make_console
     from haechi.extract.console import shown_progress
     from haechi.predict.api import evaluate_heads
+    from haechi.predict.evaluation.output.console import show_evaluation, show_files
     from haechi.predict.evaluation.output.evaluation_json import evaluation_record
     from haechi.predict.evaluation.questions import parse_prevalences
     from haechi.train.evaluate.requirement import NOT_MET

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from haechi.predict.evaluation.output.headline import headline
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -12,7 +13,6 @@ from haechi.cache.text import counted, visible
 from haechi.predict.evaluation.causes import Causes, PolicyCheck
 from haechi.predict.evaluation.evaluation import Evaluation
 from haechi.predict.evaluation.fall import Change
-from haechi.predict.evaluation.output.headline import headline
 from haechi.predict.evaluation.prevalence import PER_VIDEOS, AtPrevalence, Budget
 from haechi.predict.evaluation.quantify import PrevalenceEstimate
 from haechi.predict.evaluation.slices import Slice
