@@ -12,7 +12,15 @@ from sklearn.metrics import adjusted_rand_score
 from haechi.cache.reader import Cache
 from haechi.cache.writer import shard_path, write_shard
 from haechi.train.data import scenes
-from haechi.train.data.scenes import Scenes, choose_similarity_threshold, find_scenes, merge_groups
+from haechi.train.data import scenes as scenes_module
+from haechi.train.data.scenes import (
+    Scenes,
+    choose_similarity_threshold,
+    find_scenes,
+    find_scenes_of,
+    merge_groups,
+    unit_length,
+)
 from haechi.train.errors import TrainError
 from tests import synthetic
 
@@ -262,3 +270,49 @@ def test_groups(groups: list[str], scene: list[int], expected: list[str]) -> Non
     manifest = np.array(groups, dtype=object)
     assert merge_groups(manifest, found).tolist() == expected
     assert manifest.tolist() == groups
+
+
+@pytest.fixture(scope="module")
+def many() -> np.ndarray:
+    """9,000 descriptors of 300 values, of which some are pairs of the same scene and all are of a few kinds."""
+    rng = np.random.default_rng(0)
+    kinds, scenes = rng.normal(size=(6, 300)), rng.normal(size=(8000, 300))
+    rows = 0.6 * kinds[rng.integers(6, size=9000)] + scenes[np.arange(9000) % 8000]
+    return unit_length((rows + 0.4 * rng.normal(size=rows.shape)).astype(np.float32))
+
+
+def test_many_videos_have_the_links_of_the_exact_search(many: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = scenes_module._closest_links(many, 0.7)
+    nearest = scenes_module.closest(many[:500], many[500:], 0.7)
+    monkeypatch.setattr(scenes_module, "MANY_VIDEOS", 1 << 30)
+    exact = scenes_module._closest_links(many, 0.7)
+    assert len(exact[0]) > 300
+    assert fast[0].tolist() == exact[0].tolist()
+    np.testing.assert_allclose(fast[1], exact[1], atol=1e-6)
+    index, cosine = scenes_module.closest(many[:500], many[500:], 0.7)
+    assert (index >= 0).sum() > 20
+    assert nearest[0].tolist() == index.tolist()
+    np.testing.assert_allclose(nearest[1], cosine, atol=1e-6)
+
+
+def test_the_closest_descriptor_is_found(many: np.ndarray) -> None:
+    index, cosine = scenes_module.closest(many[:40], many[8000:8040], 0.7)
+    every = many[:40] @ many[8000:8040].T
+    found = every.max(axis=1) >= 0.7
+    assert index.tolist() == np.where(found, every.argmax(axis=1), -1).tolist()
+    np.testing.assert_allclose(cosine, np.where(found, every.max(axis=1), 0), atol=1e-6)
+    assert found.any()
+
+
+def test_scenes_of_other_videos_are_found_in_the_space_of_the_first(tmp_path: Path) -> None:
+    """As `find_scenes` on the other videos themselves."""
+    rng = np.random.default_rng(0)
+    first = find(tmp_path / "first", [film(place, rng) for place in places(60, rng)])
+    assert first.space is not None
+    spots = places(30, rng)
+    videos = [film(spots[i % 30], rng) for i in range(50)]
+    cache = write(tmp_path / "second", videos)
+    means = np.stack([frames.mean(axis=0) for frames in videos]).astype(np.float32)
+    found = find_scenes_of(means, cache.media["sha256"], first.space)
+    assert found.scene.tolist() == find_scenes(cache, np.arange(50)).scene.tolist()
+    assert len(set(found.scene.tolist())) == 30
