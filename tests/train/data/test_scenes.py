@@ -286,7 +286,7 @@ def test_many_videos_have_the_links_of_the_exact_search(many: np.ndarray, monkey
     nearest = scenes_module.closest(many[:500], many[500:], 0.7)
     monkeypatch.setattr(scenes_module, "MANY_VIDEOS", 1 << 30)
     exact = scenes_module._closest_links(many, 0.7)
-    assert len(exact[0]) > 300
+    assert len(exact[0]) > 150
     assert fast[0].tolist() == exact[0].tolist()
     np.testing.assert_allclose(fast[1], exact[1], atol=1e-6)
     index, cosine = scenes_module.closest(many[:500], many[500:], 0.7)
