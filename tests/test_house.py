@@ -56,6 +56,7 @@ STOREYS = {
         {"export", "media", "player_time", "prediction", "scoring"},
         {"classifier", "console"},
         {"timeline_plot"},
+        {"evaluation"},
         {"cli"},
     ],
 }
