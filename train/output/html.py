@@ -10,24 +10,21 @@ import base64
 import functools
 import hashlib
 from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from haechi.cache.text import visible
+from haechi.train.output.page_numbers import figure, figure_interval, percent, percent_interval, signed, signed_interval
 from haechi.train.output.titles import SPLIT_TITLES
 
 FOLDER = "page_files"
 STYLE = "style.css"
 SHARED_SCRIPTS = ["numbers.js", "drawing.js", "sorting.js"]
-
-UNIT = "\u00a0%"  # the space does not break a line
 
 BACKBONE_TITLES = {"clip": "CLIP", "slowfast": "SlowFast"}
 
@@ -82,7 +79,7 @@ def _environment(package: str) -> jinja2.Environment:
         "figure": figure,
         "interval": figure_interval,
         "signed": signed,
-        "signed_interval": _signed_interval,
+        "signed_interval": signed_interval,
         "percent": percent,
         "percent_interval": percent_interval,
         "part": _split_title,
@@ -94,47 +91,6 @@ def _environment(package: str) -> jinja2.Environment:
 def data_uri(jpeg: bytes) -> str:
     """A picture as the address of an `img`."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-
-
-def figure(value: float | None, digits: int) -> str:
-    """Rounded as JavaScript's `toFixed` rounds, halves up, so that template and scripts show the same text."""
-    if value is None:
-        return "–"
-    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
-
-
-def figure_interval(interval: Sequence[float] | None, digits: int) -> str:
-    """As in `0.71 to 0.84`; empty: there is none."""
-    return f"{figure(interval[0], digits)} to {figure(interval[1], digits)}" if interval else ""
-
-
-def signed(value: float | None, digits: int) -> str:
-    """A difference, as in `+0.05` and `−0.12`; without a sign where it rounds to 0."""
-    if value is None:
-        return "–"
-    size = figure(abs(value), digits)
-    return size if not float(size) else f"{'−' if value < 0 else '+'}{size}"
-
-
-def _signed_interval(interval: Sequence[float] | None, digits: int) -> str:
-    return f"{signed(interval[0], digits)} to {signed(interval[1], digits)}" if interval else ""
-
-
-def percent(share: float) -> str:
-    """A share of 0 to 1, as in `0.25 %`, `4.1 %` and `73 %`."""
-    return f"{_percents(share)}{UNIT}"
-
-
-def percent_interval(interval: Sequence[float] | None) -> str:
-    """As in `2.3 to 6.9 %`; empty: there is none."""
-    return f"{_percents(interval[0])} to {_percents(interval[1])}{UNIT}" if interval else ""
-
-
-def _percents(share: float) -> str:
-    value = 100 * share
-    if value >= 1:
-        return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")
-    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def _split_title(part: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from haechi.cache.schema import HARMFUL
 from haechi.cache.text import counted
 from haechi.predict.evaluation.evaluation import Evaluation, RunFacts
-from haechi.train.output.html import percent, percent_interval
+from haechi.train.output.page_numbers import percent, percent_interval
 
 # With fewer harmful videos than this, "of 100" would be misleading: the sentence has the counts themselves.
 MIN_HARMFUL = 20

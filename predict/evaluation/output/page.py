@@ -13,8 +13,8 @@ from haechi.predict.evaluation.prevalence import AtPrevalence
 from haechi.predict.evaluation.scored import Scored
 from haechi.predict.evaluation.slices import Slice
 from haechi.train.evaluate.bootstrap import Interval
-from haechi.train.output.html import percent
 from haechi.train.output.one_scale import on_one_scale
+from haechi.train.output.page_numbers import percent
 
 MAX_DISAGREEMENTS = 50
 MAX_PAIRS = 50

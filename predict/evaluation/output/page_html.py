@@ -17,8 +17,9 @@ from haechi.predict.evaluation.prevalence import PER_VIDEOS, AtPrevalence
 from haechi.train.evaluate.bootstrap import Interval
 from haechi.train.evaluate.calibration import Reliability
 from haechi.train.evaluate.metrics import page_metrics
-from haechi.train.output.html import data_uri, figure, figure_interval, percent, write_html
+from haechi.train.output.html import data_uri, write_html
 from haechi.train.output.page import MANY_VIDEOS
+from haechi.train.output.page_numbers import figure, figure_interval, percent
 
 TEMPLATE = "evaluation.html.j2"
 STYLES = ["evaluation.css"]

@@ -289,7 +289,7 @@ def make_evaluation(
                 value=figures[name],
                 interval=around(figures[name]),
                 by_point=by_point,
-                met=figures[name] is not None and figures[name] >= least,
+                met=figures[name] is not None and (figures[name] if by_point else around(figures[name])[0]) >= least,
             )
             for name, least, by_point in [("f1", 0.75, False), ("roc_auc", 0.6, True)]
         ],
