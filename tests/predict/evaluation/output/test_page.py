@@ -83,7 +83,7 @@ def test_the_parts_add_up_from_own_to_here(tmp_path: Path) -> None:
     assert steps[1].interval == (-evaluation.causes.separation.interval[1], -evaluation.causes.separation.interval[0])
     text = words(written(tmp_path, evaluation), "why")
     assert "73 % of its own videos are harmful and 25 % of these" in text
-    assert "The largest part: separation. Label more videos" in text
+    assert "What lowers F1 most: separation. Label more videos" in text
     assert "A precision of at least 0.9 was promised; it is 0.68" in text
 
 
@@ -110,7 +110,7 @@ def test_the_largest_part_says_what_to_do_next(tmp_path: Path, largest: str, adv
     )
     text = words(written(tmp_path, dataclasses.replace(evaluation, causes=causes)), "why")
     assert advice in text
-    assert ("The largest part" in text) == bool(largest)
+    assert ("What lowers F1 most" in text) == bool(largest)
     assert ("Why F1 did not fall" in text) == (not largest)
 
 
