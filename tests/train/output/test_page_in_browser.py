@@ -1,10 +1,7 @@
 """The page in a real browser: slider, switches and charts work, and text from outside does nothing."""
 
 import dataclasses
-import json
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,48 +10,14 @@ from sklearn import metrics
 
 from haechi.train.output.page import Page
 from haechi.train.output.page_html import write_page
+from tests.browser import By, Driver, Keys, open_page, requested_urls
 from tests.train.output.pages import HOSTILE, METRIC_NAMES, example, scikit_figures
-
-selenium = pytest.importorskip("selenium", reason="selenium is not installed: the page is not tried in a browser")
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-
-Driver = webdriver.Chrome
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-CHROMEDRIVER = shutil.which("chromedriver")
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    if not CHROMIUM or not CHROMEDRIVER:
-        pytest.skip("no chromium with its chromedriver on this machine: the page is not tried in a browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield browser
-    browser.quit()
 
 
 def show(driver: Driver, path: Path, page: Page, *, width: int = 1280, scheme: str = "light") -> None:
     """Write the page and open it from disk."""
     write_page(path, page)
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    wishes = {
-        "prefers-color-scheme": scheme,
-        "prefers-reduced-motion": "reduce",
-    }  # smooth scrolling would move the elements while they are clicked
-    features = [{"name": name, "value": value} for name, value in wishes.items()]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    for log in ("browser", "performance"):
-        driver.get_log(log)
-    driver.get(path.as_uri())
+    open_page(driver, path, width=width, scheme=scheme)
 
 
 def number(driver: Driver, id: str) -> float | None:
@@ -184,8 +147,7 @@ def test_it_opens_without_a_network_and_without_complaints(
         assert chart.find_elements(By.CSS_SELECTOR, ".trace, .point"), chart.get_attribute("id")
         assert len(chart.get_attribute("aria-label")) > 40
     assert driver.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    requested = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    requested = requested_urls(driver)
     assert path.as_uri() in requested
     assert [url for url in requested if url != path.as_uri() and not url.startswith("data:")] == []
 

@@ -1,41 +1,8 @@
 "use strict";
 
-/* Each chart is a function of the page's state {part, threshold} and the colours of the theme. It returns what Plotly
-   draws, a sentence for readers who cannot see it, and the numbers as a table. */
+/* The charts of the threshold and of the scores. `state` is {name, part, threshold}. */
 
-const PRINT_WIDTH = 320; // pixels: two charts side by side on A4 and Letter
-const CHART_HEIGHT = 350;
 const BIN_TABLE_DIGITS = 3;
-
-function themeColours() {
-  const style = getComputedStyle(document.documentElement);
-  const names = ["ink", "soft", "line", "blue", "orange", "green", "red"];
-  return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
-}
-
-function axis(colours, title, more = {}) {
-  return {
-    title: { text: title, standoff: 8, font: { size: 13 } },
-    gridcolor: colours.line,
-    linecolor: colours.line,
-    zerolinecolor: colours.line,
-    fixedrange: true,
-    automargin: true,
-    ...more,
-  };
-}
-
-const UNIT_RANGE = { range: [-0.03, 1.03], tickvals: [0, 0.2, 0.4, 0.6, 0.8, 1] };
-
-function line(x, y, name, colour, more = {}) {
-  const { width = 2, dash = "solid", ...rest } = more;
-  return { type: "scatter", mode: "lines", x, y, name, line: { color: colour, width, dash }, ...rest };
-}
-
-function point(x, y, name, colour, symbol) {
-  const marker = { color: colour, symbol, size: 12, line: { color: "white", width: 1.5 } };
-  return { type: "scatter", mode: "markers", x: [x], y: [y], name, marker, showlegend: false, cliponaxis: false };
-}
 
 /** The points of the slider and of the chosen threshold. */
 function thresholdPoints(state, colours, x, y) {
@@ -155,41 +122,15 @@ function rocChart(state, colours) {
 
 function reliabilityChart(state, colours) {
   const { before, after } = DATA.calibration;
-  const most = Math.max(1, ...[...before.curve, ...after.curve].map((bin) => bin.count));
-  const trace = (curve, name, colour, dash) => ({
-    ...line(
-      curve.map((bin) => bin.score),
-      curve.map((bin) => bin.fraction),
-      name,
-      colour,
-      { dash },
-    ),
-    mode: "lines+markers",
-    cliponaxis: false,
-    marker: { color: colour, size: curve.map((bin) => 5 + 11 * Math.sqrt(bin.count / most)), opacity: 1 },
-    text: curve.map((bin) => `${bin.count} videos`),
-  });
-  const rows = [
-    ["original scores", before],
-    ["calibrated", after],
-  ].flatMap(([name, { curve }]) =>
-    curve.map((bin) => [name, figureText(bin.score), figureText(bin.fraction), bin.count.toLocaleString("en")]),
-  );
-  return {
-    layout: {
-      xaxis: axis(colours, "mean score", UNIT_RANGE),
-      yaxis: axis(colours, "share that is harmful", UNIT_RANGE),
-    },
-    traces: [
-      line([0, 1], [0, 1], "perfect", colours.soft, { dash: "dot", width: 1.5 }),
-      trace(before.curve, "original scores", colours.orange, "dash"),
-      trace(after.curve, "calibrated", colours.blue, "solid"),
+  return reliabilityCurves(
+    [
+      { name: "original scores", reliability: before, colour: colours.orange, dash: "dash" },
+      { name: "calibrated", reliability: after, colour: colours.blue, dash: "solid" },
     ],
-    text:
-      "Share of harmful videos against mean score. Expected calibration error " +
+    colours,
+    "Share of harmful videos against mean score. Expected calibration error " +
       `${figureText(before.ece)} for original scores, ${figureText(after.ece)} for calibrated ones.`,
-    table: [["Scores", "Mean score", "Share harmful", "Videos"], ...rows],
-  };
+  );
 }
 
 function histogramChart(state, colours) {
@@ -243,6 +184,7 @@ function histogramChart(state, colours) {
   const digits = Math.max(BIN_TABLE_DIGITS, DATA.scale.digits);
   const at = figuresAt(state.part, state.threshold);
   return {
+    wide: true,
     layout: {
       xaxis: axis(colours, "score", { range, anchor: "y2" }),
       yaxis: axis(colours, "harmful", { ...counts, domain: [0.53, 0.97] }),
@@ -282,54 +224,3 @@ const CHARTS = {
 
 /** Charts that change with the slider. */
 const LIVE_CHARTS = ["precision-recall", "roc", "histogram"];
-
-function fillTable(table, [header, ...rows]) {
-  const row = (values, tag) => {
-    const tr = document.createElement("tr");
-    for (const value of values) {
-      const cell = document.createElement(tag);
-      if (tag === "th") cell.scope = "col";
-      cell.textContent = value;
-      tr.append(cell);
-    }
-    return tr;
-  };
-  const head = document.createElement("thead"),
-    body = document.createElement("tbody");
-  head.append(row(header, "th"));
-  body.append(...rows.map((values) => row(values, "td")));
-  table.replaceChildren(head, body);
-}
-
-/** Draw these charts for a state. For print they have a fixed width: scripts do not run when the page is laid out on
-    paper. */
-function drawCharts(names, state, { print = false } = {}) {
-  const colours = themeColours();
-  for (const name of names) {
-    const element = document.getElementById(`chart-${name}`);
-    if (!element) continue;
-    const { traces, layout, text, table } = CHARTS[name](state, colours);
-    const wide = name === "histogram";
-    const size = print ? { autosize: false, width: wide ? 2 * PRINT_WIDTH : PRINT_WIDTH } : { autosize: true };
-    Plotly.react(
-      element,
-      traces,
-      {
-        height: CHART_HEIGHT,
-        margin: { t: 12, r: 12, b: 44, l: 52 },
-        paper_bgcolor: "rgba(0,0,0,0)",
-        plot_bgcolor: "rgba(0,0,0,0)",
-        font: { family: "system-ui, sans-serif", size: 13, color: colours.ink },
-        hoverlabel: { font: { family: "system-ui, sans-serif" } },
-        legend: { orientation: "h", x: 0, y: -0.22, yanchor: "top", font: { size: 13 } },
-        dragmode: false,
-        hovermode: "closest",
-        ...size,
-        ...layout,
-      },
-      { displayModeBar: false, responsive: true },
-    );
-    element.setAttribute("aria-label", text);
-    fillTable(document.getElementById(`table-${name}`), table);
-  }
-}

@@ -8,13 +8,6 @@ const back = document.getElementById("back");
 const COUNTS = ["true_positive", "false_positive", "true_negative", "false_negative"];
 const RATIOS = ["recall", "precision", "f1", "false_positive_rate"];
 
-/** Show a number: rounded as text, with all digits in `value` for programs. */
-function setNumber(id, value, text) {
-  const element = document.getElementById(id);
-  element.textContent = text;
-  element.value = value === null ? "" : String(value);
-}
-
 function inWords(at) {
   const harmful = at.true_positive + at.false_negative,
     safe = at.false_positive + at.true_negative;
@@ -76,29 +69,17 @@ function showPart() {
   showBoundStrip();
 }
 
-let isDrawing = false;
-
-/** Draw at most once per animation frame, however fast the slider moves. */
-function drawSoon(names) {
-  if (isDrawing) return;
-  isDrawing = true;
-  requestAnimationFrame(() => {
-    isDrawing = false;
-    drawCharts(names, state);
-  });
-}
-
 slider.addEventListener("input", () => {
   state.threshold = Number(slider.value) / 10 ** DATA.scale.digits;
   showFigures();
-  drawSoon(LIVE_CHARTS);
+  drawSoon(LIVE_CHARTS, state);
 });
 
 back.addEventListener("click", () => {
   state.threshold = DATA.threshold;
   slider.value = String(Math.round(DATA.threshold * 10 ** DATA.scale.digits));
   showFigures();
-  drawSoon(LIVE_CHARTS);
+  drawSoon(LIVE_CHARTS, state);
   slider.focus(); // the button is disabled now and cannot keep the keyboard focus
 });
 
@@ -108,24 +89,12 @@ for (const radio of document.querySelectorAll('input[name="part"]')) {
     state.part = DATA.parts[radio.value];
     showPart();
     showFigures();
-    drawSoon(LIVE_CHARTS);
+    drawSoon(LIVE_CHARTS, state);
   });
 }
-
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawSoon(Object.keys(CHARTS)));
-
-addEventListener("beforeprint", () => {
-  document.documentElement.dataset.paper = "";
-  drawCharts(Object.keys(CHARTS), state, { print: true });
-});
-
-addEventListener("afterprint", () => {
-  delete document.documentElement.dataset.paper;
-  drawCharts(Object.keys(CHARTS), state);
-});
 
 // Browsers restore an earlier slider position on reload.
 slider.value = String(Math.round(DATA.threshold * 10 ** DATA.scale.digits));
 showPart();
 showFigures();
-drawCharts(Object.keys(CHARTS), state);
+keepDrawn(state);

@@ -1,8 +1,5 @@
 "use strict";
 
-/** The numbers of the page, computed in Python. Text from outside is only in the HTML, where it is escaped. */
-const DATA = JSON.parse(document.getElementById("data").textContent);
-
 /** Figures of a part at a threshold, where prediction = score >= threshold. Undefined figures are null. */
 function figuresAt(part, threshold) {
   let truePositive = 0,
@@ -32,10 +29,6 @@ function keepsBound(figures) {
   if (!DATA.bound || figures[DATA.bound.figure] === null) return null;
   const value = figures[DATA.bound.figure];
   return DATA.bound.sense === ">=" ? value >= DATA.bound.value : value <= DATA.bound.value;
-}
-
-function figureText(value) {
-  return value === null || value === undefined ? "–" : value.toFixed(DATA.digits);
 }
 
 function thresholdText(threshold) {
