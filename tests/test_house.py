@@ -24,7 +24,7 @@ ALLOWED = {
 STOREYS = {
     "cache": [
         {"atomic", "closed_pipe", "kinds", "progress", "spelling", "text"},
-        {"errors", "rules"},
+        {"annotations", "errors", "rules"},
         {"schema"},
         {"console", "groups", "labels", "lock", "manifest_file", "options", "shard"},
         {"reader", "writer"},
@@ -56,6 +56,7 @@ STOREYS = {
         {"export", "media", "player_time", "prediction", "scoring"},
         {"classifier", "console"},
         {"timeline_plot"},
+        {"evaluation"},
         {"cli"},
     ],
 }
