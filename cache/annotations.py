@@ -176,9 +176,10 @@ def _flat_annotation(item: dict[str, Any]) -> _Annotation:
 
 def _choice(values: Sequence[Any]) -> str | None:
     """The one choice of some values, each a text or a list of one text."""
-    names = {name for value in values for name in (value if isinstance(value, list) else [value]) if name != ""}
-    if not all(isinstance(name, str) for name in names):
+    choices = [name for value in values for name in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(name, str) for name in choices):
         raise ValueError(f"{DECISION} is not one of the choices")
+    names = set(choices) - {""}
     if len(names) > 1:
         raise ValueError(f"{DECISION} has {len(names)} choices: {named(sorted(names))}")
     return next(iter(names), None)
