@@ -1,6 +1,5 @@
 """Moments as ranges of frames, and where a labelling tool finds a file."""
 
-import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def test_where_the_file_is(id: str, path: str, root: Path | None, prefix: str, e
 
 
 def test_a_relative_root_becomes_absolute() -> None:
-    assert location(exported("a.mp4"), media_root=Path("media"), url_prefix="") == f"{os.getcwd()}/media/a.mp4"
+    assert location(exported("a.mp4"), media_root=Path("media"), url_prefix="") == f"{Path.cwd()}/media/a.mp4"
 
 
 def test_a_root_and_a_prefix_exclude_each_other() -> None:

@@ -85,7 +85,7 @@ def test_every_name_in_a_task_is_in_the_configuration(tmp_path: Path, kind: str)
     assert (tmp_path / "tasks.xml").read_text() == configuration(kind)
     root = ElementTree.fromstring(configuration(kind))
     controls = {tag.get("name"): {each.get("value") for each in tag} for tag in root.iter() if tag.get("toName")}
-    variables = {tag.get(name, "")[1:] for tag in root.iter() for name in tag.keys() if tag.get(name, "")[:1] == "$"}
+    variables = {tag.get(name, "")[1:] for tag in root.iter() for name in tag.attrib if tag.get(name, "")[:1] == "$"}
     for task in tasks:
         assert variables <= task["data"].keys()
         results = task["predictions"][0]["result"]
@@ -96,7 +96,7 @@ def test_every_name_in_a_task_is_in_the_configuration(tmp_path: Path, kind: str)
 
 
 def test_the_tasks_must_not_have_the_name_of_the_configuration(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="the labelling configuration is written beside as .xml"):
+    with pytest.raises(SettingsError, match=r"the labelling configuration is written beside as \.xml"):
         write_label_studio(tmp_path / "tasks.XML", some_videos(), model_version="run")
 
 
