@@ -58,6 +58,21 @@ def sample(id: Json, label: Json) -> Json:
     return {"filepath": "/media/x.mp4", "haechi_id": id, "ground_truth": truth, "tags": []}
 
 
+# Made with the tools themselves: the files of tests/predict/evaluation/output imported, some labels changed, exported.
+REAL = {
+    "label-studio-1.23.2": {"clips/a.mp4": 0, "clips/b & c #1 <é>.mp4": 1, "clips/unlabelled.mkv": -1, "a name": 1},
+    "label-studio-1.23.2-min": {"clips/a.mp4": 0, "clips/b & c #1 <é>.mp4": 1, "a name": 1},
+    "fiftyone-1.22.1": {"clips/a.mp4": 0, "clips/b & c #1 <é>.mp4": 0, "clips/unlabelled.mkv": 1, "a name": 1},
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_exports_that_the_tools_made(name: str) -> None:
+    file = Path(__file__).parent / "exports" / f"{name}.json"
+    found = read_manifest_file(file, keys=("id", "path"), exports=True)
+    assert {row.id.removesuffix(" without ending"): row.label for row in found.rows} == REAL[name]
+
+
 @pytest.mark.parametrize(
     ("annotations", "label"),
     [
