@@ -43,7 +43,7 @@ def write_fiftyone(
     fields |= {"score": NUMBER, "calibrated": NUMBER, "threshold": NUMBER}
     samples = [_sample(video, location(video, media_root=media_root, url_prefix=url_prefix)) for video in videos]
     dataset = {"name": model_version, "media_type": kind, "sample_fields": fields, "info": {}, "samples": samples}
-    replace_text(path, json.dumps(dataset, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    replace_text(path, json.dumps(dataset, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _sample(video: ExportedVideo, file: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def write_label_studio(
     for video in videos:
         file = location(video, media_root=media_root, url_prefix=url_prefix)
         tasks.append(_task(video, file, model_version=model_version))
-    replace_text(path, json.dumps(tasks, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    replace_text(path, json.dumps(tasks, ensure_ascii=False, allow_nan=False) + "\n")
     replace_text(path.with_suffix(".xml"), configuration(kind))
 
 
