@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from haechi.cache import schema
+from haechi.cache.annotations import read_export
 from haechi.cache.errors import HaechiError
 from haechi.cache.labels import EXPECTED, LabelRule, understood
 from haechi.cache.text import bullet_list, counted, from_harmless, named, shown
@@ -25,6 +26,8 @@ MANIFEST_COLUMNS = ("path", "label", "split", "group", "id")
 FILE_NAME = "file_name"
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 SUFFIXES = JSON_SUFFIXES | {".csv", ".tsv"}
+# Of the export of a labelling tool.
+EXPORT_SUFFIX = ".json"
 # Separators of columns other than the comma, and their names in messages.
 SEPARATORS = {";": "';'", "\t": "tab", "|": "'|'"}
 
@@ -34,6 +37,10 @@ MAX_LINE_CHARACTERS = 1 << 20
 MAX_FIELD_CHARACTERS = 1 << 16
 MAX_COLUMNS = 1000
 MAX_DIGITS = 20
+# An export is one JSON document. Parsed it takes up to 8 times its size in numbers, and 64 bytes for each list or
+# object; 100,000 tasks with an annotation each are about 135 MB and 3.4 million lists and objects.
+MAX_EXPORT_BYTES = 1 << 28
+MAX_EXPORT_BRACKETS = 20_000_000
 
 
 class ManifestError(HaechiError):
@@ -58,20 +65,22 @@ class ManifestRow:
     split: str
     group: str
     line: int
-    """Line in the file, from 1."""
+    """Line in the file, from 1; in the export of a labelling tool, number of the task or sample."""
     file: str = ""
     """The file, if several are read as one."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """The columns `extra` of `read_manifest_file` and their texts; empty where the row has none."""
+    unit: str = "line"
+    """What `line` counts: `line`, `task` or `sample`."""
 
     @property
     def place(self) -> str:
         """Where it is, for messages: `line 3`, or `train/metadata.csv, line 3`."""
-        return _place(self.file, self.line)
+        return _place(self.file, self.line, self.unit)
 
 
-def _place(file: str, line: int) -> str:
-    return f"{file}, line {line}" if file else f"line {line}"
+def _place(file: str, line: int, unit: str) -> str:
+    return f"{file}, {unit} {line}" if file else f"{unit} {line}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +107,8 @@ class _Reading:
     columns: tuple[str, ...]
     extra: tuple[str, ...]
     rule: LabelRule
+    exports: bool
+    unit: str = "line"
     rows: list[ManifestRow] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -118,6 +129,7 @@ def read_manifest_file(
     columns: tuple[str, ...] = MANIFEST_COLUMNS,
     extra: tuple[str, ...] = (),
     rule: LabelRule | None = None,
+    exports: bool = False,
 ) -> ManifestFile:
     """Read a manifest. Every row must fill at least one of the columns `keys`: `path`, or `path` and `id`.
 
@@ -125,12 +137,14 @@ def read_manifest_file(
     `MANIFEST_COLUMNS` may hold anything. `extra`: columns of the user that are kept as texts; each must be in the file.
     `rule`: what the labels mean; None: `LabelRule()`.
 
+    `exports`: a file that ends in .json is the export of a labelling tool (`haechi.cache.annotations`).
+
     In CSV, `haechi.cache.text.harmless` is taken back, so that the ids in Haechi's own CSV files are read as they were.
 
     Raises one `ManifestError` that lists every problem: not a regular file, not UTF-8, rows that cannot be read,
     duplicate ids, unknown labels or splits, no rows.
     """
-    return read_manifest_files(file, {file: ""}, keys=keys, columns=columns, extra=extra, rule=rule)
+    return read_manifest_files(file, {file: ""}, keys=keys, columns=columns, extra=extra, rule=rule, exports=exports)
 
 
 def read_manifest_files(
@@ -141,12 +155,13 @@ def read_manifest_files(
     columns: tuple[str, ...] = MANIFEST_COLUMNS,
     extra: tuple[str, ...] = (),
     rule: LabelRule | None = None,
+    exports: bool = False,
 ) -> ManifestFile:
     """Read several manifests as one, as `read_manifest_file` does.
 
     `files`: each file -> the folder below `where` that its relative paths start from, empty for `where` itself.
     """
-    reading = _Reading(keys=keys, columns=columns, extra=extra, rule=rule or LabelRule())
+    reading = _Reading(keys=keys, columns=columns, extra=extra, rule=rule or LabelRule(), exports=exports)
     for file, folder in files.items():
         _read_rows(reading, file, folder=folder, name=f"{folder}/{file.name}" if len(files) > 1 else "")
     problems = reading.problems
@@ -203,12 +218,17 @@ def column_names(file: Path) -> frozenset[str]:
 
 def _read_rows(reading: _Reading, file: Path, *, folder: str, name: str) -> None:
     """Read the rows of a file into `reading`. `name` stands in messages if it is not empty."""
-    content = _read_bytes(file)
+    suffix = file.suffix.lower()
+    is_export = reading.exports and suffix == EXPORT_SUFFIX
+    content = _read_bytes(file, limit=MAX_EXPORT_BYTES if is_export else MAX_FILE_BYTES)
     reading.hashed.update(content)
     text = _decode(file, content)
-    is_json = file.suffix.lower() in JSON_SUFFIXES
-    for line, source in _json_rows(text) if is_json else _csv_rows(file, text, reading):
-        place = _place(name, line)
+    if is_export:
+        rows = _export_rows(file, text, reading)
+    else:
+        rows = _json_rows(text) if suffix in JSON_SUFFIXES else _csv_rows(file, text, reading)
+    for line, source in rows:
+        place = _place(name, line, reading.unit)
         if isinstance(source, str):
             reading.problems.append(f"{place}: {source}")
             continue
@@ -233,16 +253,16 @@ def _label_advice(counts: Counter[str]) -> str:
     )
 
 
-def _read_bytes(file: Path) -> bytes:
+def _read_bytes(file: Path, *, limit: int) -> bytes:
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # opening a named pipe would wait for a writer
             raise ManifestError(f"{file}: not a regular file but a folder, pipe or device")
         with file.open("rb") as handle:
-            content = handle.read(MAX_FILE_BYTES + 1)
+            content = handle.read(limit + 1)
     except OSError as error:
         raise ManifestError(f"{file}: cannot be read ({error.strerror})") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise ManifestError(f"{file}: larger than {MAX_FILE_BYTES:,} bytes, the limit for a manifest")
+    if len(content) > limit:
+        raise ManifestError(f"{file}: larger than {limit:,} bytes, the limit for a manifest")
     return content
 
 
@@ -359,7 +379,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield line, f"{len(source)} characters long, at most {MAX_LINE_CHARACTERS} are allowed"
             continue
         try:
-            row = json.loads(source, object_pairs_hook=_object, parse_int=_whole_number)
+            row = _parsed(source)
         except (ValueError, RecursionError) as error:
             yield line, f"not readable as JSON ({error})"
             continue
@@ -371,11 +391,36 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield line, row
 
 
+def _export_rows(file: Path, text: str, reading: _Reading) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield (number, row) for every task or sample of an export, or (number, reason) for one that cannot be used."""
+    if (num_brackets := text.count("{") + text.count("[")) > MAX_EXPORT_BRACKETS:
+        raise ManifestError(f"{file}: {num_brackets:,} lists and objects, at most {MAX_EXPORT_BRACKETS:,} are allowed")
+    try:
+        export = read_export(_parsed(text))
+    except json.JSONDecodeError as error:
+        hint = "; JSON Lines need the ending .jsonl" if error.msg == "Extra data" else ""
+        raise ManifestError(f"{file}: not readable as JSON ({error}){hint}") from error
+    except RecursionError as error:
+        raise ManifestError(f"{file}: lists and objects inside each other too deeply") from error
+    except ValueError as error:
+        raise ManifestError(f"{file}: {error}") from error
+    reading.unit = export.unit
+    reading.notices.append(export.notice)
+    yield from export.rows
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text. Raises `ValueError`, or `RecursionError` if it is nested too deeply."""
+    return json.loads(text, object_pairs_hook=_object, parse_int=_whole_number)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Python's json would silently keep the last of two equal keys."""
-    if twice := sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"keys that occur twice in an object: {named(twice)}")
-    return dict(pairs)
+    return found
 
 
 def _whole_number(digits: str) -> int:
@@ -427,6 +472,7 @@ def _row(
         line=line,
         file=file,
         extra={name: _extra_text(source.get(name)) for name in reading.extra},
+        unit=reading.unit,
     )
     return row, wrong
 

@@ -24,7 +24,7 @@ ALLOWED = {
 STOREYS = {
     "cache": [
         {"atomic", "closed_pipe", "kinds", "progress", "spelling", "text"},
-        {"errors", "rules"},
+        {"annotations", "errors", "rules"},
         {"schema"},
         {"console", "groups", "labels", "lock", "manifest_file", "options", "shard"},
         {"reader", "writer"},

@@ -35,6 +35,7 @@ def train_head(
     preset: str | None = None,
     labels: str | Path | None = None,
     positive_labels: str | Iterable[str] | None = None,
+    keep_unlisted: bool = False,
     memory_gb: float | None = None,
     media_root: str | Path | None = None,
     progress: TrainProgress = SILENT,
@@ -51,8 +52,9 @@ def train_head(
     - `preset`: `"fast"`, `"network"`, `"model4"`, `"image"` or `"image_mlp"`; None: `"fast"`, or `"image"` with
       `media="image"`
     - `labels`: a manifest (CSV or JSON Lines) whose columns label, split and group replace those of the cache for this
-      run; videos that it does not list are left out
+      run, or the export (.json) of Label Studio or FiftyOne; videos that it does not list are left out
     - `positive_labels`: the label in that file that means harmful, or several, in any case; all others are safe
+    - `keep_unlisted`: videos that the file does not list keep the label, split and group of the cache
     - `memory_gb`: features that take more memory are streamed from the cache; None: half of the available memory
     - `media_root`: the folder that the videos' ids are relative to; the page then shows frames of the worst mistakes
     - `progress`: receives epochs, folds and notices (see `TrainProgress`); by default nothing is shown
@@ -65,17 +67,18 @@ def train_head(
     """
     chosen = TrainSettings.from_preset(preset, **settings)
     positive = tuple(one_or_more(positive_labels or ()))
-    _check_options(memory_gb, media_root, labels=labels, positive_labels=positive)
+    _check_options(memory_gb, media_root, labels=labels, positive_labels=positive, keep_unlisted=keep_unlisted)
     options: dict[str, Any] = {
         "preset": preset,
         "labels": labels,
         "positive_labels": positive or None,
+        "keep_unlisted": keep_unlisted or None,
         "memory_gb": memory_gb,
     }
     options |= {"media_root": media_root, **settings}
     out = Path(out)
     find_device(chosen.device)  # before the cache is read
-    opened, new_labels = _open(cache, labels, positive, progress)
+    opened, new_labels = _open(cache, labels, positive, progress, keep_unlisted=keep_unlisted)
     with run_folder(out) as partial:
         dataset = load_dataset(opened, chosen, new_labels=new_labels, memory_bytes=_memory_bytes(memory_gb))
         plan = make_plan(dataset, Grouping.find(dataset, chosen), chosen)
@@ -101,6 +104,7 @@ def train_heads(
     preset: str | None = None,
     labels: str | Path | None = None,
     positive_labels: str | Iterable[str] | None = None,
+    keep_unlisted: bool = False,
     memory_gb: float | None = None,
     media_root: str | Path | None = None,
     progress: TrainProgress = SILENT,
@@ -123,15 +127,18 @@ def train_heads(
     """
     given_grid = (grid,) if isinstance(grid, str) else tuple(grid)
     positive = tuple(one_or_more(positive_labels or ()))
-    _check_options(memory_gb, media_root, labels=labels, positive_labels=positive, seeds=seeds)
+    _check_options(
+        memory_gb, media_root, labels=labels, positive_labels=positive, keep_unlisted=keep_unlisted, seeds=seeds
+    )
     trials = plan_trials(preset, settings, grid=given_grid, num_seeds=seeds)
     options: dict[str, Any] = {"seeds": seeds, "grid": given_grid or None, "preset": preset, "labels": labels}
-    options |= {"positive_labels": positive or None, "memory_gb": memory_gb, "media_root": media_root, **settings}
+    options |= {"positive_labels": positive or None, "keep_unlisted": keep_unlisted or None, "memory_gb": memory_gb}
+    options |= {"media_root": media_root, **settings}
     shown_command = _call(train_heads, cache, out, options) if command is None else command
     out = Path(out)
     for trial in trials:
         find_device(trial.settings.device)
-    opened, new_labels = _open(cache, labels, positive, progress)
+    opened, new_labels = _open(cache, labels, positive, progress, keep_unlisted=keep_unlisted)
     dataset: Dataset | None = None
     key, groupings, outcomes = None, dict[tuple[str, bool, str], Grouping](), list[Outcome]()
     untrained = list[list[str]]()
@@ -178,13 +185,18 @@ def train_heads(
 
 
 def _open(
-    cache: str | Path, labels: str | Path | None, positive_labels: tuple[str, ...], progress: TrainProgress
+    cache: str | Path,
+    labels: str | Path | None,
+    positive_labels: tuple[str, ...],
+    progress: TrainProgress,
+    *,
+    keep_unlisted: bool,
 ) -> tuple[Cache, NewLabels | None]:
     """The cache, and the file of new labels, whose notices go to `progress`."""
     opened = Cache.open(Path(cache))
     if labels is None:
         return opened, None
-    new_labels = NewLabels.read(opened, Path(labels), positive_labels=positive_labels)
+    new_labels = NewLabels.read(opened, Path(labels), positive_labels=positive_labels, keep_unlisted=keep_unlisted)
     for notice in new_labels.notices:
         progress.notice(notice)
     return opened, new_labels
@@ -196,6 +208,7 @@ def _check_options(
     *,
     labels: str | Path | None,
     positive_labels: tuple[str, ...],
+    keep_unlisted: bool,
     seeds: int = 1,
 ) -> None:
     """Raise `SettingsError` for invalid options that are not fields of `TrainSettings`."""
@@ -208,6 +221,8 @@ def _check_options(
         problems.append(f"media_root is {str(media_root)!r}, expected a folder that exists")
     if positive_labels and labels is None:
         problems.append("positive_labels is for the file of labels, and labels is None")
+    if keep_unlisted and labels is None:
+        problems.append("keep_unlisted is for the file of labels, and labels is None")
     if problems:
         raise SettingsError(problems)
 

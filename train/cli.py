@@ -181,9 +181,16 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     "--labels",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A manifest (CSV or JSON Lines with id or path, and any of label, split, group) whose columns replace those "
-    "of the cache for this run; videos that it does not list are left out.",
+    "of the cache for this run, or the export (.json) of Label Studio or FiftyOne; videos that it does not list are "
+    "left out.",
 )
 @positive_label_option
+@click.option(
+    "--keep-unlisted",
+    is_flag=True,
+    help="Videos that the file of --labels does not list keep the label, split and group of the cache: for a file of "
+    "corrections.",
+)
 @click.option(
     "--media-root",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -206,6 +213,7 @@ def train(
     media_root: Path | None,
     require: tuple[str, ...],
     by_point: bool,
+    keep_unlisted: bool,
     **flags: Any,
 ) -> None:
     """Stage 2: train a head on a feature cache, choose its threshold, write a page of metrics.
@@ -224,11 +232,13 @@ def train(
     console = make_console()
     if positive_labels and labels is None:
         raise click.UsageError("--positive-label is for the labels in a file; name it with --labels FILE")
+    if keep_unlisted and labels is None:
+        raise click.UsageError("--keep-unlisted is for a file of labels; name it with --labels FILE")
     if require and (grid or seeds > 1):
         raise click.UsageError("--require is for a single run, not for --grid and --seeds")
     requirements = parse_requirements(require)
     options = {"preset": preset, "labels": labels, "positive_labels": positive_labels, "memory_gb": memory_gb, **flags}
-    options["media_root"] = media_root
+    options |= {"media_root": media_root, "keep_unlisted": keep_unlisted}
     options["command"] = ctx.find_root().obj or ""
     with TerminalProgress(console) as progress:
         if grid or seeds > 1:

@@ -53,7 +53,7 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_a_flag_that_leaves_the_default_to_the_preset(tmp_path: Path) -> None:
-    others = {"cache", "out", "seeds", "grid", "memory_gb", "media_root", "labels", "positive_labels"}
+    others = {"cache", "out", "seeds", "grid", "memory_gb", "media_root", "labels", "positive_labels", "keep_unlisted"}
     flags = {option.name: option.default for option in command.params if option.name not in others}
     assert flags == dict.fromkeys(TrainSettings().to_dict())
     assert all(getattr(option, "help", "") for option in command.params if option.name != "cache")

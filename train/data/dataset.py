@@ -107,7 +107,7 @@ def load_dataset(
     the file of new labels disagree about groups; `SettingsError` if `group_by` matches no id.
     """
     media = cache.media if new_labels is None else cache.media | new_labels.media
-    known = np.ones(len(media["id"]), dtype=bool) if new_labels is None else new_labels.is_named
+    known = np.ones(len(media["id"]), dtype=bool) if new_labels is None else new_labels.is_used
     is_kind = media["kind"] == settings.media
     has_label = media["label"] != UNLABELLED
     labelled = is_kind & has_label

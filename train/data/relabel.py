@@ -34,11 +34,13 @@ class NewLabels:
     replaced: list[str]
     """The columns of `REPLACED` that the file has."""
     media: dict[str, np.ndarray]
-    """Columns of `REPLACED`, each (N,): from the cache if the file lacks the column; -1 or empty for videos that the
-    file does not list."""
+    """Columns of `REPLACED`, each (N,): from the cache if the file lacks the column. For videos that the file does not
+    list: -1 or empty, or with `keep_unlisted` from the cache."""
     is_named: np.ndarray
     """(N,) bool: the file lists the video."""
-    removed: list[str]
+    keep_unlisted: bool
+    """Whether videos that the file does not list are used as the cache has them."""
+    unlisted: list[str]
     """The ids of the cache's used videos that the file does not list."""
     unused: list[tuple[ManifestRow, str]]
     """The file's rows that are not used videos of the cache, each with the reason why extraction failed; empty: not in
@@ -54,26 +56,35 @@ class NewLabels:
 
     @classmethod
     def read(
-        cls, cache: Cache, file: Path, *, positive_labels: Sequence[str] = (), extra: Sequence[str] = ()
+        cls,
+        cache: Cache,
+        file: Path,
+        *,
+        positive_labels: Sequence[str] = (),
+        keep_unlisted: bool = False,
+        extra: Sequence[str] = (),
     ) -> "NewLabels":
-        """Read a manifest for a cache. Each of its rows needs an id or a path.
+        """Read a manifest, or the export of a labelling tool, for a cache. Each of its rows needs an id or a path.
 
-        `positive_labels`: the names of its harmful labels, in any case; all others are safe. `extra`: other columns to
-        keep.
+        `positive_labels`: the names of its harmful labels, in any case; all others are safe. `keep_unlisted`: videos
+        that it does not list keep the label, split and group of the cache, and are left out otherwise. `extra`: other
+        columns to keep.
 
-        Raises `ManifestError` that lists everything wrong in the file; `TrainError` if no labelled video is left.
+        Raises `ManifestError` that lists everything wrong in the file; `TrainError` if it lists no used video, or if no
+        labelled video is left.
         """
         rule = LabelRule(positive=tuple(positive_labels))
-        read = read_manifest_file(file, keys=("id", "path"), extra=tuple(extra), rule=rule)
+        read = read_manifest_file(file, keys=("id", "path"), extra=tuple(extra), rule=rule, exports=True)
         ids, by_id = cache.media["id"].tolist(), {row.id: row for row in read.rows}
         rows = [by_id.get(id) for id in ids]
         replaced = [name for name in REPLACED if name in read.columns]
         is_named = np.array([row is not None for row in rows], dtype=bool)
         media = {}
         for name in REPLACED:
-            values = np.full_like(cache.media[name], UNLABELLED if name == "label" else "")
-            theirs = [getattr(row, name) for row in rows if row is not None]
-            values[is_named] = theirs if name in replaced else cache.media[name][is_named]
+            unlisted = cache.media[name] if keep_unlisted else UNLABELLED if name == "label" else ""
+            values = np.where(is_named, cache.media[name], unlisted).astype(cache.media[name].dtype)
+            if name in replaced:
+                values[is_named] = [getattr(row, name) for row in rows if row is not None]
             media[name] = values
         used, reasons = set(ids), {failure.id: failure.reason for failure in cache.failures}
         unused = [(row, reasons.get(row.id, "")) for row in read.rows if row.id not in used]
@@ -85,16 +96,32 @@ class NewLabels:
             replaced=replaced,
             media=media,
             is_named=is_named,
-            removed=[id for id, row in zip(ids, rows, strict=True) if row is None],
+            keep_unlisted=keep_unlisted,
+            unlisted=[id for id, row in zip(ids, rows, strict=True) if row is None],
             unused=unused,
             notes=list(read.notices),
             positive_labels=list(positive_labels),
             others={id: other for id in unknown if (other := names.find(id)) is not None},
             extra={name: np.array([row.extra[name] if row else "" for row in rows], dtype=object) for name in extra},
         )
-        if (result.media["label"] == UNLABELLED).all():
+        if not is_named.any() or (result.media["label"] == UNLABELLED).all():
             raise TrainError("\n".join([f"{file}: {_explain_empty(result, cache)}", *result.notices]))
         return result
+
+    @property
+    def is_used(self) -> np.ndarray:
+        """(N,) bool: the file lists the video, or it is kept as the cache has it."""
+        return np.full_like(self.is_named, fill_value=True) if self.keep_unlisted else self.is_named
+
+    @property
+    def removed(self) -> list[str]:
+        """The ids of the videos that are left out because the file does not list them."""
+        return [] if self.keep_unlisted else self.unlisted
+
+    @property
+    def kept(self) -> list[str]:
+        """The ids of the videos that the file does not list, and that are used as the cache has them."""
+        return self.unlisted if self.keep_unlisted else []
 
     @property
     def notices(self) -> list[str]:
@@ -107,11 +134,16 @@ class NewLabels:
                 f"removed: {counted(len(self.removed), 'video')} of the cache left out, not listed in "
                 f"{shown(self.file)}\n{bullet_list(list(map(shown, self.removed)), limit=MOST_NAMED)}"
             )
+        if self.kept:
+            notices.append(
+                f"kept: {counted(len(self.kept), 'video')} not listed in {shown(self.file)}, with label, split and "
+                "group of the cache"
+            )
         if self.unused:
             failed = [reason for _, reason in self.unused if reason]
             counts = ", ".join(f"{count:,} {reason}" for reason, count in self.failures.items())
             lines = [
-                f"line {row.line}: {shown(row.id)}: {reason or 'not in the cache'}"
+                f"{row.place}: {shown(row.id)}: {reason or 'not in the cache'}"
                 + (f", but {hint(row.id, self.others[row.id])}" if row.id in self.others else "")
                 for row, reason in self.unused
             ]
@@ -129,7 +161,7 @@ class NewLabels:
         return dict(sorted(Counter(reason for _, reason in self.unused if reason).items()))
 
     def record(self) -> dict[str, Any]:
-        """The entry of metrics.json."""
+        """The entry of metrics.json; `kept` only with `keep_unlisted`."""
         return {
             "file": self.file,
             "sha256": self.sha256,
@@ -142,13 +174,14 @@ class NewLabels:
                 "ids": [row.id for row, _ in self.unused[:MOST_NAMED]],
                 "failures": self.failures,
             },
+            **({"kept": {"count": len(self.kept)}} if self.keep_unlisted else {}),
         }
 
 
 def _explain_empty(labels: NewLabels, cache: Cache) -> str:
-    """Why no labelled video is left."""
+    """Why no labelled video is left, or that the file lists none that is used."""
     if labels.is_named.any():
         return f"has no label for the {counted(int(labels.is_named.sum()), 'video')} of {cache.path} that it lists"
-    ours = f"an id there is {shown(labels.removed[0])}" if labels.removed else "that cache has none"
+    ours = f"an id there is {shown(labels.unlisted[0])}" if labels.unlisted else "that cache has none"
     theirs = f", one here is {shown(labels.unused[0][0].id)}" if labels.unused else ""
     return f"lists no used video of {cache.path}; {ours}{theirs}"

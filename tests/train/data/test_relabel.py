@@ -17,7 +17,7 @@ from haechi.cache.manifest_file import ManifestError
 from haechi.cache.reader import Cache
 from haechi.cache.text import harmless
 from haechi.cache.writer import shard_path, write_shard
-from haechi.train.api import train_head
+from haechi.train.api import train_head, train_heads
 from haechi.train.data.dataset import load_dataset
 from haechi.train.data.relabel import NewLabels
 from haechi.train.errors import TrainError
@@ -127,6 +127,93 @@ def test_a_run_records_its_labels_and_leaves_the_cache_alone(cache: Path, tmp_pa
     page = (tmp_path / "run" / "report.html").read_text()
     assert data["new_labels"]["sha256"] in page
     assert "label from [new].csv instead of" in page
+
+
+CORRECTED = [(IDS[0], 0, "val"), (IDS[30], 1, ""), ("gone.mp4", 1, "")]
+
+
+def test_videos_that_the_file_does_not_list_can_keep_their_labels(cache: Path, tmp_path: Path) -> None:
+    opened = Cache.open(cache)
+    new = NewLabels.read(opened, write(tmp_path / "new.csv", CORRECTED, "id,label,split"), keep_unlisted=True)
+    ids = opened.media["id"].tolist()
+    for name, changed in (("label", {IDS[0]: 0, IDS[30]: 1}), ("split", {IDS[0]: "val", IDS[30]: ""}), ("group", {})):
+        expected = dict(zip(ids, opened.media[name].tolist(), strict=True)) | changed
+        assert dict(zip(ids, new.media[name].tolist(), strict=True)) == expected
+        assert new.media[name].dtype == opened.media[name].dtype
+    assert (len(new.kept), new.removed, len(new.unused)) == (40, [], 1)
+    assert "kept: 40 videos not listed in 'new.csv', with label, split and group of the cache" in new.notices
+    assert new.record()["kept"] == {"count": 40}
+    assert new.record()["removed"] == {"count": 0, "ids": []}
+    dataset = load_dataset(opened, TrainSettings(), new_labels=new)
+    assert len(dataset.ids) == 40
+    assert dataset.num_unlabelled == 2
+    assert labels_by_id(dataset) == labels_by_id(load_dataset(opened, TrainSettings())) | {IDS[0]: 0, IDS[30]: 1}
+    without = NewLabels.read(opened, tmp_path / "new.csv")
+    assert "kept" not in without.record()
+    assert len(without.removed) == 40
+
+
+def test_a_run_with_corrections_equals_one_with_all_labels(cache: Path, tmp_path: Path) -> None:
+    opened = Cache.open(cache)
+    changed = {id: (label, split) for id, label, split in CORRECTED}
+    rows = [
+        (id, *changed.get(id, ({-1: ""}.get(label, label), split)))
+        for id, label, split in zip(*(opened.media[name].tolist() for name in ("id", "label", "split")), strict=True)
+    ]
+    full = write(tmp_path / "full.csv", rows, "id,label,split")
+    few = write(tmp_path / "few.csv", CORRECTED, "id,label,split")
+    assert run(cache, "--out", tmp_path / "a", *QUICK, "--labels", full).exit_code == 0
+    done = run(cache, "--out", tmp_path / "b", *QUICK, "--labels", few, "--keep-unlisted")
+    assert done.exit_code == 0, done.output
+    assert "kept: 40 videos not listed in 'few.csv'" in done.stderr
+    assert (tmp_path / "a" / "predictions.csv").read_bytes() == (tmp_path / "b" / "predictions.csv").read_bytes()
+    a, b = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
+    assert "kept" not in a.pop("new_labels")
+    assert b.pop("new_labels")["kept"] == {"count": 40}
+    assert a == b
+    page = " ".join((tmp_path / "b" / "report.html").read_text().split())
+    assert "40 videos not listed there, with label, split and group of the cache." in page
+
+
+def test_keeping_unlisted_videos_needs_a_file_that_lists_some(cache: Path, tmp_path: Path) -> None:
+    done = run(cache, "--out", tmp_path / "run", "--keep-unlisted")
+    assert (done.exit_code, "--keep-unlisted is for a file of labels; name it with" in done.output) == (2, True)
+    with pytest.raises(SettingsError, match="keep_unlisted is for the file of labels, and labels is None"):
+        train_head(cache, tmp_path / "run", keep_unlisted=True)
+    with pytest.raises(SettingsError, match="keep_unlisted is for the file of labels, and labels is None"):
+        train_heads(cache, tmp_path / "run", keep_unlisted=True, seeds=2)
+    file = write(tmp_path / "n.csv", [("x.mp4", 1)])
+    with pytest.raises(TrainError, match=r"lists no used video of .*; an id there is 'video-0.*, one here is 'x\.mp4'"):
+        NewLabels.read(Cache.open(cache), file, keep_unlisted=True)
+
+
+def test_seeds_with_corrections(cache: Path, tmp_path: Path) -> None:
+    labels = {"labels": write(tmp_path / "n.csv", CORRECTED, "id,label,split"), "keep_unlisted": True}
+    quick = {"preset": "model4", "epochs": 1, "feedforward": 32, "device": "cpu"}
+    outcomes = train_heads(cache, tmp_path / "many", seeds=2, **quick, **labels)  # type: ignore[arg-type]
+    assert len(outcomes) == 2
+    assert json.loads((tmp_path / "many" / "experiments.json").read_text())["new_labels"]["kept"] == {"count": 40}
+
+
+def test_decisions_of_a_labelling_tool_are_labels(cache: Path, tmp_path: Path) -> None:
+    opened = Cache.open(cache)
+
+    def task(id: str, label: str, *choices: str) -> dict[str, object]:
+        value = [{"type": "choices", "from_name": "decision", "value": {"choices": [choice]}} for choice in choices]
+        return {"data": {"haechi_id": id, "label": label}, "annotations": [{"completed_by": 1, "result": value}]}
+
+    tasks = [task(IDS[0], "harmful", "safe"), task(IDS[1], "harmful"), task("video-0040.mp4", "unlabelled", "harmful")]
+    (tmp_path / "export.json").write_text(json.dumps([*tasks, task("gone.mp4", "safe")]))
+    new = NewLabels.read(opened, tmp_path / "export.json", keep_unlisted=True)
+    before = labels_by_id(load_dataset(opened, TrainSettings()))
+    dataset = load_dataset(opened, TrainSettings(), new_labels=new)
+    assert labels_by_id(dataset) == before | {IDS[0]: 0, "video-0040.mp4": 1}
+    assert new.notices[0] == "label from 'export.json'; split, group from the cache"
+    assert "export of Label Studio: decisions for 2 of 4 tasks; the others keep the label in it" in new.notices
+    assert "  - task 4: 'gone.mp4': not in the cache" in new.notices[-1]
+    (tmp_path / "export.json").write_text("{}")
+    done = run(cache, "--out", tmp_path / "run", "--labels", tmp_path / "export.json")
+    assert (done.exit_code, "expected is an export of Label Studio" in done.output) == (1, True)
 
 
 def test_a_file_of_the_caches_own_labels_changes_nothing(cache: Path, tmp_path: Path) -> None:

@@ -276,7 +276,8 @@ def evaluated(
                 replaced=["label", "split"],
                 media={},
                 is_named=np.ones(300, dtype=bool),
-                removed=[HOSTILE],
+                keep_unlisted=False,
+                unlisted=[HOSTILE],
                 unused=[],
                 notes=[],
             )
