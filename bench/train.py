@@ -18,11 +18,11 @@ from bench.options import common
 from bench.report_train import ReportTraining
 from bench.synthetic import write_cache
 from haechi.cache.reader import Cache
+from haechi.train.data.batches import MAX_VIDEOS
 from haechi.train.data.dataset import Dataset, load_dataset
 from haechi.train.data.features import Features
 from haechi.train.experiment import Experiment, prepare
 from haechi.train.model.fit import fit
-from haechi.train.model.scores import SCORE_BATCH_SIZE
 from haechi.train.settings import TrainSettings
 
 PRESET, EPOCHS = "network", 10
@@ -156,7 +156,7 @@ class PlainTraining:
             self.optimizer.step()
         head.eval()
         with torch.no_grad():
-            parts = zip(*(torch.split(tensor, SCORE_BATCH_SIZE) for tensor in self.val[:-1]), strict=True)
+            parts = zip(*(torch.split(tensor, MAX_VIDEOS) for tensor in self.val[:-1]), strict=True)
             self.criterion(torch.cat([head(*inputs) for inputs in parts]), self.val[-1]).item()
 
 

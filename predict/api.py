@@ -13,16 +13,20 @@ from typing import Any
 
 from haechi.cache import manifest_file
 from haechi.cache.errors import SettingsError
+from haechi.cache.kinds import VIDEO
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import SHARD_PATTERN
 from haechi.cache.text import named, one_or_more
+from haechi.extract.sampling import WINDOWS
 from haechi.predict.evaluation.evaluate import evaluate
 from haechi.predict.evaluation.evaluation import Evaluation
 from haechi.predict.evaluation.media import read_media
-from haechi.predict.evaluation.output.save import EXPORTS, Output, save
+from haechi.predict.evaluation.output.exports import WRITERS
+from haechi.predict.evaluation.output.save import Output, exported_videos, save
 from haechi.predict.evaluation.questions import Questions
 from haechi.predict.heads import Heads
+from haechi.predict.prediction import ScoredWindow
 from haechi.train.data.relabel import NewLabels
 from haechi.train.errors import TrainError
 from haechi.train.evaluate.compare import FinishedRun
@@ -82,7 +86,8 @@ def evaluate_heads(
     - `scenes`: whether near-duplicate scenes are found by their features; files of equal bytes always are
     - `media_root`: the folder that ids are relative to; the page then shows frames of disagreements. None: the folder
       of `data` if that is media
-    - `exports`: name of a tool (`"label-studio"`, `"fiftyone"`) -> file to write for it
+    - `exports`: name of a tool (`"label-studio"`, `"fiftyone"`) -> file to write for it; with several runs a file for
+      each kind, whose name ends in it
     - `url_prefix`: put before the ids in these files, instead of `media_root`
     - `cache`: a folder that keeps the features of `data` if that is media; None: they are deleted at the end
     - `progress`: receives progress and notices; by default nothing is shown
@@ -144,6 +149,15 @@ def evaluate_heads(
             )
             if kind in partial:
                 save(partial[kind], evaluations[-1], output)
+            for tool, file in files.items():
+                moments = _moments(heads, opened) if kind == VIDEO and heads.sampling == WINDOWS else {}
+                WRITERS[tool](
+                    file if len(finished) == 1 else file.with_stem(f"{file.stem}-{kind}"),
+                    exported_videos(evaluations[-1], media, moments),
+                    model_version=evaluations[-1].run.name,
+                    media_root=None if url_prefix else output.media_root,
+                    url_prefix=url_prefix,
+                )
     return evaluations
 
 
@@ -193,7 +207,7 @@ class _Set:
     def check(self, *, exports: Mapping[str, Path]) -> None:
         """Raise `SettingsError` that lists all arguments that cannot be used."""
         problems = [
-            f"export is {name!r}, expected {' or '.join(map(repr, EXPORTS))}" for name in exports if name not in EXPORTS
+            f"export is {name!r}, expected {' or '.join(map(repr, WRITERS))}" for name in exports if name not in WRITERS
         ]
         if self.columns and self.labels is None and self.data.suffix.lower() not in manifest_file.SUFFIXES:
             problems.append(
@@ -239,6 +253,14 @@ class _Set:
         for notice in labels.notices:
             progress.notice(notice)
         return labels
+
+
+def _moments(heads: Heads, cache: Cache) -> dict[str, list[ScoredWindow]]:
+    """Id of each video of a cache -> its windows that reach the threshold, in time order."""
+    return {
+        each.id: [window for window in each.windows if each.threshold is not None and window.score >= each.threshold]
+        for each in heads.judge_cache(cache)
+    }
 
 
 def _several(value: Any) -> tuple[Any, ...]:

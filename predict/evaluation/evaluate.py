@@ -161,20 +161,7 @@ def _estimate(unlabelled: Scored, own: Scored, here: Scored, model: Checkpoint) 
 
 
 def _notices(overlap: Overlap, media: Media, here: Scored) -> list[str]:
-    notices = [f"{overlap.unchecked}."] if overlap.unchecked else []
-    if overlap.pairs:
-        count = counted(len(overlap.pairs), "video")
-        notices.append(
-            f"The head was trained or chosen on {count} of this set, which are kept: its figures here are too good."
-            if overlap.kept
-            else f"{count} of this set left out, since the head was trained or chosen on them."
-        )
-    if overlap.num_test:
-        count = counted(overlap.num_test, "labelled video")
-        notices.append(
-            f"{count} of this set {'is' if overlap.num_test == 1 else 'are'} also in the run's own test part: the two "
-            "samples are not independent, and the intervals of the differences are too wide."
-        )
+    notices = []
     if overlap.num_same_group:
         notices.append(
             f"{counted(overlap.num_same_group, 'labelled video')} of this set in groups of the same name as groups "

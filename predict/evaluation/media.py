@@ -108,7 +108,7 @@ def _score(
         if means is not None:
             if len(empty := ids[lengths[CLIP_FEATURES] == 0]):
                 raise TrainError(f"{cache.path}: no frames in /{CLIP_FEATURES}:\n{bullet_list(list(map(repr, empty)))}")
-            means[block] = mean_frames(arrays[CLIP_FEATURES].astype(np.float32), lengths[CLIP_FEATURES])
+            means[block] = mean_frames(arrays[CLIP_FEATURES], lengths[CLIP_FEATURES])
         progress.advance(block.stop - block.start)
     return scores, means
 

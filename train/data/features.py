@@ -45,6 +45,11 @@ class Features:
         return len(self.lengths)
 
     @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return self.rows.device
+
+    @property
     def num_rows(self) -> int:
         """T: the number of rows of the longest video."""
         return int(self.lengths.max())

@@ -44,6 +44,7 @@ UPPER = 0.95
 # Limits on memory: rows of features read at once, side of a tile of the similarity matrix, links before pruning.
 READ_ROWS = 1 << 16
 TILE_VIDEOS = 2048
+SMALL_VIDEOS = 16  # whose frames fit into the processor's cache as float32
 MOST_LINKS = 1 << 20
 
 # With more descriptors than this, pairs are first compared in a random subspace of this many dimensions. There the
@@ -278,8 +279,15 @@ def _read(cache: Cache, videos: np.ndarray) -> Iterator[tuple[slice, np.ndarray,
 
 
 def mean_frames(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The mean (n, D) float32 of each video's frames: `rows` (ΣT, D) float32, `lengths` (n,), each at least 1."""
-    return np.asarray(np.add.reduceat(rows, np.cumsum(lengths) - lengths) / lengths[:, None], np.float32)
+    """The mean (n, D) float32 of each video's frames: `rows` (ΣT, D), `lengths` (n,), each at least 1."""
+    means = np.empty((len(lengths), rows.shape[1]), np.float32)
+    ends = np.cumsum(lengths)
+    for start in range(0, len(lengths), SMALL_VIDEOS):
+        part = slice(start, start + SMALL_VIDEOS)
+        first = (ends - lengths)[part]
+        values = rows[first[0] : ends[part][-1]].astype(np.float32)
+        means[part] = np.add.reduceat(values, first - first[0]) / lengths[part, None]
+    return means
 
 
 def _refuse(cache: Cache, videos: np.ndarray, why: str) -> None:

@@ -160,6 +160,7 @@ def load(path: Path) -> Checkpoint:
     if problems:
         raise TrainError(f"{path}: its weights do not fit its settings:\n{bullet_list(problems)}")
     head.load_state_dict(data["model_state_dict"], assign=True)
+    head.drop_unused()
     head.eval()
     values = {name: data[name] for name in FIELDS if name not in OBJECTS}
     # The first files of this version name all backbones of the cache with random weights.

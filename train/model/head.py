@@ -261,6 +261,11 @@ class Head(nn.Module):
             parts.append(self.moments(rows, mask))
         return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
 
+    def drop_unused(self) -> None:
+        """Remove moments whose logits are all 0, so that scoring does not compute them."""
+        if self.moments is not None and not self.moments.used and not self.moments.bias:
+            self.moments = None
+
     @property
     def description(self) -> str:
         """What the head is, such as `logistic regression with moments (rows, trend)`."""

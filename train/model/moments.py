@@ -16,11 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from haechi.train.data.batches import batches
 from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
 from haechi.train.model.head import MOMENTS, Moments, centred_and_steps, pool_directions, trends
 from haechi.train.model.judge import Judge
-from haechi.train.model.regression import MAX_FIT_VIDEOS, Folds, Problem, restricted, row_batches, thin_out
+from haechi.train.model.regression import MAX_FIT_VIDEOS, Folds, Problem, restricted, thin_out
 
 # The most videos that the directions are found in.
 MAX_DIRECTION_VIDEOS = 1000
@@ -134,7 +135,7 @@ def _find_directions(
     scatter = torch.zeros(2, len(folds), 2, width, width)  # kind, inner fold, class: sums of squares and products
     counts = torch.zeros(len(folds), 2)
     done = 0
-    for video_rows, _, mask in row_batches(features, rows[sample]):
+    for video_rows, _, mask in batches(features, torch.from_numpy(rows[sample])):
         part = sample[done : done + len(mask)]
         done += len(part)
         both = [values.cpu() for values in centred_and_steps(video_rows, mask)]
@@ -184,7 +185,7 @@ def _pool(
     _, num_members, num_directions, width = directions.shape
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     trend = []
-    for video_rows, _, mask in row_batches(features, rows):
+    for video_rows, _, mask in batches(features, torch.from_numpy(rows), small=True):
         both = centred_and_steps(video_rows, mask)
         trend.append(trends(both[0], mask).cpu())
         for kind, values in enumerate(both):

@@ -11,11 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from haechi.train.data.features import Features, make_batches
+from haechi.train.data.batches import batches
+from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
 from haechi.train.model.head import Pooled, Regression, pool
-
-POOL_BATCH_SIZE, POOL_BATCH_ROWS = 256, 256 * 32  # limits of a batch: videos, and rows with padding
 
 # The most videos that the regression is fitted on: about ten for each of its weights with CLIP and the logits. Their
 # columns take 0.4 GB in float64, however large the cache is.
@@ -231,15 +230,5 @@ def regression_logits(features: Features | Stream, regression: Regression, rows:
 
 def pooled_batches(features: Features | Stream, rows: np.ndarray) -> Iterator[tuple[Pooled, Tensor]]:
     """The videos of `rows` (n,), ascending, in batches: their pooled rows and their constant part (B, V)."""
-    for video_rows, constant, mask in row_batches(features, rows):
+    for video_rows, constant, mask in batches(features, torch.from_numpy(rows), small=True):
         yield pool(video_rows, mask), constant
-
-
-def row_batches(features: Features | Stream, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The videos of `rows` (n,), ascending, in batches of `Features.batch`; none for no videos."""
-    if not len(rows):
-        return
-    index = torch.from_numpy(rows)
-    parts = make_batches(index, features.lengths, max_videos=POOL_BATCH_SIZE, max_rows=POOL_BATCH_ROWS)
-    for part in features.buffers(parts):
-        yield features.batch(part)

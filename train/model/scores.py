@@ -4,12 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haechi.train.data.features import Features, make_batches
+from haechi.train.data.batches import batches
+from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
 from haechi.train.model.head import Head
-
-# Scoring keeps no gradients, so its batches are larger. Limits: videos, and rows of all videos with padding.
-SCORE_BATCH_SIZE, SCORE_BATCH_ROWS = 256, 256 * 32
 
 
 def compute_logits(head: Head, features: Features | Stream, rows: Tensor) -> Tensor:
@@ -19,8 +17,7 @@ def compute_logits(head: Head, features: Features | Stream, rows: Tensor) -> Ten
     """
     head.eval()
     with torch.no_grad():
-        batches = make_batches(rows, features.lengths, max_videos=SCORE_BATCH_SIZE, max_rows=SCORE_BATCH_ROWS)
-        return torch.cat([head(*features.batch(batch)) for batch in features.buffers(batches)])
+        return torch.cat([head(*batch) for batch in batches(features, rows, small=head.mlp is None)])
 
 
 def compute_scores(logits: Tensor | np.ndarray) -> np.ndarray:

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from haechi.predict.evaluation.output.headline import headline
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from haechi.cache.text import counted, visible
+from haechi.cache.text import counted, shown, visible
 from haechi.predict.evaluation.causes import Causes, PolicyCheck
 from haechi.predict.evaluation.evaluation import Evaluation
 from haechi.predict.evaluation.fall import Change
+from haechi.predict.evaluation.output.headline import headline
+from haechi.predict.evaluation.overlap import Overlap
 from haechi.predict.evaluation.prevalence import PER_VIDEOS, AtPrevalence, Budget
 from haechi.predict.evaluation.quantify import PrevalenceEstimate
 from haechi.predict.evaluation.slices import Slice
@@ -23,6 +24,7 @@ from haechi.train.output.untrained import untrained_warning
 from haechi.train.run_folder import EVALUATION_ARTEFACTS
 
 MAX_SLICES = 10
+MAX_NAMED = 5
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -31,7 +33,7 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     if run.untrained:
         console.print(untrained_warning(run.untrained))
     console.print(f"[bold]{escape(visible(headline(evaluation).text))}[/]", soft_wrap=True)
-    for notice in evaluation.notices:
+    for notice in [*overlap_notices(evaluation.overlap), *evaluation.notices]:
         console.print(f"[yellow]note[/]: {escape(notice)}", soft_wrap=True)
     if evaluation.changes:
         console.print(_changes_table(evaluation))
@@ -54,6 +56,27 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
             f"{counted(errors, 'label')} likely wrong (disagreements.csv)"
         )
     show_verdicts(console, evaluation.verdicts)
+
+
+def overlap_notices(overlap: Overlap) -> list[str]:
+    """What was found of the head's own videos in the set, and what could not be compared; one sentence each."""
+    notices = []
+    if overlap.pairs:
+        count = counted(len(overlap.pairs), "video")
+        named = ", ".join(shown(pair.id) for pair in overlap.pairs[:MAX_NAMED])
+        more = ", …" if len(overlap.pairs) > MAX_NAMED else ""
+        what = (
+            "kept, so the figures may be too good" if overlap.kept else "left out (--keep-overlap evaluates them too)"
+        )
+        notices.append(f"the head was trained or chosen on {count} of this set, {what}: {named}{more}")
+    if overlap.num_test:
+        notices.append(
+            f"{counted(overlap.num_test, 'labelled video')} of this set also in the run's own test part: the two "
+            "samples are not independent, so the intervals of the differences are too wide"
+        )
+    if overlap.unchecked:
+        notices.append(overlap.unchecked)
+    return notices
 
 
 def show_files(console: Console, out: Path, kinds: list[str]) -> None:

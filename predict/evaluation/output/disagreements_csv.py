@@ -21,7 +21,6 @@ def write_disagreements(path: Path, evaluation: Evaluation) -> None:
     columns = {
         "id": evaluation.ids[rows],
         "label": here.labels[rows],
-        "group": here.groups[rows],
         "score": here.scores[rows],
         "calibrated": here.calibrated[rows],
         "threshold": here.thresholds[rows],

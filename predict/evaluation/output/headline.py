@@ -58,7 +58,7 @@ def headline(evaluation: Evaluation) -> Headline:
 
 def num_flagged_unlabelled(evaluation: Evaluation) -> int:
     """Unlabelled videos that reach the threshold."""
-    return int(np.count_nonzero(evaluation.unlabelled_scores >= evaluation.run.threshold))
+    return int(np.count_nonzero(evaluation.unlabelled.scores >= evaluation.run.threshold))
 
 
 def _unlabelled_headline(evaluation: Evaluation) -> Headline:

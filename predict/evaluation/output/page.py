@@ -194,7 +194,7 @@ def score_histograms(evaluation: Evaluation) -> tuple[list[float], list[Histogra
     own_scores = on_one_scale(own.scores, own.thresholds, threshold) if own is not None else np.zeros(0)
     own_labels = own.labels if own is not None else np.zeros(0)
     here_scores = on_one_scale(here.scores, here.thresholds, threshold)
-    scores = np.concatenate([own_scores, here_scores, evaluation.unlabelled_scores, [threshold]])
+    scores = np.concatenate([own_scores, here_scores, evaluation.unlabelled.scores, [threshold]])
     low, high = float(scores.min()), float(scores.max())
     if high - low < ROUNDING:
         low, high = max(low - 0.01, 0), min(high + 0.01, 1)
@@ -208,7 +208,7 @@ def score_histograms(evaluation: Evaluation) -> tuple[list[float], list[Histogra
         for name, label in [("harmful", HARMFUL), ("safe", SAFE)]
         if (bins := shares(here_scores[here.labels == label])) is not None
     ]
-    unlabelled = shares(evaluation.unlabelled_scores)
+    unlabelled = shares(evaluation.unlabelled.scores)
     if unlabelled is not None:
         found.append(Histogram(name="unlabelled", here=unlabelled, own=None))
     return edges.tolist(), found

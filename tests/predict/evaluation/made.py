@@ -219,7 +219,13 @@ def make_evaluation(
         here=here,
         ids=np.array(ids, dtype=object),
         unlabelled_ids=np.array([f"unlabelled-{i}" for i in range(num_unlabelled)], dtype=object),
-        unlabelled_scores=scores,
+        unlabelled=Scored(
+            scores=scores,
+            labels=np.full(num_unlabelled, -1, np.int8),
+            thresholds=np.full(num_unlabelled, THRESHOLD),
+            calibrated=scores,
+            groups=np.full(num_unlabelled, "", dtype=object),
+        ),
         own_figures=own_figures,
         figures=figures,
         changes=make_changes(own_figures, figures) if count else [],
@@ -276,6 +282,7 @@ def make_evaluation(
                 for i in range(num_pairs)
             ],
             kept=False,
+            num_same_group=0,
             num_test=2 if count else 0,
             unchecked=odd,
         ),

@@ -10,12 +10,12 @@ import torch
 
 from haechi.cache.reader import Cache
 from haechi.cache.writer import shard_path, write_shard
-from haechi.train.data import stream
+from haechi.train.data import batches, stream
 from haechi.train.data.dataset import load_dataset
 from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
 from haechi.train.errors import TrainError
-from haechi.train.model import fit, regression, scores
+from haechi.train.model import fit
 from haechi.train.output.metrics_json import metrics_record, write_metrics
 from haechi.train.settings import PRESETS, TrainSettings
 from tests import synthetic
@@ -26,8 +26,8 @@ from tests.train import runs
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "BLOCK_VIDEOS", 4)
     monkeypatch.setattr(fit, "BUFFER_BLOCKS", 3)
-    monkeypatch.setattr(scores, "SCORE_BATCH_SIZE", 4)
-    monkeypatch.setattr(regression, "POOL_BATCH_SIZE", 7)
+    monkeypatch.setattr(batches, "MAX_VIDEOS", 5)
+    monkeypatch.setattr(batches, "SMALL_VALUES", 64)
 
 
 def write(path: Path) -> Cache:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from haechi.cache.reader import Cache
+from haechi.train.data import batches
 from haechi.train.data.dataset import Dataset, load_dataset
 from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
-from haechi.train.model import regression
 from haechi.train.model.baselines import baseline_scores
 from haechi.train.model.head import Regression
 from haechi.train.model.regression import fit_regression, regression_logits
@@ -20,7 +20,8 @@ TRAIN = np.arange(0, 50, 2)
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regression, "POOL_BATCH_SIZE", 7)
+    monkeypatch.setattr(batches, "MAX_VIDEOS", 7)
+    monkeypatch.setattr(batches, "SMALL_VALUES", 64)
 
 
 def load(path: Path) -> Dataset:

@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from haechi.cache.reader import Cache
+from haechi.train.data import batches
 from haechi.train.data.dataset import Dataset, load_dataset
 from haechi.train.data.features import Features
 from haechi.train.data.split import inner_folds
@@ -37,7 +38,8 @@ TRAIN = np.arange(0, 50, 2)
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regression, "POOL_BATCH_SIZE", 7)
+    monkeypatch.setattr(batches, "MAX_VIDEOS", 7)
+    monkeypatch.setattr(batches, "SMALL_VALUES", 64)
 
 
 def load(path: Path, settings: TrainSettings | None = None, **cache: object) -> Dataset:

@@ -39,7 +39,6 @@ def test_columns_and_order(tmp_path: Path) -> None:
     assert rows[2] == {
         "id": "'-a.mp4",
         "label": "1",
-        "group": "camera 1",
         "score": "0.30000000000000004",
         "calibrated": repr((0.1 + 0.2) ** 2),
         "threshold": "0.5",
@@ -52,7 +51,7 @@ def test_columns_and_order(tmp_path: Path) -> None:
 
 def test_without_disagreements_there_is_a_header_alone(tmp_path: Path) -> None:
     write_disagreements(tmp_path / "d.csv", evaluation([0.9, 0.1, 0.9, 0.1, 0.9, 0.1]))  # type: ignore[arg-type]
-    assert (tmp_path / "d.csv").read_text().startswith("id,label,group,score,")
+    assert (tmp_path / "d.csv").read_text().startswith("id,label,score,")
     assert len((tmp_path / "d.csv").read_text().splitlines()) == 1
 
 
@@ -66,7 +65,7 @@ def test_train_reads_it_as_it_is(tmp_path: Path) -> None:
     write_disagreements(tmp_path / "d.csv", evaluation([0.3, 0.6, 0.1, 0.2, 0.6, 0.1]))  # type: ignore[arg-type]
     opened = Cache.open(tmp_path / "cache")
     new = NewLabels.read(opened, tmp_path / "d.csv", keep_unlisted=True)
-    assert (new.unused, len(new.kept), new.replaced) == ([], 3, ["label", "group"])
+    assert (new.unused, len(new.kept), new.replaced) == ([], 3, ["label"])
     for name in ("label", "split", "group"):
         np.testing.assert_array_equal(new.media[name], opened.media[name])
     (columns,) = new.notes
