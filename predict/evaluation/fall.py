@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from haechi.predict.evaluation.scored import Scored
-from haechi.train.evaluate.bootstrap import Interval
-from haechi.train.evaluate.metrics import Metric
+from haechi.train.evaluate.bootstrap import NUM_DRAWS, Interval, Sample, replicate, weighted_figures
+from haechi.train.evaluate.cells import Cells
+from haechi.train.evaluate.metrics import METRICS, Metric, metrics_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,43 @@ class Change:
         return None if self.own is None or self.here is None else self.here - self.own
 
 
-def find_changes(own: Scored | None, here: Scored) -> list[Change]:
-    """A `Change` for each of `metrics.METRICS`, in that order."""
-    raise NotImplementedError
+def find_changes(own: Scored | None, here: Scored, *, num_draws: int = NUM_DRAWS) -> list[Change]:
+    """A `Change` for each of `metrics.METRICS`, in that order; empty if `here` is. An empty `own` counts as None.
+
+    The intervals of a side are those of `bootstrap.intervals`, for `own` to the bit. That of the difference is None
+    where a side has none: where all draws of a side give the same value, they do not tell how much it varies.
+    """
+    sides = {name: side for name, side in (("own", own), ("here", here)) if side is not None and len(side)}
+    if "here" not in sides:
+        return []
+    cells = {name: Cells.of(side.scores, side.labels, side.thresholds) for name, side in sides.items()}
+    figures = {name: metrics_at(side.scores, side.labels, side.thresholds) for name, side in sides.items()}
+
+    def statistic(*weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = {
+            name: weighted_figures(each.scores, each.labels, each.thresholds, drawn)
+            for (name, each), drawn in zip(cells.items(), weights, strict=True)
+        }
+        if "own" in found:
+            found["difference"] = {metric: value - found["own"][metric] for metric, value in found["here"].items()}
+        return {f"{metric} {name}": value for name, each in found.items() for metric, value in each.items()}
+
+    samples = [Sample(groups=side.groups, cells=cells[name].index) for name, side in sides.items()]
+    values = replicate(statistic, *samples, num_draws=num_draws, seed=2 - len(samples))  # the same seed for `here`
+
+    def change(metric: Metric) -> Change:
+        intervals = {
+            name: values[f"{metric.name} {name}"].of_sample(k).telling_interval() for k, name in enumerate(sides)
+        }
+        return Change(
+            metric=metric,
+            own=figures["own"][metric.name] if "own" in sides else None,
+            own_interval=intervals.get("own"),
+            here=figures["here"][metric.name],
+            here_interval=intervals["here"],
+            difference_interval=values[f"{metric.name} difference"].interval()
+            if intervals.get("own") and intervals["here"]
+            else None,
+        )
+
+    return [change(metric) for metric in METRICS]

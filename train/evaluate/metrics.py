@@ -46,13 +46,13 @@ class WeightedCounts:
         """Count N videos: `scores` and `labels` (N,), `weights` (b, N); `threshold` is one for all, or (N,)."""
         flagged = predict(scores, threshold) == 1
         order = np.argsort(-scores, kind="stable")
-        sorted_scores, harmful, sorted_weights = scores[order], labels[order] == 1, weights[:, order]
+        sorted_scores, harmful, sorted_weights = scores[order], labels[order] == 1, np.take(weights, order, axis=1)
         ends = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)  # (K,) last video of each score
         return cls(
             true_positive=weights @ (flagged & (labels == 1)),
             false_positive=weights @ (flagged & (labels != 1)),
-            true_positive_curve=np.cumsum(sorted_weights * harmful, axis=1)[:, ends],
-            false_positive_curve=np.cumsum(sorted_weights * ~harmful, axis=1)[:, ends],
+            true_positive_curve=np.cumsum(sorted_weights * harmful, axis=1).take(ends, axis=1),
+            false_positive_curve=np.cumsum(sorted_weights * ~harmful, axis=1).take(ends, axis=1),
         )
 
     @property
@@ -85,7 +85,7 @@ class WeightedCounts:
     @cached_property
     def recall_steps(self) -> np.ndarray:
         """(b, K) how much recall rises at each distinct score; 0 at a score that no video of the weighting has."""
-        return np.diff(self.recall_curve, axis=1, prepend=0)
+        return _steps(self.recall_curve)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,17 +141,27 @@ class Metric:
         return np.where(counts.has_both_classes, values, np.nan) if self.needs_both_classes else values
 
 
+def _steps(curve: np.ndarray) -> np.ndarray:
+    """(b, K) how much a curve (b, K) that starts at 0 rises at each place."""
+    steps = curve.copy()
+    steps[:, 1:] -= curve[:, :-1]
+    return steps
+
+
 def _average_precision(counts: WeightedCounts) -> np.ndarray:
     precision = counts.true_positive_curve / (counts.true_positive_curve + counts.false_positive_curve)
     steps = counts.recall_steps
-    total: np.ndarray = np.where(steps > 0, steps * precision, 0).sum(axis=1)
+    parts = steps * precision
+    np.copyto(parts, 0, where=steps <= 0)  # precision is undefined before the first video
+    total: np.ndarray = parts.sum(axis=1)
     return total
 
 
 def _roc_auc(counts: WeightedCounts) -> np.ndarray:
     false_positive_rate = counts.false_positive_curve / counts.num_safe[:, None]
-    widths = np.diff(false_positive_rate, axis=1, prepend=0)
-    area: np.ndarray = (widths * (counts.recall_curve - counts.recall_steps / 2)).sum(axis=1)  # trapezoids
+    area: np.ndarray = (_steps(false_positive_rate) * (counts.recall_curve - counts.recall_steps / 2)).sum(
+        axis=1
+    )  # trapezoids
     return area
 
 

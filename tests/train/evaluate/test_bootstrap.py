@@ -5,11 +5,13 @@ from scipy.stats import norm
 from sklearn import metrics
 
 from haechi.train.evaluate.bootstrap import (
+    Sample,
     bootstrap,
+    combine,
     differences,
-    draw_weights,
     expanded_interval,
     intervals,
+    replicate,
     threshold_interval,
     weighted_figures,
 )
@@ -79,7 +81,7 @@ def test_with_equal_weights_they_are_the_figures_of_a_run() -> None:
 
 def test_groups_are_drawn_whole_and_videos_without_one_alone() -> None:
     groups = np.array(["a", "a", "", "b", "", "a"], dtype=object)
-    weights = np.concatenate(list(draw_weights(groups, num_draws=300)))
+    weights = np.concatenate(list(Sample(groups=groups).draws(300)))
     assert weights.shape == (300, 6)
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 0] == weights[:, 5]).all()
@@ -146,14 +148,14 @@ def test_videos_that_are_all_judged_rightly_promise_nothing() -> None:
 
 def test_many_groups_without_bias_give_the_middle_95_percent_and_few_give_more() -> None:
     values, even = np.arange(1001) / 1000, np.array([0.4, 0.6])
-    assert expanded_interval(values, 0.5, even, 1_000_000) == pytest.approx((0.025, 0.975), abs=1e-4)
-    low, high = expanded_interval(values, 0.5, even, 10)
+    assert expanded_interval(values, 0.5, [even], [1_000_000]) == pytest.approx((0.025, 0.975), abs=1e-4)
+    low, high = expanded_interval(values, 0.5, [even], [10])
     assert (low, high) == pytest.approx((0.0086, 0.9914), abs=1e-3)  # t with 9 degrees of freedom, times sqrt(10 / 9)
-    assert expanded_interval(values, 0.5, even, 1) is None
+    assert expanded_interval(values, 0.5, [even], [1]) is None
     nans = [np.nan] * 2
-    assert expanded_interval(np.array([0.5] * 18 + nans), 0.5, even, 10) == (0.5, 0.5)
-    assert expanded_interval(np.array([0.5] * 17 + nans), 0.5, even, 10) is None
-    assert expanded_interval(values, np.nan, even, 10) is None
+    assert expanded_interval(np.array([0.5] * 18 + nans), 0.5, [even], [10]) == (0.5, 0.5)
+    assert expanded_interval(np.array([0.5] * 17 + nans), 0.5, [even], [10]) is None
+    assert expanded_interval(values, np.nan, [even], [10]) is None
 
 
 def test_the_interval_is_scipys() -> None:
@@ -171,6 +173,111 @@ def test_the_interval_is_scipys() -> None:
     assert low == pytest.approx(expected.low, abs=0.05 * width)  # ours is wider: it is expanded for 60 groups
     assert high == pytest.approx(expected.high, abs=0.05 * width)
     assert high - low > width
+
+
+def means(*weights: np.ndarray, of: list[np.ndarray]) -> list[np.ndarray]:
+    """Mean of each sample under its weights."""
+    return [each @ values / each.sum(axis=1) for each, values in zip(weights, of, strict=True)]
+
+
+def test_the_interval_of_two_samples_is_scipys() -> None:
+    rng = np.random.default_rng(4)
+    first, second = rng.exponential(size=50), 2 * rng.exponential(size=80)
+    expected = stats.bootstrap(
+        (first, second),
+        lambda a, b, axis: b.mean(axis=axis) - a.mean(axis=axis),
+        method="BCa",
+        confidence_level=0.95,
+        n_resamples=20_000,
+        rng=rng,
+    ).confidence_interval
+
+    def difference(*weights: np.ndarray) -> dict[str, np.ndarray]:
+        a, b = means(*weights, of=[first, second])
+        return {"first": a, "difference": b - a}
+
+    samples = [Sample(groups=np.full(len(each), ALONE, dtype=object)) for each in (first, second)]
+    found = replicate(difference, *samples, num_draws=20_000)
+    low, high = found["difference"].interval()
+    width = expected.high - expected.low
+    assert low == pytest.approx(expected.low, abs=0.05 * width)  # ours is wider: it is expanded for few groups
+    assert high == pytest.approx(expected.high, abs=0.05 * width)
+    assert high - low > width
+    alone = bootstrap(lambda weights: {"first": means(weights, of=[first])[0]}, samples[0].groups, num_draws=20_000)
+    assert found["first"].of_sample(0).interval() == alone["first"]
+
+
+def test_two_samples_have_the_degrees_of_freedom_of_welch_and_satterthwaite() -> None:
+    values = np.linspace(-4, 4, 100_001)
+    first, second = np.array([-1.0, 1.0, 0.0]), np.array([-2.0, 2.0])  # variances 2 and 8
+    _, high = expanded_interval(norm.cdf(values), 0.5, [first, second], [10, 20])
+    corrected = np.array([2 * 10 / 9, 8 * 20 / 19])
+    degrees = corrected.sum() ** 2 / (corrected**2 / [9, 19]).sum()
+    wide = np.sqrt(corrected.sum() / 10) * stats.t.ppf(0.975, degrees)
+    assert high == pytest.approx(np.quantile(norm.cdf(values), norm.cdf(wide)), abs=1e-6)
+    assert expanded_interval(values, 0.0, [first, second], [10, 1]) is None
+
+
+def test_equal_samples_are_drawn_independently() -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    sample = Sample(groups=np.full(100, ALONE, dtype=object))
+    found = replicate(
+        lambda *weights: dict(zip("ab", means(*weights, of=[values, values]), strict=True)),
+        sample,
+        sample,
+        num_draws=2000,
+    )
+    assert abs(np.corrcoef(found["a"].draws, found["b"].draws)[0, 1]) < 0.1
+    difference = combine(np.subtract, found["a"], found["b"])
+    assert difference.estimate == 0
+    assert difference.draws.std() == pytest.approx(np.sqrt(2) * values.std() / 10, rel=0.1)
+
+
+def test_draws_do_not_depend_on_the_size_of_blocks() -> None:
+    groups = np.array(["a", "a", "", "b", "", "a"], dtype=object)
+    for sample in (Sample(groups=groups), Sample(groups=groups, cells=np.array([0, 1, 1, 0, 2, 2]))):
+        whole, parts = (np.concatenate(list(sample.draws(50, block=block))) for block in (50, 7))
+        np.testing.assert_array_equal(whole, parts)
+
+
+def test_videos_are_counted_in_their_cells() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.array([f"g{i}" for i in rng.integers(9, size=40)], dtype=object)
+    cells = rng.integers(5, size=(2, 40)) + np.array([[0], [5]])
+    videos, counted = Sample(groups=groups), Sample(groups=groups, cells=cells)
+    in_cells = np.stack([(cells == cell).any(axis=0) for cell in range(10)], axis=1)  # (N, C)
+    np.testing.assert_array_equal(counted.totals, videos.totals @ in_cells)
+    for of_videos, of_cells in (
+        (videos.draws(20), counted.draws(20)),
+        (videos.without_lots(), counted.without_lots()),
+    ):
+        np.testing.assert_array_equal(np.concatenate(list(of_videos)) @ in_cells, np.concatenate(list(of_cells)))
+
+
+def test_many_groups_are_merged_and_vary_as_much() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=20_000)
+    found = replicate(
+        lambda weights: {"mean": means(weights, of=[values])[0]},
+        Sample(groups=np.full(20_000, ALONE, dtype=object)),
+        num_draws=1000,
+    )["mean"]
+    assert found.draws.std() == pytest.approx(values.std() / np.sqrt(20_000), rel=0.1)
+    assert found.num_groups == (20_000,)
+
+
+@pytest.mark.parametrize("size", [200, 6000])
+def test_differences_of_many_videos_are_those_of_the_models(size: int) -> None:
+    """Above the limit of single cells too: a video is counted in one cell of each model."""
+    rng = np.random.default_rng(2)
+    scores, labels = drawn(rng, size)
+    groups = np.array([f"recording {i // 3}" for i in range(size)], dtype=object)
+    better = norm.cdf(norm.ppf(scores) + 0.5 * labels)
+    found = differences((scores, 0.5), (better, 0.6), labels, groups)
+    for name, (low, high) in found.items():
+        value = metrics_at(better, labels, 0.6)[name] - metrics_at(scores, labels, 0.5)[name]
+        assert low <= value <= high, name
+        assert high - low < 5 / np.sqrt(size), name
 
 
 def test_more_videos_hold_the_threshold_closer() -> None:

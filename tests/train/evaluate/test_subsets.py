@@ -50,3 +50,25 @@ def test_of_many_groups_the_largest() -> None:
         short_sides=np.full(n, np.nan),
     )
     assert [s.count for s in found] == pytest.approx(sorted(sizes, reverse=True)[:MAX_GROUPS])
+
+
+def test_columns_of_the_user_by_frequency() -> None:
+    n = 40
+    cameras = np.array(["rare"] * 4 + ["few"] * 6 + ["many"] * 20 + [""] * 10, dtype=object)
+    weather = np.array(["rain", "sun"] * 20, dtype=object)
+    found = find_subsets(
+        np.linspace(0, 1, n),
+        np.arange(n) % 2,
+        0.5,
+        groups=np.full(n, "", dtype=object),
+        durations_seconds=np.full(n, np.nan),
+        short_sides=np.full(n, 100.0),
+        columns={"camera": cameras, "weather": weather},
+    )
+    assert [(s.by, s.name, s.count) for s in found] == [
+        ("resolution", "up to 240 pixels", 40),
+        ("camera", "many", 20),
+        ("camera", "few", 6),
+        ("weather", "rain", 20),
+        ("weather", "sun", 20),
+    ]
