@@ -55,7 +55,7 @@ STOREYS = {
     "predict": [
         {"export", "media", "player_time", "prediction", "scoring"},
         {"classifier", "console"},
-        {"timeline_plot"},
+        {"timeline_plot", "evaluation"},
         {"cli"},
     ],
 }
