@@ -402,13 +402,18 @@ def _similar(tile: Sides, projected: Sides | None, threshold: float) -> tuple[np
         margin = SUBSPACE_DEVIATIONS * (1 - threshold**2) / SUBSPACE_DIMENSIONS**0.5
         near = projected[0] @ projected[1].T >= threshold - margin
         if np.count_nonzero(near) <= MOST_PASSING * near.size:
-            pairs = np.argwhere(near)
+            pairs = _places(near)
             cosines = np.einsum("nd,nd->n", ours[pairs[:, 0]], theirs[pairs[:, 1]])
             kept = cosines >= threshold
             return pairs[kept], cosines[kept]
     every = ours @ theirs.T
-    pairs = np.argwhere(every >= threshold)
+    pairs = _places(every >= threshold)
     return pairs, every[pairs[:, 0], pairs[:, 1]]
+
+
+def _places(found: np.ndarray) -> np.ndarray:
+    """As `numpy.argwhere` of a contiguous matrix of bool with few true values, in a tenth of the time."""
+    return np.stack(np.divmod(np.flatnonzero(found), found.shape[1]), axis=1)
 
 
 def _spanning_forest(links: np.ndarray, cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -107,14 +107,16 @@ def _table(title: str, *columns: str) -> Table:
 def _changes_table(evaluation: Evaluation) -> Table:
     run, own, here = evaluation.run, evaluation.own, evaluation.here
     name = "out of fold" if run.is_folds else f"own {run.part}"
+    heading = name.replace("of fold", "of\nfold").replace("own ", "own\n")
     title = f"{run.head}, threshold {run.threshold:.4f} ({escape(run.policy.text)}): {counted(len(here), 'video')} here"
     if own is not None:
         title += f", {len(own):,} {name}"
-    table = _table(title, "", name, "95 %\ninterval", "here", "95 %\ninterval", "difference", "95 %\ninterval")
+    table = _table(title, "", heading, "95 %\ninterval", "here", "95 %\ninterval", "change", "95 %\ninterval")
+    table.columns[0].no_wrap = True
     for change in evaluation.changes:
         metric = change.metric
         table.add_row(
-            metric.title,
+            metric.column,
             number(metric.name, change.own),
             interval(change.own_interval),
             number(metric.name, change.here),
