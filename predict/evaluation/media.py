@@ -1,6 +1,7 @@
 """The media of a set, with their scores and mean frames, from one pass over a cache."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,10 +117,21 @@ def _score(
 def _blocks(
     cache: Cache, model: Checkpoint, videos: np.ndarray, *, with_means: bool
 ) -> Iterator[tuple[slice, dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """Runs of neighbours in `videos`: which, their arrays as in the cache, and each one's number of rows in each."""
+    """Runs of neighbours in `videos`: which, their arrays as in the cache, and each one's number of rows in each.
+
+    The next run is read in the background.
+    """
     names = list(dict.fromkeys([*model.streams, *([CLIP_FEATURES] if with_means else [])]))
     lengths = {name: np.diff(cache.offset(name.partition("/")[0]))[videos] for name in names}
     longest = np.max(list(lengths.values()), axis=0)
-    for block in split_into_batches(longest, max_rows=BLOCK_ROWS):
-        arrays = {name: cache.rows(*name.split("/"), videos=videos[block]) for name in names}
-        yield block, arrays, {name: each[block] for name, each in lengths.items()}
+    blocks = split_into_batches(longest, max_rows=BLOCK_ROWS)
+
+    def read(block: slice) -> dict[str, np.ndarray]:
+        return {name: cache.rows(*name.split("/"), videos=videos[block]) for name in names}
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader:
+        following = [reader.submit(read, block) for block in blocks[:1]]
+        for number, block in enumerate(blocks):
+            arrays = following.pop().result()
+            following += [reader.submit(read, each) for each in blocks[number + 1 : number + 2]]
+            yield block, arrays, {name: each[block] for name, each in lengths.items()}

@@ -6,6 +6,7 @@ normalisation (Hatch, Kajarekar, Stolcke, "Within-Class Covariance Normalization
 Interspeech 2006) with each video as a class. It also works for random weights, whose raw features are all very similar.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,16 +44,19 @@ UPPER = 0.95
 
 # Limits on memory: rows of features read at once, side of a tile of the similarity matrix, links before pruning.
 READ_ROWS = 1 << 16
-TILE_VIDEOS = 2048
+TILE_VIDEOS = 1024
 SMALL_VIDEOS = 16  # whose frames fit into the processor's cache as float32
 MOST_LINKS = 1 << 20
 
-# With more descriptors than this, pairs are first compared in a random subspace of this many dimensions. There the
-# cosine of a pair with the cosine c has about the standard deviation (1 - c^2) / sqrt(dimensions): a pair is compared
-# exactly unless it lies below the threshold by more than four of them. 8 in 100,000 links at the threshold are missed.
+# With more descriptors than this, pairs are first compared in a random subspace. In d dimensions the cosine of a pair
+# with the cosine c has about the standard deviation (1 - c^2) / sqrt(d) there: a pair is compared exactly unless it
+# lies below the threshold by more than four of them. 3 in 100,000 links at the threshold are missed.
 MANY_VIDEOS = 8192
-SUBSPACE_DIMENSIONS = 128
 SUBSPACE_DEVIATIONS = 4.0
+# The dimensions are so many that unrelated pairs, with a cosine of 0, pass only beyond this many deviations.
+UNRELATED_DEVIATIONS = 3.5
+# With more dimensions than this share of all, the exact comparison is as fast.
+MOST_DIMENSIONS = 0.6
 # Where more pairs of a tile than this share pass, the whole tile is compared exactly.
 MOST_PASSING = 0.02
 
@@ -370,13 +374,18 @@ def _similar_pairs(ours: np.ndarray, theirs: np.ndarray, threshold: float) -> It
     Tile by tile. Where both are the same array, each pair of different descriptors is found in one order at least.
     """
     same = ours is theirs
-    projected = _project(ours, theirs)
+    num_dimensions = _num_dimensions(threshold)
+    projected = _project(ours, theirs, num_dimensions)
+    margin = SUBSPACE_DEVIATIONS * (1 - threshold**2) / num_dimensions**0.5
     for start in range(0, len(ours), TILE_VIDEOS):
         rows = slice(start, start + TILE_VIDEOS)
         for other in range(start if same else 0, len(theirs), TILE_VIDEOS):
             columns = slice(other, other + TILE_VIDEOS)
             found, cosines = _similar(
-                (ours[rows], theirs[columns]), projected and (projected[0][rows], projected[1][columns]), threshold
+                (ours[rows], theirs[columns]),
+                projected and (projected[0][rows], projected[1][columns]),
+                threshold,
+                margin=margin,
             )
             yield found + np.array([start, other]), cosines
 
@@ -384,22 +393,30 @@ def _similar_pairs(ours: np.ndarray, theirs: np.ndarray, threshold: float) -> It
 Sides = tuple[np.ndarray, np.ndarray]
 
 
-def _project(ours: np.ndarray, theirs: np.ndarray) -> Sides | None:
+def _num_dimensions(threshold: float) -> int:
+    """Dimensions of a subspace in which pairs with a cosine of `threshold` differ from unrelated ones."""
+    deviations = SUBSPACE_DEVIATIONS * (1 - threshold**2) + UNRELATED_DEVIATIONS
+    return math.ceil((deviations / max(threshold, 1e-3)) ** 2)
+
+
+def _project(ours: np.ndarray, theirs: np.ndarray, num_dimensions: int) -> Sides | None:
     """The descriptors (N, D) and (M, D) in a random subspace, again of unit length; None where it is not used."""
     width = ours.shape[1]
-    if max(len(ours), len(theirs)) <= MANY_VIDEOS or width <= 2 * SUBSPACE_DIMENSIONS:
+    if max(len(ours), len(theirs)) <= MANY_VIDEOS or num_dimensions > MOST_DIMENSIONS * width:
         return None
-    normal = np.random.default_rng(0).standard_normal((width, SUBSPACE_DIMENSIONS))
+    normal = np.random.default_rng(0).standard_normal((width, num_dimensions))
     directions = np.linalg.qr(normal)[0].astype(np.float32)
     projected = unit_length(ours @ directions)
     return projected, projected if ours is theirs else unit_length(theirs @ directions)
 
 
-def _similar(tile: Sides, projected: Sides | None, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of a tile with a cosine of at least `threshold`: (n, 2) places in the tile, and cosines (n,)."""
+def _similar(tile: Sides, projected: Sides | None, threshold: float, *, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of a tile with a cosine of at least `threshold`: (n, 2) places in the tile, and cosines (n,).
+
+    `margin`: how far below the threshold the cosine in the subspace may be.
+    """
     ours, theirs = tile
     if projected is not None:
-        margin = SUBSPACE_DEVIATIONS * (1 - threshold**2) / SUBSPACE_DIMENSIONS**0.5
         near = projected[0] @ projected[1].T >= threshold - margin
         if np.count_nonzero(near) <= MOST_PASSING * near.size:
             pairs = _places(near)
