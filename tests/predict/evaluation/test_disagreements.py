@@ -1,5 +1,7 @@
 """Disagreements between label and score, and label errors by confident learning."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -63,16 +65,19 @@ def test_planted_errors_are_found() -> None:
     assert np.mean(recall) > 0.4
 
 
+# SHA-256 of the packed masks that `cleanlab.filter.find_label_issues(..., filter_by="confident_learning")` of cleanlab
+# 2.9.0 gives for the sets of the test below. (It needs pandas, which would slow down every import of scikit-learn.)
+OF_CLEANLAB = "c8523aa227f1d3d10957e7d556406a4430283fb37dd50c98fa1d09c7768560a9"
+
+
 def test_the_errors_are_those_of_cleanlab() -> None:
-    cleanlab = pytest.importorskip("cleanlab", reason="cleanlab is not installed: pip install 'haechi[dev]'")
-    num_found = 0
+    hashed, num_found = hashlib.sha256(), 0
     for seed in range(30):
         probabilities, labels, _ = planted(seed, size=20 + 40 * seed)
         if seed % 3 == 0:  # many equal probabilities, some of them exactly between the classes
             probabilities = np.round(probabilities * 8) / 8
-        expected = cleanlab.filter.find_label_issues(
-            labels, np.stack([1 - probabilities, probabilities], axis=1), filter_by="confident_learning", n_jobs=1
-        )
-        np.testing.assert_array_equal(likely_label_errors(probabilities, labels), expected)
-        num_found += expected.sum()
-    assert num_found > 500
+        found = likely_label_errors(probabilities, labels)
+        hashed.update(np.packbits(found).tobytes())
+        num_found += found.sum()
+    assert num_found == 2613
+    assert hashed.hexdigest() == OF_CLEANLAB
