@@ -21,6 +21,7 @@ from haechi.predict.evaluation.slices import find_slices
 from haechi.predict.prediction import LONGER
 from haechi.train.data.relabel import NewLabels
 from haechi.train.data.scenes import find_scenes_of, merge_groups, same_files
+from haechi.train.errors import TrainError
 from haechi.train.evaluate.calibration import Reliability, measure_reliability
 from haechi.train.evaluate.compare import FinishedRun
 from haechi.train.evaluate.metrics import metrics_at
@@ -46,13 +47,19 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate the head of a run on the media of a set. `name` is the set's, `known` the videos of the run.
 
-    Nothing is trained or chosen: threshold and calibration are those of the run.
+    Nothing is trained or chosen: threshold and calibration are those of the run. Raises `TrainError` if the head was
+    trained or chosen on all of the media, and they are not kept.
     """
     policy = Policy.parse(model.settings.policy)
     overlap, overlaps = find_overlap(known, media, keep=questions.keep_overlap)
     used = np.ones(len(media), bool) if questions.keep_overlap else ~overlaps
     groups, group_source = _groups(known, media)
     scored = _scored(model, media, groups)
+    if not used.any():
+        raise TrainError(
+            f"{name}: the head of {run.path} was trained or chosen on all of its {counted(len(media), 'video')}: none "
+            "is left to evaluate; --keep-overlap evaluates them nevertheless"
+        )
     labelled = used & (media.labels != UNLABELLED)
     unlabelled = used & (media.labels == UNLABELLED)
     own, here = _own(run), scored.select(labelled)

@@ -87,11 +87,11 @@ def at_prevalences(here: Scored, prevalences: Sequence[float]) -> list[AtPrevale
         return AtPrevalence(
             prevalence=prevalence,
             precision=float(value.precision) if value.alerts > 0 else None,
-            precision_interval=_middle(draws.precision) if value.alerts > 0 else None,
+            precision_interval=_middle(draws.precision, value.precision) if value.alerts > 0 else None,
             alerts=float(value.alerts),
-            alerts_interval=_middle(draws.alerts),
+            alerts_interval=_middle(draws.alerts, value.alerts),
             misses=float(value.misses),
-            misses_interval=_middle(draws.misses),
+            misses_interval=_middle(draws.misses, value.misses),
         )
 
     return [found(float(prevalence)) for prevalence in prevalences]
@@ -132,9 +132,11 @@ def _posterior(flagged: np.ndarray, groups: np.ndarray, rng: np.random.Generator
     return rng.beta(flagged.sum() / effect + 0.5, (~flagged).sum() / effect + 0.5, size=NUM_POSTERIOR_DRAWS)
 
 
-def _middle(draws: np.ndarray) -> Interval:
+def _middle(draws: np.ndarray, value: np.ndarray) -> Interval:
+    """The interval of `draws` (b,), extended to the estimated `value` where a rate is 0 or 1 (Brown, Cai, DasGupta,
+    "Interval Estimation for a Binomial Proportion", Statistical Science 16, 2001, section 4.1.2)."""
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return float(low), float(high)
+    return min(float(low), float(value)), max(float(high), float(value))
 
 
 def review(here: Scored, budgets: Sequence[int], *, num_draws: int = NUM_DRAWS) -> list[Budget]:
@@ -143,7 +145,7 @@ def review(here: Scored, budgets: Sequence[int], *, num_draws: int = NUM_DRAWS) 
     The intervals are those of `bootstrap`: in each draw, the same share of the videos is reviewed. None where all draws
     give the same value.
     """
-    if not len(here):
+    if not len(here) or not budgets:
         return []
     reviewed = np.minimum(np.asarray(budgets, dtype=np.int64), len(here))
     all_found = _found(_all_counts(here), reviewed[:, None])[:, 0]

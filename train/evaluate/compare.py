@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ MAX_IDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """Scores and labels that a run folder holds for the N videos of its headline part, by ascending id."""
+    """Scores and labels that a run folder holds for the N videos of its headline part, in the order of its file."""
 
     path: Path
     """The run folder."""
@@ -59,7 +59,6 @@ class FinishedRun:
                 rows = [row for row in csv.DictReader(file) if row["split"] == metrics["headline"]]
             if (metrics["format"], metrics["format_version"]) != (run_folder.FORMAT, run_folder.FORMAT_VERSION):
                 raise TrainError(f"{path}: written by another version of Haechi; train again to compare")
-            rows.sort(key=lambda row: row["id"])
             return cls(
                 path=path,
                 part=metrics["headline"],
@@ -80,6 +79,12 @@ class FinishedRun:
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise TrainError(f"{path}: not a run of this version of Haechi, or damaged ({error!r})") from error
+
+    def by_id(self) -> "FinishedRun":
+        """The same with its videos by ascending id."""
+        order = np.argsort(self.ids, kind="stable")
+        columns = ("ids", "labels", "groups", "scores", "thresholds", "calibrated")
+        return replace(self, **{name: getattr(self, name)[order] for name in columns})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +118,7 @@ def compare(paths: list[Path]) -> list[Comparison]:
     Raises `TrainError` where a run cannot be read, or where runs were not evaluated on the same videos with the same
     labels in the same part, or their features have different fingerprints; all problems are listed.
     """
-    runs = [FinishedRun.load(path) for path in paths]
+    runs = [FinishedRun.load(path).by_id() for path in paths]
     first = runs[0]
     if problems := [text for other in runs[1:] for text in _obstacles(first, other)]:
         raise TrainError(f"these runs cannot be compared:\n{bullet_list(problems)}")

@@ -257,10 +257,10 @@ def metrics_at(scores: np.ndarray, labels: np.ndarray, threshold: float | np.nda
     """Values of all metrics, then the confusion matrix, for `scores` (N,) in [0, 1] and `labels` (N,) of 0 and 1.
 
     Harmful (1) is the positive class. `threshold` is one for all, or (N,), one for each video. An undefined value
-    (precision where nothing is predicted harmful, ROC AUC of one class) is None, never NaN and never a substitute
-    number.
+    (precision where nothing is predicted harmful, ROC AUC of one class, all without videos) is None, never NaN and
+    never a substitute number.
     """
     predictions = predict(scores, threshold)
-    tn, fp, fn, tp = confusion_matrix(labels, predictions, labels=[0, 1]).ravel().tolist()
+    tn, fp, fn, tp = confusion_matrix(labels, predictions, labels=[0, 1]).ravel().tolist() if len(labels) else [0] * 4
     values = {metric.name: metric.value(scores, labels, predictions) for metric in METRICS}
     return {**values, "true_positive": tp, "false_positive": fp, "true_negative": tn, "false_negative": fn}

@@ -97,7 +97,7 @@ def _table(title: str, *columns: str) -> Table:
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=bool(i), overflow="fold")
@@ -142,9 +142,9 @@ def _signed(range_: Interval | None) -> str:
 
 def _causes_table(causes: Causes) -> Table:
     rows = {
-        "other share of harmful videos": causes.class_mix,
-        "scores separate the classes worse": causes.separation,
-        "the threshold no longer fits": causes.threshold,
+        "share of harmful videos": causes.class_mix,
+        "separation of the classes": causes.separation,
+        "threshold": causes.threshold,
         "together": causes.fall,
     }
     title = f"why {causes.metric} fell from {causes.own:.3f} to {causes.here:.3f}"
