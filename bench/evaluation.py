@@ -194,7 +194,7 @@ def covered_changes(rounds: int, num_draws: int) -> dict[str, list[float]]:
         assert causes is not None
         for name, value in shift.parts.items():
             if name != "fall":
-                found.setdefault(f"part of the fall: {name}", []).append(
+                found.setdefault(f"part of the fall: {name.replace('_', ' ')}", []).append(
                     contains(getattr(causes, name).interval, value)
                 )
     return found
@@ -225,13 +225,13 @@ def covered_prevalences(rounds: int, num_draws: int) -> dict[str, list[float]]:
     """The same for estimated prevalences and for counting; and how often no estimate is given."""
     found: dict[str, list[float]] = {}
     for prevalence in PREVALENCES:
-        name = f"prevalence of {prevalence:.0%}"
+        name = f"prevalence of {round(100 * prevalence)} %"
         for each in estimated_prevalences(prevalence, rounds, num_draws=num_draws):
             refused = each.estimate.value is None
             covered = contains(each.estimate.interval, prevalence)
             found.setdefault(f"{name}, estimated", []).append(covered)
-            found.setdefault(f"{name}, counted", []).append(contains(each.counted, prevalence))
-            found.setdefault(f"{name}: no estimate", []).append(float(refused))
+            found.setdefault(f"{name}, decisions counted", []).append(contains(each.counted, prevalence))
+            found.setdefault(f"{name}: no estimate is given", []).append(float(refused))
     return found
 
 

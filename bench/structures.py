@@ -196,6 +196,7 @@ class SyntheticSet:
             num_thinned=0,
             num_unlabelled=0,
             num_other_kind=0,
+            num_not_sampled=0,
             new_labels=None,
         )
         return dataset, draw.oracle

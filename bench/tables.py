@@ -24,6 +24,9 @@ NOT_MEASURED = "not measured"
 BY_FEATURES = ("scenes",)
 FEATURES = {"untrained image features": "", "trained image features": "_trained"}
 
+# Benchmarks of statistics, which do not depend on the machine.
+STATISTICS = ("evaluation",)
+
 CACHE_FIGURES = {
     "loss": "loss of F1",
     "F1": "F1",
@@ -48,12 +51,21 @@ def table(name: str, results: Path) -> str:
         body = "".join(_growth(result) for result in (on_cpu, on_gpu) if result)
     elif name == "contest":
         body = "".join("\n".join(contest_lines(result)) + "\n" for result in (on_cpu, on_gpu) if result)
+    elif name in STATISTICS:
+        body = "".join(_statistics(result) for result in (on_cpu, on_gpu) if result)
     elif name == "thresholds":
         body = "".join(_rules(result) for result in (on_cpu, on_gpu) if result)
     else:
         body = _rows(on_cpu, on_gpu)
     notes = [f"{kind}: {measured_on(result)}" for kind, result in (("CPU", on_cpu), ("GPU", on_gpu)) if result]
     return f"{body}\n{'. '.join(notes) or 'Not measured yet'}.\n"
+
+
+def _statistics(result: dict[str, Any]) -> str:
+    """One line for each value."""
+    lines = ["| what | share |", "|---|---|"]
+    lines += [f"| {row['what']} | {figure(row)} |" for row in result["rows"]]
+    return "\n".join(lines) + "\n"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

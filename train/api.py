@@ -9,7 +9,7 @@ from haechi.cache.reader import Cache
 from haechi.cache.rules import Number, Optional, Whole
 from haechi.cache.text import one_or_more
 from haechi.device import find_device
-from haechi.train.data.dataset import Dataset, input_key, load_dataset
+from haechi.train.data.dataset import Dataset, input_key, load_dataset, video_key
 from haechi.train.data.relabel import NewLabels
 from haechi.train.errors import TrainError
 from haechi.train.grid import plan_trials
@@ -140,7 +140,7 @@ def train_heads(
         find_device(trial.settings.device)
     opened, new_labels = _open(cache, labels, positive, progress, keep_unlisted=keep_unlisted)
     dataset: Dataset | None = None
-    key, groupings, outcomes = None, dict[tuple[str, bool, str], Grouping](), list[Outcome]()
+    key, groupings, outcomes = None, dict[tuple[Any, ...], Grouping](), list[Outcome]()
     untrained = list[list[str]]()
     with experiments_folder(out, [trial.folder for trial in trials]):
         for number, trial in enumerate(trials, start=1):
@@ -150,7 +150,7 @@ def train_heads(
                 dataset = load_dataset(
                     opened, trial.settings, new_labels=new_labels, memory_bytes=_memory_bytes(memory_gb)
                 )
-            grouped_by = trial.settings.media, trial.settings.scenes, trial.settings.group_by
+            grouped_by = *video_key(trial.settings), trial.settings.scenes
             if grouped_by not in groupings:
                 groupings[grouped_by] = Grouping.find(dataset, trial.settings)
             plan = make_plan(dataset, groupings[grouped_by], trial.settings)

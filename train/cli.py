@@ -148,9 +148,15 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     field="scenes",
     show_default="scenes",
     help="Find near-duplicate videos by their features. They are kept in one part of the split if the cache gives no "
-    "groups, and reported as leaks if a given split separates them. Takes many minutes for 100,000 videos.",
+    "groups, and reported as leaks if a given split separates them.",
 )
 @group_by_option("The groups of this run, instead of the cache's; files of one group are in one part of the split.")
+@_setting(
+    "--sample",
+    type=int,
+    show_default="all",
+    help="Train on about this many of the labelled videos, stratified, with whole groups, as a first look.",
+)
 @_setting("--seed", type=int, help="Random seed of split, initial weights, order and dropout.")
 @_setting("--device", help="cpu, cuda, cuda:1, or auto: CUDA if available.")
 @_setting(

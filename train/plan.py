@@ -114,6 +114,10 @@ def _plan(dataset: Dataset, grouping: Grouping, settings: TrainSettings) -> Plan
     else:
         splits = [make_split(labels, dataset.splits, groups, settings)]
         notes = list(splits[0].notes)
+    if dataset.num_not_sampled:
+        total = len(dataset.ids) + dataset.num_not_sampled
+        drawn = f"a sample of {len(dataset.ids):,} of {total:,} labelled videos"
+        notes.insert(0, f"{drawn} (stratified, groups whole, seed {settings.seed})")
     if settings.group_by:
         notes = [f"group_by gives {group_summary(dataset.groups.tolist())}", *notes]
     if settings.unused:

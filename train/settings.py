@@ -132,6 +132,8 @@ class TrainSettings:
     group_by: str = ""
     """Regular expression that finds each video's group in its id, instead of the cache's groups (see
     `haechi.cache.groups`). Empty: the groups of the cache or of the file of labels."""
+    sample: int | None = setting(None, Optional(Whole(2, 1 << 40), "all"))
+    """Train on about this many of the labelled videos, stratified, with whole groups; None: on all."""
     policy: str = "f1"
     """The policy for choosing the threshold (see `policy.py`)."""
     seed: int = setting(0, Whole(0, (1 << 32) - 1))

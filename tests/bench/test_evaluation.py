@@ -26,5 +26,5 @@ def test_quick(tmp_path: Path) -> None:
     evaluation.main.main(["--quick", "--out", str(tmp_path)], standalone_mode=False)
     result = json.loads((tmp_path / f"evaluation-{measure.device_kind()}.json").read_text())
     found = {row["what"]: row["median"] for row in result["rows"]}
-    assert {"fall of F1", "part of the fall: threshold", "prevalence of 1%, estimated"} <= set(found)
+    assert {"fall of F1", "part of the fall: threshold", "prevalence of 1 %, estimated"} <= set(found)
     assert all(0 <= value <= 100 for value in found.values())

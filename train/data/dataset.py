@@ -13,6 +13,7 @@ from haechi.cache.text import bullet_list, counted, shown
 from haechi.device import find_device
 from haechi.train.data.features import CLIP_FEATURES, Features
 from haechi.train.data.relabel import NewLabels
+from haechi.train.data.sample import draw_sample
 from haechi.train.data.stream import Stream
 from haechi.train.device import features_limit
 from haechi.train.errors import TrainError
@@ -52,6 +53,8 @@ class Dataset:
     """Number of videos left out because they have no label."""
     num_other_kind: int
     """Number of labelled media left out because they are of the other kind."""
+    num_not_sampled: int
+    """Number of labelled videos left out because only a sample is used."""
     new_labels: NewLabels | None
     """The file whose labels, splits and groups replace the cache's, if any."""
 
@@ -69,7 +72,13 @@ def stream_names(settings: TrainSettings) -> list[str]:
 
 def input_key(settings: TrainSettings) -> tuple[Any, ...]:
     """The settings that `load_dataset` depends on: trainings with equal keys can share a dataset."""
-    return settings.media, settings.max_rows, settings.group_by, *stream_names(settings)
+    return *video_key(settings), settings.max_rows, *stream_names(settings)
+
+
+def video_key(settings: TrainSettings) -> tuple[Any, ...]:
+    """The settings that decide which videos a dataset has, and their groups in the manifest."""
+    sample = (settings.sample, settings.seed) if settings.sample else None
+    return settings.media, settings.group_by, sample
 
 
 def open_features(cache: Cache, videos: np.ndarray, settings: TrainSettings) -> tuple[Stream, dict[str, int]]:
@@ -118,10 +127,16 @@ def load_dataset(
             "`label` column to the manifest and run extract again on the same cache (features are kept), or use "
             "--labels FILE"
         )
-    videos, ids = np.flatnonzero(labelled), media["id"][labelled]
     groups = media["group"][labelled]
     if settings.group_by:
-        groups = _ruled_groups(settings.group_by, ids, groups, new_labels)
+        groups = _ruled_groups(settings.group_by, media["id"][labelled], groups, new_labels)
+    num_labelled, videos = int(labelled.sum()), np.flatnonzero(labelled)
+    if settings.sample:
+        drawn = draw_sample(media["label"][videos], groups, settings.sample, seed=settings.seed)
+        videos, groups = videos[drawn], groups[drawn]
+        labelled = np.zeros(len(labelled), bool)
+        labelled[videos] = True
+    ids = media["id"][labelled]
     features, widths = open_features(cache, videos, settings)
     limit = features_limit(find_device(settings.device)) if memory_bytes is None else memory_bytes
     return Dataset(
@@ -139,6 +154,7 @@ def load_dataset(
         num_thinned=int((next(iter(features.in_cache.values())) > settings.max_rows).sum()),
         num_unlabelled=int((known & is_kind & ~has_label).sum()),
         num_other_kind=int((has_label & ~is_kind).sum()),
+        num_not_sampled=num_labelled - len(videos),
         new_labels=new_labels,
     )
 
