@@ -211,7 +211,7 @@ def covered_decisions(rounds: int, num_draws: int) -> dict[str, list[float]]:
         for at in at_prevalences(here, PREVALENCES):
             flagged = at.prevalence * recall + (1 - at.prevalence) * false_positive_rate
             covered = contains(at.precision_interval, at.prevalence * recall / flagged)
-            found.setdefault(f"precision at a prevalence of {at.prevalence:.0%}", []).append(covered)
+            found.setdefault(f"precision at a prevalence of {round(100 * at.prevalence)} %", []).append(covered)
         top = float(
             GRID[np.abs(world.share * world.rates(GRID)[0] + (1 - world.share) * world.rates(GRID)[1] - 0.1).argmin()]
         )

@@ -60,10 +60,10 @@ def test_every_setting_is_a_flag_that_leaves_the_default_to_the_preset(tmp_path:
     assert all(getattr(option, "help", "") for option in command.params if option.name != "cache")
     cache = synthetic.write_cache(tmp_path / "cache")
     changes = {
-        "preset": "fast", "media": "video", "clip": False, "slowfast": "pooled", "sample": 18, "max_rows": 3, "projection": 8,
-        "num_layers": 2, "feedforward": 16, "dropout": 0.1, "epochs": 1, "patience": 2, "batch_size": 3, "lr": 1e-3,
-        "weight_decay": 0.1, "pos_weight": 2.0, "val_fraction": 0.3, "test_fraction": 0.2, "folds": 0, "scenes": False,
-        "policy": "recall>=0.9", "group_by": r"\d+", "seed": 7, "device": "cpu", "precision": "fp32",
+        "preset": "fast", "media": "video", "clip": False, "slowfast": "pooled", "max_rows": 3, "projection": 8,
+        "sample": 18, "num_layers": 2, "feedforward": 16, "dropout": 0.1, "epochs": 1, "patience": 2, "batch_size": 3,
+        "lr": 1e-3, "weight_decay": 0.1, "pos_weight": 2.0, "val_fraction": 0.3, "test_fraction": 0.2, "folds": 0,
+        "scenes": False, "policy": "recall>=0.9", "group_by": r"\d+", "seed": 7, "device": "cpu", "precision": "fp32",
     }  # fmt: skip
     names = {option.name: option for option in command.params}
     args: list[object] = []
