@@ -30,6 +30,7 @@ MAX_GROUPS_SHOWN, MAX_PAIRS = 30, 50
 NUM_BINS = 25  # of the histogram of scores
 MIN_STEPS = 100  # of the slider, over all scores: with fewer, one step would pass too many videos
 CURVE_DIGITS = 5  # finer than a pixel
+MAX_CURVE_POINTS = 4000  # more than the pixels of a chart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +125,8 @@ def _part_data(page: Page, part: str, figures: Figures, scale: Scale) -> dict[st
     folds = sorted({video.fold for video in videos if video.fold is not None})
     edges = np.linspace(scale.low, scale.high, NUM_BINS + 1) / 10**scale.digits
     return {
-        "score": scores.tolist(),
-        "label": labels.tolist(),
+        "count": {"harmful": int((labels == 1).sum()), "safe": int((labels == 0).sum())},
+        "flagged": _flagged(scores, labels, page.threshold.value, scale),
         "average_precision": figures["average_precision"],
         "roc_auc": figures["roc_auc"],
         "curves": _curves(scores, labels),
@@ -140,6 +141,22 @@ def _part_data(page: Page, part: str, figures: Figures, scale: Scale) -> dict[st
             "safe": np.histogram(scores[labels == 0], edges)[0].tolist(),
         },
     }
+
+
+def _flagged(scores: np.ndarray, labels: np.ndarray, threshold: float, scale: Scale) -> dict[str, Any]:
+    """Of each class the number of videos that are flagged: `chosen` at the threshold, `steps` at those of the slider.
+
+    They are exact however many videos there are, and the page holds no score.
+    """
+    steps = np.arange(scale.low, scale.high + 1) / 10**scale.digits
+    found = {}
+    for name, label in (("harmful", 1), ("safe", 0)):
+        ordered = np.sort(scores[labels == label])
+        found[name] = {
+            "chosen": int(len(ordered) - np.searchsorted(ordered, threshold)),
+            "steps": (len(ordered) - np.searchsorted(ordered, steps)).tolist(),
+        }
+    return found
 
 
 def _scores(videos: list[ScoredVideo], threshold: float) -> np.ndarray:
@@ -161,7 +178,14 @@ def _curves(scores: np.ndarray, labels: np.ndarray) -> dict[str, list[float]] | 
         "false_positive_rate": false_positive_rate,
         "true_positive_rate": true_positive_rate,
     }
-    return {name: np.round(values, CURVE_DIGITS).tolist() for name, values in curves.items()}
+    return {name: _thinned(np.round(values, CURVE_DIGITS)) for name, values in curves.items()}
+
+
+def _thinned(values: np.ndarray) -> list[float]:
+    """At most `MAX_CURVE_POINTS` of the points of a curve, evenly spaced, from first to last."""
+    chosen = np.linspace(0, len(values) - 1, min(len(values), MAX_CURVE_POINTS)).astype(int)
+    thinned: list[float] = values[chosen].tolist()
+    return thinned
 
 
 def _scale(page: Page) -> Scale:

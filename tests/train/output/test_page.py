@@ -3,6 +3,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+
+from haechi.train.output import page_html
 from haechi.train.output.page import MAX_MISTAKES
 from haechi.train.output.page_html import write_page
 from tests.train.output.pages import JPEG, example
@@ -42,8 +45,28 @@ def test_folds_with_thresholds_of_their_own_agree_at_the_chosen_one(tmp_path: Pa
     write_page(tmp_path / "report.html", dataclasses.replace(page, videos=rows))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
-    shown = data["parts"]["test"]["score"]
+    flagged = data["parts"]["test"]["flagged"]
+    for name, label in (("harmful", 1), ("safe", 0)):
+        assert flagged[name]["chosen"] == sum(row.prediction for row in rows if row.label == label)
+    shown = page_html._scores(rows, page.threshold.value).tolist()
     assert [int(score >= page.threshold.value) for score in shown] == [row.prediction for row in rows]
     for fold in thresholds:  # the order within a fold is kept
         mine = [i for i, row in enumerate(rows) if row.fold == fold]
         assert sorted(mine, key=lambda i: rows[i].score) == sorted(mine, key=lambda i: (shown[i], rows[i].score))
+
+
+def test_the_page_counts_exactly_and_holds_no_score(tmp_path: Path) -> None:
+    """At each step of the slider it has the numbers that the scores give; curves have a bounded number of points."""
+    page = example(3000)
+    write_page(tmp_path / "report.html", page)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    part, scale = data["parts"]["test"], data["scale"]
+    rows = page.part("test")
+    steps = [step / 10 ** scale["digits"] for step in range(scale["low"], scale["high"] + 1)]
+    for name, label in (("harmful", 1), ("safe", 0)):
+        scores = np.array([row.score for row in rows if row.label == label])
+        assert part["count"][name] == len(scores)
+        assert part["flagged"][name]["steps"] == [int((scores >= step).sum()) for step in steps]
+    assert all(len(values) <= page_html.MAX_CURVE_POINTS for values in part["curves"].values())
+    assert len(json.dumps(part)) < 300_000

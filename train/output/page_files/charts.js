@@ -66,7 +66,7 @@ function precisionRecallChart(state, colours) {
     yaxis: axis(colours, "precision: flags that are correct", UNIT_RANGE),
   };
   if (!part.curves) return { traces: [], layout, text: ONE_CLASS, table: thresholdTable(state) };
-  const share = part.label.reduce((a, b) => a + b, 0) / part.label.length;
+  const share = part.count.harmful / (part.count.harmful + part.count.safe);
   const shape = { line: { shape: "hv" } };
   const steps = (trace) => ({ ...trace, line: { ...trace.line, ...shape.line } });
   return {

@@ -1,16 +1,17 @@
 "use strict";
 
-/** Figures of a part at a threshold, where prediction = score >= threshold. Undefined figures are null. */
+/**
+ * Figures of a part at a threshold, where prediction = score >= threshold. Undefined figures are null.
+ * The threshold is the chosen one, or a step of the slider; another one counts as the nearest step.
+ */
 function figuresAt(part, threshold) {
-  let truePositive = 0,
-    falsePositive = 0,
-    trueNegative = 0,
-    falseNegative = 0;
-  for (let i = 0; i < part.score.length; i++) {
-    const flagged = part.score[i] >= threshold;
-    if (part.label[i] === 1) flagged ? truePositive++ : falseNegative++;
-    else flagged ? falsePositive++ : trueNegative++;
-  }
+  const step = Math.round(threshold * 10 ** DATA.scale.digits) - DATA.scale.low;
+  const flagged = ({ chosen, steps }) =>
+    threshold === DATA.threshold ? chosen : steps[Math.min(Math.max(step, 0), steps.length - 1)];
+  const truePositive = flagged(part.flagged.harmful),
+    falsePositive = flagged(part.flagged.safe);
+  const falseNegative = part.count.harmful - truePositive,
+    trueNegative = part.count.safe - falsePositive;
   const ratio = (a, b) => (b > 0 ? a / b : null);
   return {
     true_positive: truePositive,
