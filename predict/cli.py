@@ -80,9 +80,9 @@ def predict(
 
     from haechi.cache.closed_pipe import is_closed
     from haechi.cache.console import make_console, show_notices
+    from haechi.cache.progress_bar import shown_progress
     from haechi.cache.reader import Cache
     from haechi.cache.text import counted
-    from haechi.extract.console import shown_progress
     from haechi.predict.console import PredictionTable, json_line
     from haechi.predict.heads import Heads
     from haechi.train.output.untrained import untrained_warning
@@ -256,7 +256,7 @@ def evaluate(
     import json
 
     from haechi.cache.console import make_console
-    from haechi.extract.console import shown_progress
+    from haechi.cache.progress_bar import shown_progress
     from haechi.predict.api import evaluate_heads
     from haechi.predict.evaluation.output.console import show_evaluation, show_files
     from haechi.predict.evaluation.output.evaluation_json import evaluation_record
