@@ -168,6 +168,30 @@ def test_labels_and_columns_come_from_a_file(folder: Path, tmp_path: Path) -> No
     assert "no column 'town'; the columns of your own in it are: 'city'" in done.stderr
 
 
+def test_rows_of_the_file_that_match_nothing_are_counted(folder: Path, tmp_path: Path) -> None:
+    rows = [f"video-{i:04d}.mp4,{i % 2}" for i in range(260, 300)] + [
+        "./Video-0300.mp4,1",
+        "gone.mp4,0",
+        "broken.mp4,1",
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]))
+    found = evaluate_head(folder / "run", folder / "other", labels=tmp_path / "labels.csv")
+    assert (
+        "3 rows of the file of labels not used: this set has no features for these ids; 1 of them is there under "
+        "another spelling."
+    ) in found.notices
+
+
+def test_figures_of_validation_videos_are_called_too_good(folder: Path, tmp_path: Path) -> None:
+    command = ["train", folder / "own", "--out", tmp_path / "run", "--test-fraction", 0, "--folds", 0, "--moments", 0]
+    assert call(*command).exit_code == 0
+    done = call("evaluate", tmp_path / "run", folder / "other", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "The run has no test part: its own figures are from the validation videos" in done.stdout
+    assert "The run has no test part" in (tmp_path / "out" / "evaluation.html").read_text()
+    assert any("too good" in text for text in json.loads((tmp_path / "out" / "evaluation.json").read_text())["notices"])
+
+
 def test_unlabelled_videos_have_an_estimated_share(folder: Path, tmp_path: Path) -> None:
     write_set(tmp_path / "new", first=5000, num_harmful=0, num_safe=0, num_unlabelled=300)
     found = evaluate_head(folder / "run", tmp_path / "new", tmp_path / "out")
