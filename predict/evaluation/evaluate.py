@@ -171,8 +171,8 @@ def _notices(run: FinishedRun, overlap: Overlap, media: Media, here: Scored, new
     notices = []
     if run.part == "val" and not run.is_folds:
         notices.append(
-            "The run has no test part: its own figures are from the validation videos that its threshold was chosen on. "
-            "They are too good, so a fall from them is too large."
+            "The run has no test part: its own figures are from the validation videos that its threshold was chosen "
+            "on. They are too good, so a fall from them is too large."
         )
     if overlap.num_same_group:
         videos = counted(overlap.num_same_group, "labelled video of this set is", "labelled videos of this set are")
