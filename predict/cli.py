@@ -263,7 +263,9 @@ def evaluate(
     from haechi.predict.evaluation.questions import parse_prevalences
     from haechi.train.evaluate.requirement import NOT_MET
 
-    into = run.resolve().with_name(f"{run.resolve().name}-on-{data.resolve().stem}") if out is None else out
+    whole = data.resolve()
+    name = whole.name if whole.is_dir() else whole.stem
+    into = run.resolve().with_name(f"{run.resolve().name}-on-{name}") if out is None else out
     on_command_line = click.core.ParameterSource.COMMANDLINE
     with shown_progress(make_console(stderr=True)) as progress:
         evaluations = evaluate_heads(
@@ -280,7 +282,7 @@ def evaluate(
             keep_overlap=keep_overlap,
             scenes=scenes,
             media_root=media_root,
-            exports=dict(exports),
+            exports=_exports(exports),
             url_prefix=url_prefix,
             cache=cache,
             progress=progress,
@@ -297,6 +299,14 @@ def evaluate(
         show_files(console, into, [evaluation.run.kind for evaluation in evaluations])
     if not all(verdict.met for evaluation in evaluations for verdict in evaluation.verdicts):
         ctx.exit(NOT_MET)
+
+
+def _exports(given: tuple[tuple[str, Path], ...]) -> dict[str, Path]:
+    """Tool -> its file."""
+    exports = dict(given)
+    if len(exports) < len(given):
+        raise click.UsageError("--export is given twice for one tool; give one file for each tool")
+    return exports
 
 
 @click.command()

@@ -299,13 +299,22 @@ def test_features_of_other_settings_are_refused(folder: Path, tmp_path: Path) ->
         ({"prevalence": 1.5}, "prevalence is 1.5"),
         ({"budget": 0}, "budget is 0"),
         ({"by": "city"}, "has no columns of your own: name a file with --labels"),
+        ({"by": "duration"}, "the figures are shown by duration in any case"),
+        ({"exports": {"label-studio": "tasks.xml"}}, "the labelling configuration is written beside as .xml"),
+        ({"exports": {"label-studio": "a.json", "fiftyone": "a.json"}}, "a.json: two exports to one file"),
+        ({"exports": {"label-studio": "a.json", "fiftyone": "a.xml"}}, "a.xml: two exports to one file"),
+        ({"exports": {"fiftyone": "out/scores.csv"}, "out": "out"}, "would replace this file of the evaluation"),
+        ({"exports": {"fiftyone": "."}}, "is a folder, not a file"),
         ({"exports": {"cvat": "file.json"}}, "export is 'cvat', expected 'label-studio' or 'fiftyone'"),
         ({"cache": "there"}, "is a cache already"),
         ({"device": "cpu"}, "device: for media"),
         ({"positive_labels": "x"}, "positive_labels is for the labels in a file"),
     ],
 )
-def test_arguments_that_cannot_be_used_are_refused(folder: Path, options: dict[str, Any], text: str) -> None:
+def test_arguments_that_cannot_be_used_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=text):
         evaluate_head(folder / "run", folder / "other", **options)
 
@@ -336,6 +345,37 @@ def test_corrections_come_back(folder: Path, tmp_path: Path) -> None:
     labels = {row["id"]: row["label"] for row in rows_of(tmp_path / "better" / "predictions.csv")}
     assert len(labels) == 220
     assert labels[first[0]] == str(1 - int(first[1]))
+
+
+def test_exports_may_lie_in_the_folder_of_the_results(folder: Path, tmp_path: Path) -> None:
+    """Also in one that does not exist yet, and again; a file that cannot be written does not take the results along."""
+    exported = tmp_path / "out" / "tools" / "tasks.json"
+    command = ["evaluate", folder / "run", folder / "other", "--out", tmp_path / "out", "--export", "fiftyone"]
+    for _ in range(2):
+        done = call(*command, exported)
+        assert done.exit_code == 0, done.output
+        assert exported.exists()
+        assert (tmp_path / "out" / "evaluation.html").exists()
+    (tmp_path / "file").write_text("")
+    shutil.rmtree(tmp_path / "out")
+    done = call(*command, tmp_path / "file" / "tasks.json")
+    assert done.exit_code == 1
+    assert "the export for fiftyone was not written, the evaluation was" in done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(EVALUATION_ARTEFACTS)
+
+
+def test_one_tool_has_one_file(folder: Path, tmp_path: Path) -> None:
+    files = ["--export", "fiftyone", tmp_path / "a.json", "--export", "fiftyone", tmp_path / "b.json"]
+    done = call("evaluate", folder / "run", folder / "other", "--out", tmp_path / "out", *files)
+    assert done.exit_code == 2
+    assert "--export is given twice for one tool" in done.stderr
+
+
+def test_sets_whose_names_have_dots_have_folders_of_their_own(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    shutil.copytree(folder / "other", tmp_path / "site-1.5")
+    assert call("evaluate", tmp_path / "run", tmp_path / "site-1.5").exit_code == 0
+    assert (tmp_path / "run-on-site-1.5" / "evaluation.json").exists()
 
 
 def test_a_missing_set_is_an_error_in_words(folder: Path, tmp_path: Path) -> None:
