@@ -71,6 +71,10 @@ def test_the_best_threshold_is_said_to_be_chosen_on_these_videos(fall: float, ti
     assert "F1 with the best threshold for this set: 0.810, corrected for being chosen on these videos" in text
 
 
+def test_images_are_not_called_videos() -> None:
+    assert "412 images here, 300 own test" in words(shown(make_evaluation(kind="image")))
+
+
 def test_overlap_is_told_in_whole_sentences() -> None:
     text = words(shown(make_evaluation()))
     assert "2 labelled videos of this set are also in the run's own test part" in text
