@@ -122,7 +122,9 @@ def _changes_table(evaluation: Evaluation) -> Table:
     run, own, here = evaluation.run, evaluation.own, evaluation.here
     name = "out of fold" if run.is_folds else f"own {run.part}"
     heading = name.replace("of fold", "of\nfold").replace("own ", "own\n")
-    title = f"{run.head}, threshold {run.threshold:.4f} ({escape(run.policy.text)}): {counted(len(here), run.kind)} here"
+    title = (
+        f"{run.head}, threshold {run.threshold:.4f} ({escape(run.policy.text)}): {counted(len(here), run.kind)} here"
+    )
     if own is not None:
         title += f", {len(own):,} {name}"
     table = _table(title, "", heading, "95 %\ninterval", "here", "95 %\ninterval", "change", "95 %\ninterval")
