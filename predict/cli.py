@@ -242,11 +242,12 @@ def evaluate(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Show what the head in the folder RUN is worth on DATA: other videos than those it was trained on.
+    """Show what the head of RUN is worth on DATA, and why it falls.
 
-    DATA is a cache, or media as `haechi extract` takes them: a manifest, or a folder with class folders. Nothing is
-    trained and nothing is chosen: head, threshold and calibration are those of the run. Videos that the head was
-    trained or chosen on are found, by their bytes and by their scenes, and left out.
+    DATA holds other videos than those that the head was trained on: a cache, or media as `haechi extract` takes
+    them: a manifest, or a folder with class folders. Nothing is trained and nothing is chosen: head, threshold and
+    calibration are those of the run. Videos that the head was trained or chosen on are found, by their bytes and by
+    their scenes, and left out.
 
     Shows each figure beside the run's own one, with 95 % intervals; why F1 fell; what the decisions mean at real
     prevalence; where the head fails; and, for unlabelled videos, the estimated share of harmful ones.
