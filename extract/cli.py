@@ -156,9 +156,10 @@ def extract(
 
     from haechi.cache.console import make_console
     from haechi.cache.errors import HaechiError, SettingsError
+    from haechi.cache.progress_bar import shown_progress
     from haechi.cache.text import counted
     from haechi.extract.api import extract_features
-    from haechi.extract.console import show_extraction, shown_progress
+    from haechi.extract.console import show_extraction
     from haechi.extract.decoding.reasons import parse_reasons
 
     try:
@@ -225,9 +226,10 @@ def validate(
     """
     from haechi.cache.console import make_console
     from haechi.cache.errors import HaechiError
+    from haechi.cache.progress_bar import shown_progress
     from haechi.cache.text import counted
     from haechi.extract import validation
-    from haechi.extract.console import show_check, shown_progress
+    from haechi.extract.console import show_check
     from haechi.extract.interrupt import InterruptedRunError
     from haechi.extract.manifest import read_manifest
 

@@ -1,16 +1,11 @@
-"""What stage 1 prints: a progress bar while it works, a table when it is done."""
+"""What stage 1 prints when it is done."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
-from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from haechi.cache.console import show_notices
-from haechi.cache.progress import Progress
 from haechi.cache.text import counted
 from haechi.extract.decoding.container import TRAITS, Trait
 from haechi.extract.pipeline import Extraction
@@ -19,62 +14,6 @@ from haechi.extract.validation import Validation
 
 # If the backbones wait for frames for a larger share of the time than this, decoding limits the speed of the run.
 MUCH_WAITING = 0.1
-
-
-class _Bar(Progress):
-    """A progress bar with the rate, the number of windows of long videos, the time left, and the failures so far."""
-
-    def __init__(self, bar: rich_progress.Progress, console: Console) -> None:
-        self._bar, self._console = bar, console
-        self._task: TaskID | None = None
-        self._num_failed = self._num_windows = 0
-
-    def start(self, total: int, what: str) -> None:
-        self._task = self._bar.add_task(what, total=total, rate="", failed="", windows="")
-        self._num_failed = self._num_windows = 0
-
-    def advance(self, count: int = 1, *, failed: bool = False) -> None:
-        assert self._task is not None
-        self._num_failed += count * failed
-        self._bar.advance(self._task, count)
-        speed = self._bar.tasks[self._task].finished_speed or self._bar.tasks[self._task].speed
-        self._bar.update(
-            self._task,
-            rate=f"{speed:.2f} videos/s" if speed else "",
-            failed=f"[red]{self._num_failed} failed" if self._num_failed else "",
-        )
-
-    def windows(self, count: int) -> None:
-        assert self._task is not None
-        self._num_windows += count
-        self._bar.update(self._task, windows=counted(self._num_windows, "window"))
-
-    def notice(self, text: str) -> None:
-        show_notices(self._console, [text])
-
-    def stopping(self) -> None:
-        self._console.show_cursor()  # the bar hid it, and a second Ctrl-C leaves no time to show it again
-        self._console.print(
-            "[yellow]stopping[/]: finishing the videos that were started; Ctrl-C again quits at once and loses them"
-        )
-
-
-@contextmanager
-def shown_progress(console: Console) -> Iterator[Progress]:
-    """Show progress on `console` until this context manager is left; the bar only if that is a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[windows]}"),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[failed]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        yield _Bar(bar, console)
 
 
 def show_extraction(console: Console, done: Extraction) -> None:

@@ -86,7 +86,7 @@ def read_manifest(
         if follow_symlinks:
             raise ManifestError(f"{data}: --follow-symlinks is for a folder; the paths in a file are always followed")
         manifest = _read_file(data, root if root is not None else data.parent, labels)
-    return manifest if rule is None else _grouped(data, manifest, rule)
+    return manifest if rule is None else grouped(data, manifest, rule)
 
 
 def read_manifest_paths(file: Path) -> Manifest:
@@ -198,7 +198,7 @@ def _read_metadata(
     return Manifest(entries=tuple(entries), notices=(*notices, *_missing_notice(read, entries, data)))
 
 
-def _grouped(data: Path, manifest: Manifest, rule: GroupRule) -> Manifest:
+def grouped(data: Path, manifest: Manifest, rule: GroupRule) -> Manifest:
     """The manifest with the groups that a rule gives. Files without one keep the group of their row."""
     try:
         groups = rule.groups([entry.id for entry in manifest.entries])

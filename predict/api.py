@@ -22,7 +22,7 @@ from haechi.extract.sampling import WINDOWS
 from haechi.predict.evaluation.evaluate import evaluate
 from haechi.predict.evaluation.evaluation import Evaluation
 from haechi.predict.evaluation.media import read_media
-from haechi.predict.evaluation.output.exports import WRITERS
+from haechi.predict.evaluation.output.exports import check_exports, write_export
 from haechi.predict.evaluation.output.save import Output, exported_videos, save
 from haechi.predict.evaluation.questions import Questions
 from haechi.predict.heads import Heads
@@ -31,7 +31,8 @@ from haechi.train.data.relabel import NewLabels
 from haechi.train.errors import TrainError
 from haechi.train.evaluate.compare import FinishedRun
 from haechi.train.evaluate.requirement import parse_requirements
-from haechi.train.run_folder import EVALUATION, run_folder
+from haechi.train.evaluate.subsets import ALWAYS_SHOWN
+from haechi.train.run_folder import EVALUATION, EVALUATION_ARTEFACTS, run_folder
 from haechi.train.training_set import TrainingSet
 
 
@@ -86,8 +87,8 @@ def evaluate_heads(
     - `scenes`: whether near-duplicate scenes are found by their features; files of equal bytes always are
     - `media_root`: the folder that ids are relative to; the page then shows frames of disagreements. None: the folder
       of `data` if that is media
-    - `exports`: name of a tool (`"label-studio"`, `"fiftyone"`) -> file to write for it; with several runs a file for
-      each kind, whose name ends in it
+    - `exports`: name of a tool (`"label-studio"`, `"fiftyone"`) -> file to write for it, after the results; with
+      several runs a file for each kind, whose name ends in it
     - `url_prefix`: put before the ids in these files, instead of `media_root`
     - `cache`: a folder that keeps the features of `data` if that is media; None: they are deleted at the end
     - `progress`: receives progress and notices; by default nothing is shown
@@ -116,14 +117,14 @@ def evaluate_heads(
         cache=None if cache is None else Path(cache),
         reading=reading,
     )
-    given.check(exports=files)
+    given.check(exports=files, out=None if out is None else Path(out))
     heads = Heads.load(*paths)
     finished = {kind: _Finished.load(path) for kind, path in zip(heads.models, paths, strict=True)}
     output = Output(
         command=_call(paths, data, out) if command is None else command,
         media_root=given.media_root if media_root is None else Path(media_root),
     )
-    evaluations = []
+    evaluations, exported = [], {}
     with contextlib.ExitStack() as stack:
         folders = _folders(None if out is None else Path(out), list(finished))
         partial = {kind: stack.enter_context(run_folder(folder, EVALUATION)) for kind, folder in folders.items()}
@@ -149,15 +150,20 @@ def evaluate_heads(
             )
             if kind in partial:
                 save(partial[kind], evaluations[-1], output)
-            for tool, file in files.items():
+            if files:
                 moments = _moments(heads, opened) if kind == VIDEO and heads.sampling == WINDOWS else {}
-                WRITERS[tool](
-                    file if len(finished) == 1 else file.with_stem(f"{file.stem}-{kind}"),
-                    exported_videos(evaluations[-1], media, moments),
-                    model_version=evaluations[-1].run.name,
-                    media_root=None if url_prefix else output.media_root,
-                    url_prefix=url_prefix,
-                )
+                exported[kind] = exported_videos(evaluations[-1], media, moments)
+    for evaluation in evaluations:
+        kind = evaluation.run.kind
+        for tool, file in files.items():
+            write_export(
+                tool,
+                file if len(finished) == 1 else file.with_stem(f"{file.stem}-{kind}"),
+                exported[kind],
+                evaluation.run,
+                media_root=None if url_prefix else output.media_root,
+                url_prefix=url_prefix,
+            )
     return evaluations
 
 
@@ -202,12 +208,22 @@ class _Set:
     @property
     def media_root(self) -> Path | None:
         """The folder that ids of media are relative to; None for a cache."""
-        return None if self.is_cache else self.data if self.data.is_dir() else self.data.parent
+        if self.is_cache:
+            return None
+        return self.data if self.data.is_dir() else Path(self.reading.get("root") or self.data.parent)
 
-    def check(self, *, exports: Mapping[str, Path]) -> None:
+    def check(self, *, exports: Mapping[str, Path], out: Path | None) -> None:
         """Raise `SettingsError` that lists all arguments that cannot be used."""
-        problems = [
-            f"export is {name!r}, expected {' or '.join(map(repr, WRITERS))}" for name in exports if name not in WRITERS
+        problems = check_exports(exports)
+        problems += [
+            f"{file}: an export would replace this file of the evaluation; name another file"
+            for file in exports.values()
+            if out is not None and file.name in EVALUATION_ARTEFACTS and file.resolve().is_relative_to(out.resolve())
+        ]
+        problems += [
+            f"by is {name!r}: the figures are shown by {name} in any case; give a column of your own another name"
+            for name in self.columns
+            if name in ALWAYS_SHOWN
         ]
         if self.columns and self.labels is None and self.data.suffix.lower() not in manifest_file.SUFFIXES:
             problems.append(
@@ -219,7 +235,7 @@ class _Set:
         if self.is_cache and self.reading:
             problems.append(f"{', '.join(self.reading)}: for media, and {self.data} is a cache")
         if self.is_cache and self.positive_labels and self.labels is None:
-            problems.append("positive_labels is for the labels in a file, and labels is None")
+            problems.append("positive_labels is for the labels in a file, and no file of labels is given")
         if problems:
             raise SettingsError(problems)
 

@@ -80,9 +80,9 @@ def predict(
 
     from haechi.cache.closed_pipe import is_closed
     from haechi.cache.console import make_console, show_notices
+    from haechi.cache.progress_bar import shown_progress
     from haechi.cache.reader import Cache
     from haechi.cache.text import counted
-    from haechi.extract.console import shown_progress
     from haechi.predict.console import PredictionTable, json_line
     from haechi.predict.heads import Heads
     from haechi.train.output.untrained import untrained_warning
@@ -242,11 +242,12 @@ def evaluate(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Show what the head in the folder RUN is worth on DATA: other videos than those it was trained on.
+    """Show what the head of RUN is worth on DATA, and why it falls.
 
-    DATA is a cache, or media as `haechi extract` takes them: a manifest, or a folder with class folders. Nothing is
-    trained and nothing is chosen: head, threshold and calibration are those of the run. Videos that the head was
-    trained or chosen on are found, by their bytes and by their scenes, and left out.
+    DATA holds other videos than those that the head was trained on: a cache, or media as `haechi extract` takes
+    them: a manifest, or a folder with class folders. Nothing is trained and nothing is chosen: head, threshold and
+    calibration are those of the run. Videos that the head was trained or chosen on are found, by their bytes and by
+    their scenes, and left out.
 
     Shows each figure beside the run's own one, with 95 % intervals; why F1 fell; what the decisions mean at real
     prevalence; where the head fails; and, for unlabelled videos, the estimated share of harmful ones.
@@ -256,14 +257,16 @@ def evaluate(
     import json
 
     from haechi.cache.console import make_console
-    from haechi.extract.console import shown_progress
+    from haechi.cache.progress_bar import shown_progress
     from haechi.predict.api import evaluate_heads
     from haechi.predict.evaluation.output.console import show_evaluation, show_files
     from haechi.predict.evaluation.output.evaluation_json import evaluation_record
     from haechi.predict.evaluation.questions import parse_prevalences
     from haechi.train.evaluate.requirement import NOT_MET
 
-    into = run.resolve().with_name(f"{run.resolve().name}-on-{data.resolve().stem}") if out is None else out
+    whole = data.resolve()
+    name = whole.name if whole.is_dir() else whole.stem
+    into = run.resolve().with_name(f"{run.resolve().name}-on-{name}") if out is None else out
     on_command_line = click.core.ParameterSource.COMMANDLINE
     with shown_progress(make_console(stderr=True)) as progress:
         evaluations = evaluate_heads(
@@ -280,7 +283,7 @@ def evaluate(
             keep_overlap=keep_overlap,
             scenes=scenes,
             media_root=media_root,
-            exports=dict(exports),
+            exports=_exports(exports),
             url_prefix=url_prefix,
             cache=cache,
             progress=progress,
@@ -297,6 +300,14 @@ def evaluate(
         show_files(console, into, [evaluation.run.kind for evaluation in evaluations])
     if not all(verdict.met for evaluation in evaluations for verdict in evaluation.verdicts):
         ctx.exit(NOT_MET)
+
+
+def _exports(given: tuple[tuple[str, Path], ...]) -> dict[str, Path]:
+    """Tool -> its file."""
+    exports = dict(given)
+    if len(exports) < len(given):
+        raise click.UsageError("--export is given twice for one tool; give one file for each tool")
+    return exports
 
 
 @click.command()

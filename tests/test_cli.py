@@ -96,7 +96,14 @@ def test_importing_haechi_loads_no_heavy_package() -> None:
 
 
 def test_every_public_name_is_listed_and_nothing_else() -> None:
-    assert set(haechi.__all__) == {"Cache", "Classifier", "extract_features", "train_head", "__version__"}
+    assert set(haechi.__all__) == {
+        "Cache",
+        "Classifier",
+        "evaluate_head",
+        "extract_features",
+        "train_head",
+        "__version__",
+    }
     assert set(haechi.PUBLIC) == set(haechi.__all__) - {"__version__"}
     assert {name for name in dir(haechi) if not name.startswith("_")} == set(haechi.PUBLIC)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):

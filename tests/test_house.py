@@ -26,7 +26,7 @@ STOREYS = {
         {"atomic", "closed_pipe", "kinds", "progress", "spelling", "text"},
         {"annotations", "errors", "rules"},
         {"schema"},
-        {"console", "groups", "labels", "lock", "manifest_file", "options", "shard"},
+        {"console", "groups", "labels", "lock", "manifest_file", "options", "progress_bar", "shard"},
         {"reader", "writer"},
         {"integrity", "summary"},
         {"cli"},
@@ -166,6 +166,9 @@ def loaded(done: subprocess.CompletedProcess[str]) -> set[str]:
     return set(line.split()[1:])
 
 
+ARCHIVED = {name: f"tests/archive/{name}" for name in ("cache", "run")}
+
+
 def test_train_works_without_the_packages_of_stage_1(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
@@ -180,6 +183,15 @@ def test_train_works_without_the_packages_of_stage_1(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert not loaded(done) & {"torch._dynamo"}  # `torch.optim.Adam` would import torch's compiler
     assert (tmp_path / "run" / "model.pt").exists()
+
+
+def test_a_cache_is_evaluated_without_the_packages_of_stage_1(tmp_path: Path) -> None:
+    arguments = ["evaluate", ARCHIVED["run"], ARCHIVED["cache"], "--out", str(tmp_path / "out")]
+    code = f"import haechi.cli\ntry: haechi.cli.main({arguments!r})\nexcept SystemExit as exit: assert not exit.code\n"
+    done = run_without(STAGE_1_ONLY, code + SHOW_LOADED)
+    assert done.returncode == 0, done.stderr
+    assert not loaded(done) & {"torch._dynamo", "matplotlib", "tensorboard"}
+    assert (tmp_path / "out" / "evaluation.html").exists()
 
 
 def test_a_missing_package_is_reported_in_one_line(tmp_path: Path) -> None:
@@ -204,8 +216,6 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert not loaded(run_command(arguments)) & {"torch", "h5py", "sklearn", "matplotlib", "decord", "av"}
 
 
-ARCHIVED = {name: f"tests/archive/{name}" for name in ("cache", "run")}
-
 # A command, and packages that it does not need: their imports take seconds of CPU time, several times as many where
 # there is no bytecode.
 LIGHT = [
@@ -213,7 +223,7 @@ LIGHT = [
     (["compare", ARCHIVED["run"], ARCHIVED["run"]], {"torch", "matplotlib", "plotly"}),
     (
         ["predict", ARCHIVED["run"], "--cache", ARCHIVED["cache"], "--clip-model", "local-dir:."],
-        {"sklearn", "scipy.stats", "matplotlib", "plotly", "tensorboard", "open_clip", "torchvision", "torch._dynamo"},
+        {"sklearn", "scipy.stats", "matplotlib", "plotly", "tensorboard", "torch._dynamo"} | STAGE_1_ONLY,
     ),
 ]
 

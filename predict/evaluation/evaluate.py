@@ -116,7 +116,7 @@ def evaluate(
         overlap=overlap,
         disagreements=find_disagreements(here),
         verdicts=[each.judge(figures, intervals, by_point=questions.by_point) for each in questions.requirements],
-        notices=_notices(overlap, media, here),
+        notices=_notices(run, overlap, media, here, new_labels),
     )
 
 
@@ -167,15 +167,31 @@ def _estimate(unlabelled: Scored, own: Scored, here: Scored, model: Checkpoint) 
     )
 
 
-def _notices(overlap: Overlap, media: Media, here: Scored) -> list[str]:
+def _notices(run: FinishedRun, overlap: Overlap, media: Media, here: Scored, new_labels: NewLabels | None) -> list[str]:
     notices = []
-    if overlap.num_same_group:
+    if run.part == "val" and not run.is_folds:
         notices.append(
-            f"{counted(overlap.num_same_group, 'labelled video')} of this set in groups of the same name as groups "
-            "that the head was trained or chosen on; if these are the same sources, leave them out of the set."
+            "The run has no test part: its own figures are from the validation videos that its threshold was chosen "
+            "on. They are too good, so a fall from them is too large."
+        )
+    if overlap.num_same_group:
+        videos = counted(overlap.num_same_group, "labelled video of this set is", "labelled videos of this set are")
+        notices.append(
+            f"{videos} in groups of the same name as groups that the head was trained or chosen on; if these are the "
+            "same sources, leave them out of the set."
         )
     if media.num_unlisted:
         notices.append(f"{counted(media.num_unlisted, 'video')} left out that the file of labels does not list.")
+    if new_labels is not None and new_labels.unused:
+        spelling = (
+            f"; {counted(len(new_labels.others), 'of them is', 'of them are')} there under another spelling"
+            if new_labels.others
+            else ""
+        )
+        notices.append(
+            f"{counted(len(new_labels.unused), 'row')} of the file of labels not used: this set has no features for "
+            f"these ids{spelling}."
+        )
     if len(here) and not here.num_harmful:
         notices.append("No labelled video of this set is harmful: recall, F1 and what rests on them are undefined.")
     if len(here) and not here.num_safe:

@@ -43,8 +43,6 @@ class Media:
     """(n,) int"""
     columns: dict[str, np.ndarray]
     """Columns of the user -> (n,) str; empty: no value."""
-    in_cache: np.ndarray
-    """(n,) int64: indices into the cache's media."""
     scores: np.ndarray
     """(n,) float64 in [0, 1]"""
     means: np.ndarray | None
@@ -86,7 +84,6 @@ def read_media(
         fps=columns["fps"][rows],
         num_frames=columns["num_frames"][rows],
         columns={name: values[rows] for name, values in (new_labels.extra if new_labels else {}).items()},
-        in_cache=rows,
         scores=scores,
         means=means,
         num_unlisted=int((is_kind & ~is_listed).sum()),

@@ -155,10 +155,10 @@ def review(here: Scored, budgets: Sequence[int], *, num_draws: int = NUM_DRAWS) 
         counts = WeightedCounts.of(cells.scores, cells.labels, cells.thresholds, weights)
         depths = (counts.num_harmful + counts.num_safe) * (reviewed / len(here))[:, None]  # (budgets, b)
         found = _found(counts, depths)
-        with np.errstate(invalid="ignore", divide="ignore"):  # no harmful video: undefined, NaN
-            shares = found / counts.num_harmful
+        with np.errstate(invalid="ignore", divide="ignore"):  # no harmful video, or none at all: undefined, NaN
+            shares, precisions = found / counts.num_harmful, found / depths
         return {f"share {i}": share for i, share in enumerate(shares)} | {
-            f"precision {i}": precision for i, precision in enumerate(found / depths)
+            f"precision {i}": precision for i, precision in enumerate(precisions)
         }
 
     values = replicate(statistic, Sample(groups=here.groups, cells=cells.index), num_draws=num_draws)

@@ -31,7 +31,7 @@ class PrevalenceEstimate:
     value: float | None
     """0 to 1; None: no estimate, see `reason`."""
     interval: Interval | None
-    """95 % interval."""
+    """95 % interval; None where `value` is."""
     flagged: float
     """Share of the videos that reach the threshold: what counting decisions would give."""
     fit_p_value: float | None
@@ -78,9 +78,14 @@ def estimate_prevalence(
                     f"(p = {p_value:.2g}): harmful or safe videos look different here"
                 )
     if not reason:
-        value = float(np.clip(estimate.estimate, 0, 1))
         found = estimate.interval()
-        interval = (float(np.clip(found[0], 0, 1)), float(np.clip(found[1], 0, 1))) if found else None
+        if found is None:
+            reason = "too few videos, or groups of videos, to say how uncertain it would be"
+        else:
+            value, interval = (
+                float(np.clip(estimate.estimate, 0, 1)),
+                (float(np.clip(found[0], 0, 1)), float(np.clip(found[1], 0, 1))),
+            )
     return PrevalenceEstimate(
         num_videos=len(scores),
         source=name,

@@ -72,7 +72,7 @@ def test_ctrl_c_keeps_what_was_validated(data: Path, tmp_path: Path, monkeypatch
         shutil.copy2(data / "one_frame.mp4", data / f"{i:02d}.mp4")
     manifest = manifest_of(data, [*UNSOUND, *(f"{i:02d}.mp4" for i in range(20))])
     killer = Killer(signal.SIGINT)
-    monkeypatch.setattr("haechi.extract.console.shown_progress", lambda console: contextlib.nullcontext(killer))
+    monkeypatch.setattr("haechi.cache.progress_bar.shown_progress", lambda console: contextlib.nullcontext(killer))
     flags = ["--workers", "1", "--out", str(tmp_path / "v.csv")]
     done = CliRunner().invoke(haechi.cli.main, ["validate", str(data / "labels.csv"), *flags])
     assert done.exit_code == 1

@@ -42,6 +42,32 @@ def test_a_folder_without_classes_takes_labels_from_a_file(folder: Path, tmp_pat
     assert (tmp_path / "out" / "evaluation.html").read_text().count("data:image/jpeg;base64,") == 2
 
 
+def test_paths_of_a_manifest_start_from_its_root(folder: Path, tmp_path: Path) -> None:
+    """So do the frames on the page and the paths in exports, whose model is called untrained."""
+    (tmp_path / "list.csv").write_text("path,label\nharmful/harmful-00.mp4,safe\nsafe/safe-00.mp4,harmful\n")
+    command = ["evaluate", folder / "run", tmp_path / "list.csv", "--root", folder / "videos", "--keep-overlap"]
+    exports = ["--export", "fiftyone", tmp_path / "dataset.json"]
+    done = call(*command, *flags(folder), *exports, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "evaluation.html").read_text().count("data:image/jpeg;base64,") == 2
+    dataset = json.loads((tmp_path / "dataset.json").read_text())
+    assert dataset["name"] == "run-UNTRAINED"
+    assert all(Path(sample["filepath"]).exists() for sample in dataset["samples"])
+
+
+def test_a_folder_with_labels_from_a_file_has_groups(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label\nharmful/harmful-00.mp4,safe\nsafe/safe-00.mp4,harmful\n")
+    command = ["evaluate", folder / "run", folder / "videos", "--labels", tmp_path / "labels.csv", "--keep-overlap"]
+    command += [*flags(folder), "--out", tmp_path / "out", "--json"]
+    done = call(*command, "--group-by", "^[a-z]+")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["data"]
+    assert (found["num_groups"], found["group_source"]) == (2, "the manifest")
+    done = call(*command, "--positive", "harmful", "--root", folder)
+    assert done.exit_code == 1
+    assert "root, positive: no effect on" in done.stderr
+
+
 def test_the_folder_of_ones_own_clip_is_asked_for_media_only(folder: Path, tmp_path: Path) -> None:
     done = call("evaluate", folder / "run", folder / "videos", "--out", tmp_path / "out")
     assert done.exit_code == 1

@@ -58,8 +58,8 @@ class FinishedRun:
             with predictions.open(encoding="utf-8", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row["split"] == metrics["headline"]]
             if (metrics["format"], metrics["format_version"]) != (run_folder.FORMAT, run_folder.FORMAT_VERSION):
-                raise TrainError(f"{path}: written by another version of Haechi; train again to compare")
-            return cls(
+                raise TrainError(f"{path}: written by another version of Haechi; train again")
+            found = cls(
                 path=path,
                 part=metrics["headline"],
                 fingerprint=metrics["fingerprint"],
@@ -73,12 +73,21 @@ class FinishedRun:
                 calibrated=np.array([float(row["calibrated"]) for row in rows]),
                 is_folds=metrics["mode"] == "folds",
             )
+            expected = sum(metrics["counts"][found.part].values())
         except FileNotFoundError as error:
             raise TrainError(
                 f"{error.filename}: no such file; {path} is not a finished run of `haechi train`"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise TrainError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
             raise TrainError(f"{path}: not a run of this version of Haechi, or damaged ({error!r})") from error
+        if len(found.ids) != expected:
+            raise TrainError(
+                f"{predictions}: damaged: it has {counted(len(found.ids), 'video')} of the part {found.part}, expected "
+                f"{expected:,}; train again"
+            )
+        return found
 
     def by_id(self) -> "FinishedRun":
         """The same with its videos by ascending id."""

@@ -24,6 +24,9 @@ RESOLUTION_BANDS = {
     "over 720 pixels": np.inf,
 }
 
+# What subsets are found by without a column of the user.
+ALWAYS_SHOWN = ("group", "duration", "resolution")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:

@@ -18,13 +18,15 @@ from haechi.predict.evaluation.prevalence import PER_VIDEOS, AtPrevalence, Budge
 from haechi.predict.evaluation.quantify import PrevalenceEstimate
 from haechi.predict.evaluation.slices import Slice
 from haechi.train.evaluate.bootstrap import Interval
+from haechi.train.output import numbers
 from haechi.train.output.console import show_verdicts
-from haechi.train.output.numbers import interval, number
 from haechi.train.output.untrained import untrained_warning
 from haechi.train.run_folder import EVALUATION_ARTEFACTS
 
 MAX_SLICES = 10
 MAX_NAMED = 5
+
+UNDEFINED = "–"  # the word would not fit into the tables
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -52,8 +54,9 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     errors = sum(each.is_likely_label_error for each in evaluation.disagreements)
     if evaluation.disagreements:
         console.print(
-            f"{counted(len(evaluation.disagreements), 'disagreement')} of label and score; "
-            f"{counted(errors, 'label')} likely wrong (disagreements.csv)"
+            f"{counted(len(evaluation.disagreements), 'disagreement')} of label and score, listed in "
+            f"disagreements.csv; by the head's probabilities {counted(errors, 'label is', 'labels are')} likely wrong",
+            soft_wrap=True,
         )
     show_verdicts(console, evaluation.verdicts)
 
@@ -71,8 +74,9 @@ def overlap_notices(overlap: Overlap) -> list[str]:
         notices.append(f"the head was trained or chosen on {count} of this set, {what}: {named}{more}")
     if overlap.num_test:
         notices.append(
-            f"{counted(overlap.num_test, 'labelled video')} of this set also in the run's own test part: the two "
-            "samples are not independent, so the intervals of the differences are too wide"
+            f"{counted(overlap.num_test, 'labelled video of this set is', 'labelled videos of this set are')} also in "
+            "the run's own test part: the two samples are not independent, so the intervals of the differences are "
+            "too wide"
         )
     if overlap.unchecked:
         notices.append(overlap.unchecked)
@@ -89,15 +93,25 @@ def show_files(console: Console, out: Path, kinds: list[str]) -> None:
     console.print(table)
 
 
-def _table(title: str, *columns: str) -> Table:
-    """A table whose first column is text and the others numbers."""
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def _interval(range_: Interval | None) -> str:
+    return UNDEFINED if range_ is None else numbers.interval(range_)
+
+
+def _table(title: str, *columns: str, min_width: int | None = None) -> Table:
+    """A table whose first column is text and the others numbers. The title wraps at its width."""
     table = Table(
         title=title,
         title_justify="left",
         title_style="bold",
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=0,
+        min_width=min_width,
     )
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=bool(i), overflow="fold")
@@ -108,7 +122,9 @@ def _changes_table(evaluation: Evaluation) -> Table:
     run, own, here = evaluation.run, evaluation.own, evaluation.here
     name = "out of fold" if run.is_folds else f"own {run.part}"
     heading = name.replace("of fold", "of\nfold").replace("own ", "own\n")
-    title = f"{run.head}, threshold {run.threshold:.4f} ({escape(run.policy.text)}): {counted(len(here), 'video')} here"
+    title = (
+        f"{run.head}, threshold {run.threshold:.4f} ({escape(run.policy.text)}): {counted(len(here), run.kind)} here"
+    )
     if own is not None:
         title += f", {len(own):,} {name}"
     table = _table(title, "", heading, "95 %\ninterval", "here", "95 %\ninterval", "change", "95 %\ninterval")
@@ -117,19 +133,21 @@ def _changes_table(evaluation: Evaluation) -> Table:
         metric = change.metric
         table.add_row(
             metric.column,
-            number(metric.name, change.own),
-            interval(change.own_interval),
-            number(metric.name, change.here),
-            interval(change.here_interval),
+            _number(change.own),
+            _interval(change.own_interval),
+            _number(change.here),
+            _interval(change.here_interval),
             _difference(change),
             _signed(change.difference_interval),
         )
+        if None in (change.own, change.own_interval, change.here, change.here_interval, change.difference_interval):
+            table.caption = f"{UNDEFINED}: undefined"
     return table
 
 
 def _difference(change: Change) -> str:
     if change.difference is None:
-        return "undefined"
+        return UNDEFINED
     range_ = change.difference_interval
     colour = "" if range_ is None else "red" if range_[1] < 0 else "green" if range_[0] > 0 else ""
     text = f"{change.difference:+.3f}"
@@ -137,7 +155,7 @@ def _difference(change: Change) -> str:
 
 
 def _signed(range_: Interval | None) -> str:
-    return "undefined" if range_ is None else f"{range_[0]:+.3f} to {range_[1]:+.3f}"
+    return UNDEFINED if range_ is None else f"{range_[0]:+.3f} to {range_[1]:+.3f}"
 
 
 def _causes_table(causes: Causes) -> Table:
@@ -147,18 +165,26 @@ def _causes_table(causes: Causes) -> Table:
         "threshold": causes.threshold,
         "together": causes.fall,
     }
-    title = f"why {causes.metric} fell from {causes.own:.3f} to {causes.here:.3f}"
-    if causes.fall.value < 0:
-        title = f"why {causes.metric} rose from {causes.own:.3f} to {causes.here:.3f}"
-    table = _table(f"{title} (best threshold for this set: {causes.best:.3f})", "", "loss", "95 %\ninterval")
+    own, here = f"{causes.own:.3f}", f"{causes.here:.3f}"
+    change = "fell" if causes.fall.value > 0 else "rose"
+    title = f"{causes.metric} is the same: {own} and {here} here" if own == here else ""
+    table = _table(
+        title or f"why {causes.metric} {change} from {own} to {here}", "", "loss", "95 %\ninterval", min_width=60
+    )
+    table.caption = (
+        f"{causes.metric} with the best threshold for this set: {causes.best:.3f}, corrected for being chosen on these "
+        "videos"
+    )
     for name, loss in rows.items():
         table.add_row(name, f"{loss.value:+.3f}", _signed(loss.interval))
     return table
 
 
 def _policy_line(check: PolicyCheck) -> str:
-    value = "undefined" if check.here is None else f"{check.here:.3f} ({interval(check.here_interval)})"
     figure = check.figure.replace("_", " ")
+    if check.here is None:
+        return f"policy {escape(check.policy.text)}: undefined here, as is the {figure}"
+    value = f"{check.here:.3f} ({numbers.interval(check.here_interval)})"
     verdict = "[green]kept[/]" if check.kept else "[red]not kept[/]"
     return f"policy {escape(check.policy.text)}: {verdict}, {figure} is {value} here"
 
@@ -177,8 +203,8 @@ def _prevalences_table(prevalences: list[AtPrevalence]) -> Table:
     for each in prevalences:
         table.add_row(
             f"{each.prevalence:.4g}",
-            number("precision", each.precision),
-            interval(each.precision_interval),
+            _number(each.precision),
+            _interval(each.precision_interval),
             f"{each.alerts:,.0f}",
             _whole(each.alerts_interval),
             f"{each.misses:,.1f}",
@@ -188,7 +214,7 @@ def _prevalences_table(prevalences: list[AtPrevalence]) -> Table:
 
 
 def _whole(range_: Interval | None, text: Callable[[float], str] = lambda value: f"{value:,.0f}") -> str:
-    return "undefined" if range_ is None else f"{text(range_[0])}–{text(range_[1])}"
+    return UNDEFINED if range_ is None else f"{text(range_[0])}–{text(range_[1])}"
 
 
 def _budgets_table(budgets: list[Budget]) -> Table:
@@ -200,10 +226,10 @@ def _budgets_table(budgets: list[Budget]) -> Table:
         table.add_row(
             f"{each.reviewed:,}",
             f"{each.found:,.1f}".removesuffix(".0"),
-            number("recall", each.share_found),
-            interval(each.share_found_interval),
-            number("precision", each.precision),
-            interval(each.precision_interval),
+            _number(each.share_found),
+            _interval(each.share_found_interval),
+            _number(each.precision),
+            _interval(each.precision_interval),
         )
     return table
 
@@ -231,7 +257,7 @@ def _slices_table(slices: list[Slice]) -> Table:
             f"{subset.harmful:,}",
             f"{each.mistakes:.1%}",
             "" if each.other_mistakes is None else f"{each.other_mistakes:.1%}",
-            number("f1", subset.figures["f1"]),
+            _number(subset.figures["f1"]),
         )
     if len(slices) > MAX_SLICES:
         table.caption = f"and {len(slices) - MAX_SLICES} more, see the page"

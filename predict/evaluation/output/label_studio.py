@@ -54,15 +54,21 @@ def write_label_studio(
 
     Raises `HaechiError` if there are videos and images, `SettingsError` if `path` itself ends in .xml.
     """
-    if path.suffix.lower() == ".xml":
-        raise SettingsError([f"{path}: the tasks are JSON, and the labelling configuration is written beside as .xml"])
+    interface = configuration_file(path)
     kind = kind_of(videos, tool="Label Studio")
     tasks = []
     for video in videos:
         file = location(video, media_root=media_root, url_prefix=url_prefix)
         tasks.append(_task(video, file, model_version=model_version))
     replace_text(path, json.dumps(tasks, ensure_ascii=False, allow_nan=False) + "\n")
-    replace_text(path.with_suffix(".xml"), configuration(kind))
+    replace_text(interface, configuration(kind))
+
+
+def configuration_file(path: Path) -> Path:
+    """The file of the labelling configuration, for the tasks in `path`. Raises `SettingsError` if that ends in .xml."""
+    if path.suffix.lower() == ".xml":
+        raise SettingsError([f"{path}: the tasks are JSON, and the labelling configuration is written beside as .xml"])
+    return path.with_suffix(".xml")
 
 
 def configuration(kind: str) -> str:

@@ -168,6 +168,30 @@ def test_labels_and_columns_come_from_a_file(folder: Path, tmp_path: Path) -> No
     assert "no column 'town'; the columns of your own in it are: 'city'" in done.stderr
 
 
+def test_rows_of_the_file_that_match_nothing_are_counted(folder: Path, tmp_path: Path) -> None:
+    rows = [f"video-{i:04d}.mp4,{i % 2}" for i in range(260, 300)] + [
+        "./Video-0300.mp4,1",
+        "gone.mp4,0",
+        "broken.mp4,1",
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]))
+    found = evaluate_head(folder / "run", folder / "other", labels=tmp_path / "labels.csv")
+    assert (
+        "3 rows of the file of labels not used: this set has no features for these ids; 1 of them is there under "
+        "another spelling."
+    ) in found.notices
+
+
+def test_figures_of_validation_videos_are_called_too_good(folder: Path, tmp_path: Path) -> None:
+    command = ["train", folder / "own", "--out", tmp_path / "run", "--test-fraction", 0, "--folds", 0, "--moments", 0]
+    assert call(*command).exit_code == 0
+    done = call("evaluate", tmp_path / "run", folder / "other", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "The run has no test part: its own figures are from the validation videos" in done.stdout
+    assert "The run has no test part" in (tmp_path / "out" / "evaluation.html").read_text()
+    assert any("too good" in text for text in json.loads((tmp_path / "out" / "evaluation.json").read_text())["notices"])
+
+
 def test_unlabelled_videos_have_an_estimated_share(folder: Path, tmp_path: Path) -> None:
     write_set(tmp_path / "new", first=5000, num_harmful=0, num_safe=0, num_unlabelled=300)
     found = evaluate_head(folder / "run", tmp_path / "new", tmp_path / "out")
@@ -275,13 +299,22 @@ def test_features_of_other_settings_are_refused(folder: Path, tmp_path: Path) ->
         ({"prevalence": 1.5}, "prevalence is 1.5"),
         ({"budget": 0}, "budget is 0"),
         ({"by": "city"}, "has no columns of your own: name a file with --labels"),
+        ({"by": "duration"}, "the figures are shown by duration in any case"),
+        ({"exports": {"label-studio": "tasks.xml"}}, "the labelling configuration is written beside as .xml"),
+        ({"exports": {"label-studio": "a.json", "fiftyone": "a.json"}}, "a.json: two exports to one file"),
+        ({"exports": {"label-studio": "a.json", "fiftyone": "a.xml"}}, "a.xml: two exports to one file"),
+        ({"exports": {"fiftyone": "out/scores.csv"}, "out": "out"}, "would replace this file of the evaluation"),
+        ({"exports": {"fiftyone": "."}}, "is a folder, not a file"),
         ({"exports": {"cvat": "file.json"}}, "export is 'cvat', expected 'label-studio' or 'fiftyone'"),
         ({"cache": "there"}, "is a cache already"),
         ({"device": "cpu"}, "device: for media"),
         ({"positive_labels": "x"}, "positive_labels is for the labels in a file"),
     ],
 )
-def test_arguments_that_cannot_be_used_are_refused(folder: Path, options: dict[str, Any], text: str) -> None:
+def test_arguments_that_cannot_be_used_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=text):
         evaluate_head(folder / "run", folder / "other", **options)
 
@@ -312,6 +345,37 @@ def test_corrections_come_back(folder: Path, tmp_path: Path) -> None:
     labels = {row["id"]: row["label"] for row in rows_of(tmp_path / "better" / "predictions.csv")}
     assert len(labels) == 220
     assert labels[first[0]] == str(1 - int(first[1]))
+
+
+def test_exports_may_lie_in_the_folder_of_the_results(folder: Path, tmp_path: Path) -> None:
+    """Also in one that does not exist yet, and again; a file that cannot be written does not take the results along."""
+    exported = tmp_path / "out" / "tools" / "tasks.json"
+    command = ["evaluate", folder / "run", folder / "other", "--out", tmp_path / "out", "--export", "fiftyone"]
+    for _ in range(2):
+        done = call(*command, exported)
+        assert done.exit_code == 0, done.output
+        assert exported.exists()
+        assert (tmp_path / "out" / "evaluation.html").exists()
+    (tmp_path / "file").write_text("")
+    shutil.rmtree(tmp_path / "out")
+    done = call(*command, tmp_path / "file" / "tasks.json")
+    assert done.exit_code == 1
+    assert "the export for fiftyone was not written, the evaluation was" in done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(EVALUATION_ARTEFACTS)
+
+
+def test_one_tool_has_one_file(folder: Path, tmp_path: Path) -> None:
+    files = ["--export", "fiftyone", tmp_path / "a.json", "--export", "fiftyone", tmp_path / "b.json"]
+    done = call("evaluate", folder / "run", folder / "other", "--out", tmp_path / "out", *files)
+    assert done.exit_code == 2
+    assert "--export is given twice for one tool" in done.stderr
+
+
+def test_sets_whose_names_have_dots_have_folders_of_their_own(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    shutil.copytree(folder / "other", tmp_path / "site-1.5")
+    assert call("evaluate", tmp_path / "run", tmp_path / "site-1.5").exit_code == 0
+    assert (tmp_path / "run-on-site-1.5" / "evaluation.json").exists()
 
 
 def test_a_missing_set_is_an_error_in_words(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,13 @@ def test_budgets_have_intervals(size: int) -> None:
     assert everything.share_found_interval is None  # always 1
     assert everything.precision_interval is not None
     assert review(side.select(side.labels == 0), [10], num_draws=50)[0].share_found is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_videos_of_one_group_have_no_interval() -> None:
+    (found,) = review(replace(drawn(40, seed=1), groups=np.full(40, "one camera", dtype=object)), [10])
+    assert found.reviewed == 10
+    assert (found.share_found_interval, found.precision_interval) == (None, None)
 
 
 def test_the_budget_curve_is_exact_at_each_point() -> None:

@@ -70,6 +70,14 @@ def test_a_head_that_does_not_separate_allows_no_estimate() -> None:
     assert "does not separate" in found.reason
 
 
+@pytest.mark.parametrize("size", [1, 60])
+def test_without_an_interval_there_is_no_estimate(size: int) -> None:
+    """One group of videos says nothing about other groups, whatever their number."""
+    found = estimated(replace(drawn(size), groups=np.full(size, "one camera", dtype=object)))
+    assert (found.value, found.interval) == (None, None)
+    assert found.reason == "too few videos, or groups of videos, to say how uncertain it would be"
+
+
 def test_few_distinct_scores() -> None:
     source = scored(np.repeat([0.2, 0.8], 50), np.repeat([0, 1], 50) ^ (np.arange(100) % 5 == 0))
     unlabelled = scored(np.repeat([0.2, 0.8], [90, 10]), np.zeros(100))

@@ -86,6 +86,11 @@ def test_other_labels_are_refused(runs: Path, tmp_path: Path) -> None:
         compare([runs / "good", tmp_path])
 
 
+def cut_in_half(file: Path) -> None:
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[: len(lines) // 2]))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -99,6 +104,7 @@ def test_other_labels_are_refused(runs: Path, tmp_path: Path) -> None:
             "another version",
         ),
         (lambda folder: (folder / "predictions.csv").write_text("id,split\na,test\n"), "or damaged"),
+        (lambda folder: cut_in_half(folder / "predictions.csv"), "of the part test, expected 30; train again"),
     ],
 )
 def test_what_is_not_a_run_is_one_message(runs: Path, tmp_path: Path, spoil, message: str) -> None:
