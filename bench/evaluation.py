@@ -23,7 +23,7 @@ from haechi.predict.evaluation.prevalence import at_prevalences, review
 from haechi.predict.evaluation.quantify import PrevalenceEstimate, estimate_prevalence
 from haechi.predict.evaluation.scored import Scored
 from haechi.predict.evaluation.slices import NUM_SLICE_DRAWS, find_slices
-from haechi.train.data.split import group_numbers
+from haechi.train.data.groups import group_numbers
 from haechi.train.evaluate.bootstrap import COVERAGE, NUM_DRAWS, Interval
 from haechi.train.policy import Policy
 

@@ -21,7 +21,7 @@ from sklearn.svm import SVC
 
 from haechi.train.data.dataset import Dataset
 from haechi.train.data.features import make_batches
-from haechi.train.data.split import own_groups
+from haechi.train.data.groups import own_groups
 from haechi.train.model.head import pool
 
 STRENGTHS = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # scikit-learn's C

@@ -9,7 +9,7 @@ from scipy.stats import t
 
 from haechi.cache.schema import HARMFUL, SAFE
 from haechi.predict.evaluation.scored import Scored
-from haechi.train.data.split import group_numbers
+from haechi.train.data.groups import group_numbers
 from haechi.train.evaluate.bootstrap import COVERAGE, NUM_DRAWS, Interval, Sample, replicate
 from haechi.train.evaluate.cells import Cells
 from haechi.train.evaluate.metrics import WeightedCounts

@@ -8,7 +8,7 @@ from scipy.stats import f as f_distribution
 from haechi.cache.schema import HARMFUL, SAFE
 from haechi.cache.text import counted
 from haechi.predict.evaluation.scored import Scored
-from haechi.train.data.split import group_numbers
+from haechi.train.data.groups import group_numbers
 from haechi.train.evaluate.bootstrap import NUM_DRAWS, Interval, Replicates, Sample, replicate
 from haechi.train.evaluate.cells import Cells
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from haechi.cache.schema import HARMFUL, SAFE
-from haechi.train.data.split import group_numbers
+from haechi.train.data.groups import group_numbers
 
 
 def draw_sample(labels: np.ndarray, groups: np.ndarray, size: int, *, seed: int) -> np.ndarray:

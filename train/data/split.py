@@ -7,6 +7,7 @@ from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, tra
 
 from haechi.cache.schema import HARMFUL, LABEL_NAMES, SAFE, SPLITS
 from haechi.cache.text import counted
+from haechi.train.data.groups import group_numbers, own_groups
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 
@@ -136,17 +137,6 @@ def inner_folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> list[tu
         if all(_fewest(labels[fitted]) for fitted, _ in folds):
             return folds
     return []
-
-
-def own_groups(groups: np.ndarray) -> np.ndarray:
-    """(N,) str: the groups, where each video without one gets its own group, with a name that no manifest can have."""
-    return np.array([group or f"\0{i}" for i, group in enumerate(groups)], dtype=object)
-
-
-def group_numbers(groups: np.ndarray) -> np.ndarray:
-    """(N,) int: the number, from 0, of each video's group as `own_groups` gives it."""
-    numbers: np.ndarray = np.unique(own_groups(groups).astype(str), return_inverse=True)[1]
-    return numbers
 
 
 def _fewest(labels: np.ndarray) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import norm, t
 
-from haechi.train.data.split import group_numbers
+from haechi.train.data.groups import group_numbers
 from haechi.train.evaluate import metrics
 from haechi.train.evaluate.cells import Cells
 from haechi.train.evaluate.metrics import WeightedCounts

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from haechi.train.data.split import INNER_FOLDS, Split, inner_folds, make_folds, make_split, num_folds, own_groups
+from haechi.train.data.groups import own_groups
+from haechi.train.data.split import INNER_FOLDS, Split, inner_folds, make_folds, make_split, num_folds
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 
