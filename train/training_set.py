@@ -109,7 +109,7 @@ class TrainingSet:
             with open_hdf5(path) as file, read_errors(path):
                 return _read(file, path)
         except CacheError as error:
-            raise TrainError(f"{path}: damaged ({error}); train again") from error
+            raise TrainError(f"{path}: damaged; train again to evaluate this run") from error
 
 
 def _write(group: h5py.Group, name: str, values: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from haechi.train.evaluate.requirement import Requirement
 PREVALENCE = Number(above=0, below=1)
 BUDGET = Whole(1, 1 << 40)
 
-SHARE = r"(?:\d+(?:\.\d*)?|\.\d+)%?"
+SHARE = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]-?\d+)?%?"
 RANGE = re.compile(rf"(?P<low>{SHARE})(?:-(?P<high>{SHARE}))?")
 
 

@@ -160,8 +160,8 @@ def _signed(range_: Interval | None) -> str:
 
 def _causes_table(causes: Causes) -> Table:
     rows = {
-        "share of harmful videos": causes.class_mix,
-        "separation of the classes": causes.separation,
+        "class mix": causes.class_mix,
+        "separation": causes.separation,
         "threshold": causes.threshold,
         "together": causes.fall,
     }

@@ -14,6 +14,7 @@ from haechi.predict.evaluation.questions import Questions, parse_prevalences
         (".5 %", [0.005]),
         ("0.001-0.1", [0.001, 0.01, 0.1]),
         ("0.1%-10%", [0.001, 0.01, 0.1]),
+        ("1e-3-1e-1", [0.001, 0.01, 0.1]),
     ],
 )
 def test_shares_and_ranges_are_read(text: str, expected: list[float]) -> None:
