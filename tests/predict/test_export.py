@@ -1,6 +1,7 @@
 """The exported ONNX head gives the same logits as the head."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from haechi.predict.export import FORMAT, OUTPUTS, export_onnx
 from haechi.predict.heads import load_checkpoint
 from haechi.train.data.dataset import open_features
 from haechi.train.model.checkpoint import Checkpoint
-from haechi.train.model.head import mean_of_rows
+from haechi.train.model.head import build_head, mean_of_rows
 from haechi.train.model.scores import compute_logits, compute_scores
 from tests import synthetic
 from tests.predict.conftest import QUICK, call
@@ -77,7 +78,8 @@ def test_logits_are_the_heads(cache: Path, tmp_path: Path, name: str) -> None:
 def test_videos_of_different_lengths(cache: Path, tmp_path: Path, name: str) -> None:
     """Any number of videos and rows can be given, and padding changes nothing; moments are exported too."""
     checkpoint = trained(cache, tmp_path / "run", VARIANTS[name])
-    runs.with_random_weights(checkpoint.head)
+    head = build_head(tuple(checkpoint.streams.values()), checkpoint.settings)  # as trained, with all its parts
+    checkpoint = replace(checkpoint, head=runs.with_random_weights(head).eval())
     export_onnx(checkpoint, tmp_path / "head.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "head.onnx")
     generator = torch.Generator().manual_seed(0)
