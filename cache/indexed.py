@@ -127,6 +127,8 @@ def read_index(path: Path, start: int, length: int) -> Index:
     if length > MAX_INDEX_BYTES:
         raise DamageError(f"{path}: declares an index of {length} bytes, at most {MAX_INDEX_BYTES} are allowed")
     with read_errors(path), path.open("rb", buffering=0) as file:
+        if start + length > path.stat().st_size:
+            raise DamageError(f"{path}: its index is damaged, it would lie outside the file; see `haechi verify`")
         file.seek(start)
         content = file.read(length)
     return Index.decode(content, where=str(path))

@@ -225,7 +225,11 @@ def read_attributes(content: Content, path: Path, *, version: int) -> tuple[Prov
     """
     found = content.attributes
     given = found.get(schema.VERSION_ATTRIBUTE)
-    text = {name: value for name in schema.TEXT_ATTRIBUTES if isinstance(value := found.get(name), str)}
+    text = {
+        name: value
+        for name in schema.TEXT_ATTRIBUTES
+        if isinstance(value := found.get(name), str) and len(value.encode()) <= MAX_ATTRIBUTE_BYTES
+    }
     if problems := [f"root attribute {name}" for name in schema.TEXT_ATTRIBUTES if name not in text]:
         raise DamageError(
             f"{path}: missing, or not fixed-length UTF-8 text of at most {MAX_ATTRIBUTE_BYTES} bytes:\n"

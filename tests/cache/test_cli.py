@@ -167,7 +167,7 @@ def test_what_is_not_a_cache_is_one_error(tmp_path: Path, command: str, name: st
 
 def test_a_cache_of_another_version_is_one_error(cache: Path) -> None:
     path = shard_path(cache, 1)
-    path.write_bytes(path.read_bytes().replace(b"haechi-cache 1", b"haechi-cache 9", 1))
+    path.write_bytes(path.read_bytes().replace(b"haechi-cache 2", b"haechi-cache 9", 1))
     result = _run("inspect", cache)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "format version '9'" in result.stderr

@@ -11,6 +11,8 @@ from haechi.cache.writer import shard_path, write_shard
 from tests import synthetic
 from tests.cache.forge import change, forge
 
+pytestmark = pytest.mark.usefixtures("version")
+
 
 def _write(path: Path, number: int, used: list[tuple[str, int]], failed: list[str]) -> None:
     items = [synthetic.item(synthetic.media(id), seed=seed, num_frames=seed + 1) for id, seed in used]

@@ -124,7 +124,7 @@ def test_the_screen_shows_the_whole_summary(tmp_path: Path, width: int) -> None:
         "UNTRAINED tiny, weights random:0",
         "cpu, cuda (NVIDIA H100), fp32, bf16",
         summary["fingerprint"],
-        "haechi-cache version 1, written by haechi test",
+        "haechi-cache version 2, written by haechi test",
         "4 shards",
         "800 frames, 40.0 s",
         "train   val   test",
