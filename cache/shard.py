@@ -83,7 +83,7 @@ class Shard:
 
     def read_raw(self, *names: str, rows: slice = slice(None)) -> list[np.ndarray]:
         """As `read`, with texts as bytes."""
-        with open_content(self.path, self.index) as content:
+        with open_content(self.path, self._index_now()) as content:
             return [content.read(name, *_bounds(content, name, self.path, rows)) for name in names]
 
     def read_into(self, result: np.ndarray, name: str, *, ranges: list[tuple[int, int]]) -> None:
@@ -94,11 +94,32 @@ class Shard:
         # Without HDF5's chunk cache, one range is read in half the time. Several ranges may share a chunk, and with the
         # cache it is read only once.
         chunk_cache_bytes = CHUNK_CACHE_BYTES if len(ranges) > 1 else 0
-        with open_content(self.path, self.index, chunk_cache_bytes=chunk_cache_bytes) as content:
+        with open_content(self.path, self._index_now(), chunk_cache_bytes=chunk_cache_bytes) as content:
             length = sound_array(content, name, self.path).shape[0]
             if ranges and ranges[-1][1] > length:  # h5py would silently read fewer rows
                 raise CacheError(f"{self.path}: /{name} has {length} rows, row {ranges[-1][1] - 1} was requested")
             content.read_into(result, name, ranges)
+
+    def _index_now(self) -> Index | None:
+        """The index; of the new file if the shard was replaced since it was opened, as for new labels.
+
+        Raises `CacheError` if the new one has other rows.
+        """
+        if self.index is None:
+            return None
+        with read_errors(self.path), self.path.open("rb", buffering=0) as file:
+            block = file.read(schema.USER_BLOCK_BYTES)
+        if block == self.seal.encode():
+            return self.index
+        new = Shard.open(self.path)
+        if (new.fingerprint, new.num_items, new.num_failures, new.num_rows) != (
+            self.fingerprint,
+            self.num_items,
+            self.num_failures,
+            self.num_rows,
+        ):
+            raise CacheError(f"{self.path}: was replaced by a shard with other rows; run the command again")
+        return new.index
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from haechi.cache import writer
+from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
 from haechi.cache.schema import MEDIA_TYPES, STREAMS
@@ -205,6 +206,27 @@ def test_relabelling_does_not_hide_damage(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(data)
     rewrite_media(path, {"label": [0] * len(ITEMS)})
     assert {problem.video for problem in verify(tmp_path).problems} == {item.media.id for item in ITEMS}
+
+
+def test_a_shard_that_was_opened_before_is_still_read_after_relabelling(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance())
+    shard, cache = Shard.open(path), Cache.open(tmp_path)
+    (features,) = shard.read("clip/features")
+    rewrite_media(path, {"group": ["a group with a long name"] * len(ITEMS)})
+    np.testing.assert_array_equal(shard.read("clip/features")[0], features)
+    np.testing.assert_array_equal(cache.rows("clip", "features"), features)
+    assert set(cache.media["group"]) == {"a group with a long name"}
+
+
+def test_a_shard_that_was_replaced_by_other_rows_is_refused(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance(), version=2)
+    shard = Shard.open(path)
+    write_shard(path, ITEMS[:2], FAILURES, synthetic.provenance(), version=2)
+    with pytest.raises(CacheError, match=r"shard-00000.h5: was replaced by a shard with other rows") as error:
+        shard.read("clip/features")
+    assert not isinstance(error.value, DamageError)
 
 
 def test_relabelling_a_shard_of_failures_only(tmp_path: Path) -> None:
