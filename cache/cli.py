@@ -21,15 +21,20 @@ CACHE_ARGUMENT = click.argument("cache", type=click.Path(path_type=Path))
 @click.command()
 @CACHE_ARGUMENT
 @click.option("--video", metavar="ID", help="Show only this video: its columns, times and most probable actions.")
+@click.option("--deep", is_flag=True, help="Read every row of features, and count those that are zero or not finite.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def inspect(*, cache: Path, video: str | None, as_json: bool) -> None:
-    """Show a summary of the cache in the folder CACHE."""
+def inspect(*, cache: Path, video: str | None, deep: bool, as_json: bool) -> None:
+    """Show a summary of the cache in the folder CACHE.
+
+    Features are not read: the number of bad rows is the one that each shard's writer left in it. Only shards of format
+    version 1 do not have it. `haechi verify` finds damage.
+    """
     from haechi.cache.console import make_console
     from haechi.cache.reader import Cache
     from haechi.cache.summary import describe_video, show_summary, show_video, summarise
 
     shards = Cache.open(cache)
-    content = summarise(shards) if video is None else describe_video(shards, video)
+    content = summarise(shards, deep=deep) if video is None else describe_video(shards, video)
     if as_json:
         click.echo(json.dumps(content, indent=2, allow_nan=False))
     elif video is None:

@@ -1,18 +1,24 @@
 """Reads a cache: all its shards as one table of media, and one array for each dataset of features."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
 from haechi.cache import schema
 from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.schema import Failure
 from haechi.cache.shard import Shard
 from haechi.cache.text import bullet_list, counted
+from haechi.cache.threads import num_threads
+
+# Less is read in one thread: starting others takes as long.
+PARALLEL_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +85,33 @@ class Cache:
         return last
 
     @cached_property
-    def _masks(self) -> list[dict[str, np.ndarray]]:
+    def live(self) -> list[dict[str, np.ndarray]]:
         """For each shard, which rows count: bool arrays `media` (N,) and `failure` (F,)."""
+        tables = [(i, table) for i in range(len(self.shards)) for table in ("media", "failure")]
         masks = [
-            {"media": np.zeros(shard.num_items, bool), "failure": np.zeros(shard.num_failures, bool)}
+            {"media": np.ones(shard.num_items, bool), "failure": np.ones(shard.num_failures, bool)}
             for shard in self.shards
         ]
-        for i, table, row in self.locations.values():
-            masks[i][table][row] = True
+        # Ids with different hashes differ, and few ids occur twice: only those are compared as texts.
+        hashes = [self._hashes(i, table) for i, table in tables]
+        values, counts = np.unique(np.concatenate(hashes), return_counts=True)
+        last: dict[bytes, tuple[int, str, int]] = {}
+        if repeated := set(values[counts > 1].tolist()):
+            for (i, table), found in zip(tables, hashes, strict=True):
+                rows = [row for row, value in enumerate(found.tolist()) if value in repeated]
+                if not rows:
+                    continue
+                (ids,) = self.shards[i].read_raw(f"{table}/id")
+                for row in rows:
+                    if before := last.get(ids[row]):
+                        masks[before[0]][before[1]][before[2]] = False
+                    last[ids[row]] = (i, table, row)
         return masks
+
+    def _hashes(self, number: int, table: str) -> np.ndarray:
+        """(N,) uint64: a hash of each id in a table of a shard."""
+        (ids,) = self.shards[number].read_raw(f"{table}/id")
+        return np.fromiter(map(xxh3_64_intdigest, ids.tolist()), np.uint64, len(ids))
 
     @cached_property
     def media(self) -> dict[str, np.ndarray]:
@@ -105,7 +129,7 @@ class Cache:
         names = [f"{table}/{column}" for column in types]
         masked = [
             [column[mask[table]] for column in shard.read(*names)]
-            for shard, mask in zip(self.shards, self._masks, strict=True)
+            for shard, mask in zip(self.shards, self.live, strict=True)
         ]
         return {column: np.concatenate(columns) for column, *columns in zip(types, *masked, strict=True)}
 
@@ -113,7 +137,7 @@ class Cache:
     def _ranges(self) -> dict[str, list[np.ndarray]]:
         """Stream -> for each shard, the row ranges of its n used videos that count: (n, 2) int64, start and stop."""
         ranges: dict[str, list[np.ndarray]] = {stream: [] for stream in schema.STREAMS}
-        for shard, mask in zip(self.shards, self._masks, strict=True):
+        for shard, mask in zip(self.shards, self.live, strict=True):
             offsets = shard.read(*(f"{stream}/offset" for stream in ranges))
             for stream, offset in zip(ranges, offsets, strict=True):
                 check_offset(offset, num_rows=shard.num_rows[stream], where=f"{shard.path}: /{stream}/offset")
@@ -146,8 +170,12 @@ class Cache:
 
     def rows_by_shard(self, stream: str, name: str) -> Iterator[np.ndarray]:
         """The same rows as `rows`, one array for each shard: for caches larger than memory."""
-        for source in zip(self.shards, self._ranges[stream], strict=True):
-            yield self._read(stream, name, [source])
+        for number in range(len(self.shards)):
+            yield self.rows_of_shard(number, stream, name)
+
+    def rows_of_shard(self, number: int, stream: str, name: str) -> np.ndarray:
+        """Those of the rows that are in one shard; `number` is its index in `shards`."""
+        return self._read(stream, name, [(self.shards[number], self._ranges[stream][number])])
 
     def _read(self, stream: str, name: str, sources: list[tuple[Shard, np.ndarray]]) -> np.ndarray:
         """Rows from shards, each with its row ranges (n, 2), read directly into one array."""
@@ -156,10 +184,19 @@ class Cache:
             result = np.empty((sum(counts), self.settings[stream]["widths"][name]), self.settings["store"])
         else:
             result = np.empty(sum(counts), np.float32)
-        start = 0
-        for (shard, ranges), count in zip(sources, counts, strict=True):
-            shard.read_into(result[start : start + count], f"{stream}/{name}", ranges=_joined(ranges))
-            start += count
+        ends = np.cumsum(counts).tolist()
+
+        def read(number: int) -> None:
+            shard, ranges = sources[number]
+            target = result[ends[number] - counts[number] : ends[number]]
+            shard.read_into(target, f"{stream}/{name}", ranges=_joined(ranges))
+
+        if result.nbytes < PARALLEL_BYTES or len(sources) == 1:
+            for number in range(len(sources)):
+                read(number)
+        else:
+            with ThreadPoolExecutor(num_threads(), thread_name_prefix="cache") as pool:
+                list(pool.map(read, range(len(sources))))
         return result
 
 

@@ -8,12 +8,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from haechi.cache.errors import CacheError, DamageError, FeatureError
 from haechi.cache.text import bullet_list
 
 FORMAT = "haechi-cache"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of new caches."""
+VERSIONS = (1, 2)
+"""That are read. A cache is continued in its own version."""
 
 SHARD_PATTERN = "shard-*.h5"
 
@@ -28,8 +32,14 @@ MAX_ID_BYTES = 4096  # PATH_MAX on Linux: an id is a path
 MAX_MESSAGE_BYTES = 1000
 MAX_SECONDS = 10**9  # 31 years, before or after 0; times in some containers start below 0
 
-# Chunks have this size, which is 1024 rows of 512 float16 values. A smaller dataset is one chunk.
+# Version 1: chunks have this size, which is 1024 rows of 512 float16 values. A smaller dataset is one chunk.
 CHUNK_BYTES = 1 << 20
+# Version 2: each block of so many bytes, in whole rows, has a checksum. 64 rows of 512 float16 values: who reads the
+# features of one video reads few others. Ours: with smaller blocks, checking them takes longer than reading them.
+BLOCK_BYTES = 1 << 16
+
+INDEX = "index"
+"""Version 2: the dataset that says where all others are, and has their checksums (see `haechi.cache.indexed`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +131,26 @@ FRAME_STREAM, WINDOW_STREAM = STREAMS
 # Dataset -> number of axes, for the arrays of all streams.
 DATASETS = {f"{stream}/{name}": num_axes for stream, arrays in STREAMS.items() for name, num_axes in arrays.items()}
 
+# Root attributes: all texts, and one integer.
+TEXT_ATTRIBUTES = (
+    "format",
+    "fingerprint",
+    "settings_json",
+    "versions_json",
+    *(f"{stream}_weights" for stream in STREAMS),
+    "device",
+    "precision",
+    "producer",
+    "created",
+)
+VERSION_ATTRIBUTE = "format_version"
+
 
 def id_problem(id: str) -> str | None:
     """Why `id` cannot be the id of a video, such as "is empty"; None if it can."""
     if not id:
         return "is empty"
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in id):
+    if not id.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in id):
         return "holds control characters or bytes that are not UTF-8"
     if (num_bytes := len(id.encode())) > MAX_ID_BYTES:
         return f"is {num_bytes} bytes long, at most {MAX_ID_BYTES} are allowed"
@@ -219,34 +243,60 @@ def conflict_list(held: dict[str, Any], ours: dict[str, Any], *, holder: str = "
     return bullet_list([f"{name}: {old!r} in {holder}, {new!r} here" for name, old, new in differing])
 
 
+DIGESTS: dict[int, tuple[str, int]] = {1: ("sha256", 64), 2: ("xxh3-128", 32)}
+"""Version -> name of its digest, and number of hexadecimal digits."""
+
+
+def new_digest(version: int) -> Any:
+    """An empty digest of the kind that shards of a version are sealed with, with the methods of `hashlib`'s."""
+    return hashlib.sha256() if version == 1 else xxhash.xxh3_128()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Seal:
     """The first bytes of a shard, its HDF5 user block: shows whether the shard is complete and unaltered."""
 
-    sha256: str
-    """SHA-256 of all bytes after the user block."""
+    version: int
+    """One of `VERSIONS`."""
+    digest: str
+    """Digest of all bytes after the user block, in hexadecimal: see `DIGESTS`."""
     num_bytes: int
     """Number of bytes after the user block."""
+    index: tuple[int, int] = (0, 0)
+    """Version 2: first byte of the index in the file, and its number of bytes."""
 
     def encode(self) -> bytes:
-        text = f"{FORMAT} {FORMAT_VERSION}\nsha256 {self.sha256}\nbytes {self.num_bytes}\n"
-        return text.encode("ascii").ljust(USER_BLOCK_BYTES, b"\n")
+        lines = [
+            f"{FORMAT} {self.version}",
+            f"{DIGESTS[self.version][0]} {self.digest}",
+            f"bytes {self.num_bytes}",
+            *([f"{INDEX} {self.index[0]} {self.index[1]}"] if self.version > 1 else []),
+        ]
+        return "".join(f"{line}\n" for line in lines).encode("ascii").ljust(USER_BLOCK_BYTES, b"\n")
 
     @classmethod
     def decode(cls, block: bytes, *, where: str) -> "Seal":
         """The seal in a user block. Raises `DamageError` if there is none, `CacheError` for another version."""
-        name, _, version = block.partition(b"\n")[0].partition(b" ")
+        name, _, number = block.partition(b"\n")[0].partition(b" ")
         if name != FORMAT.encode():
             raise DamageError(f"{where}: not a Haechi shard (its first line is not '{FORMAT} {FORMAT_VERSION}')")
-        if version != str(FORMAT_VERSION).encode():
-            kind = CacheError if version.isdigit() else DamageError
+        version = next((known for known in VERSIONS if number == str(known).encode()), None)
+        if version is None:
+            kind = CacheError if number.isdigit() else DamageError
             raise kind(
-                f"{where}: format version {version[:20].decode('ascii', errors='backslashreplace')!r}, "
-                f"this Haechi reads version {FORMAT_VERSION}; "
+                f"{where}: format version {number[:20].decode('ascii', errors='backslashreplace')!r}, "
+                f"this Haechi reads versions {' and '.join(map(str, VERSIONS))}; "
                 "use the Haechi that wrote it, or extract again into a new folder"
             )
-        found = re.match(rb"[^\n]*\nsha256 ([0-9a-f]{64})\nbytes ([0-9]{1,18})\n", block)
-        seal = cls(sha256=found[1].decode(), num_bytes=int(found[2])) if found else None
+        digest, num_digits = DIGESTS[version]
+        index = rb"index ([0-9]{1,18}) ([0-9]{1,18})\n" if version > 1 else b"()()"
+        found = re.match(
+            rb"[^\n]*\n%b ([0-9a-f]{%d})\nbytes ([0-9]{1,18})\n%b" % (digest.encode(), num_digits, index), block
+        )
+        seal = None
+        if found:
+            start, length = (int(text or b"0") for text in found.groups()[2:])
+            seal = cls(version=version, digest=found[1].decode(), num_bytes=int(found[2]), index=(start, length))
         if seal is None or seal.encode() != block:
             raise DamageError(
                 f"{where}: the seal in its first {USER_BLOCK_BYTES} bytes is damaged; see `haechi verify`"

@@ -4,6 +4,8 @@ import difflib
 import importlib.resources
 import itertools
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,21 +17,28 @@ from rich.markup import escape
 from rich.table import Table
 
 from haechi.cache import schema
+from haechi.cache.bad_rows import find_bad_rows
 from haechi.cache.errors import CacheError, DamageError
+from haechi.cache.indexed import BadRows
 from haechi.cache.kinds import KINDS, VIDEO
 from haechi.cache.reader import Cache
 from haechi.cache.shard import Shard
 from haechi.cache.text import bullet_list, counted, visible
+from haechi.cache.threads import num_threads
 
 NUM_ACTIONS = 5
 MAX_ROWS_SHOWN = 32  # for each stream of a video; the number of frames in the default sampling
 MAX_IDS_COMPARED = 20_000  # comparing texts is slow; more ids would take seconds
 
 
-def summarise(cache: Cache) -> dict[str, Any]:
+def summarise(cache: Cache, *, deep: bool = False) -> dict[str, Any]:
     """What `haechi inspect --json` prints. Rows that a later shard supersedes count only in `superseded` and `shards`.
 
-    - `path`, `format_version`, `fingerprint`, `settings` (the fingerprint is their hash)
+    `deep`: every row of features is read. Otherwise the features of a shard are read only where the numbers of bad rows
+    that its writer left in it are not those of the rows that count: in version 1, which has none, and where superseded
+    rows are among the bad ones.
+
+    - `path`, `format_version` (the highest of its shards), `fingerprint`, `settings` (the fingerprint is their hash)
     - `trained`: whether all backbones are trained; `untrained`: those that are not, such as `["clip", "slowfast"]`
     - `videos`: number of used videos and images; `labels`: number for each of `harmful`, `safe`, `unlabelled`;
       `splits`: these three numbers for each of `train`, `val`, `test`, `none`; `kinds`: number for each of `video`,
@@ -46,29 +55,27 @@ def summarise(cache: Cache) -> dict[str, Any]:
 
     Raises `CacheError` if a shard is damaged or cannot be read.
     """
-    media, failures = cache.media, cache.failures
-    streams, bad_rows = _measure_streams(cache)
+    media, failures = _count_rows(cache)
+    durations = np.concatenate(media.durations)  # (N,) of the videos among them
     sizes = [schema.USER_BLOCK_BYTES + shard.seal.num_bytes for shard in cache.shards]
     return {
         "path": str(cache.path),
-        "format_version": schema.FORMAT_VERSION,
+        "format_version": max(shard.version for shard in cache.shards),
         "fingerprint": cache.fingerprint,
         "settings": cache.settings,
         "trained": not cache.untrained,
         "untrained": cache.untrained,
-        "videos": len(media["id"]),
-        "labels": _count_labels(media["label"]),
-        "splits": {
-            split or "none": _count_labels(media["label"][media["split"] == split]) for split in (*schema.SPLITS, "")
-        },
-        "kinds": {kind: int((media["kind"] == kind).sum()) for kind in KINDS},
-        "failed": len(failures),
-        "failures": dict(Counter(failure.reason for failure in failures).most_common()),
-        "superseded": sum(shard.num_items + shard.num_failures for shard in cache.shards) - len(cache.locations),
-        "streams": streams,
-        **bad_rows,
-        "frames": int(media["num_frames"].sum()),
-        "duration_seconds": _spread(media["duration_seconds"][media["kind"] == VIDEO]),
+        "videos": sum(media.counts.values()),
+        "labels": media.labels(),
+        "splits": {split or "none": media.labels(split=split) for split in (*schema.SPLITS, "")},
+        "kinds": {kind: sum(n for key, n in media.counts.items() if key[0] == kind.encode()) for kind in KINDS},
+        "failed": sum(failures.values()),
+        "failures": {reason.decode(errors="replace"): count for reason, count in failures.most_common()},
+        "superseded": sum(int((~mask).sum()) for masks in cache.live for mask in masks.values()),
+        "streams": _describe_streams(cache),
+        **_count_bad_rows(cache, deep=deep),
+        "frames": media.num_frames,
+        "duration_seconds": _spread(durations),
         "bytes": sum(sizes),
         "shards": [
             {
@@ -131,8 +138,40 @@ def kinetics_names() -> list[str]:
     )
 
 
-def _count_labels(labels: np.ndarray) -> dict[str, int]:
-    return {name: int((labels == label).sum()) for label, name in schema.LABEL_NAMES.items()}
+@dataclass(kw_only=True)
+class _Counts:
+    """What is counted of the used videos, shard by shard: their columns of a million videos would fill memory."""
+
+    counts: Counter[tuple[bytes, bytes, int]] = field(default_factory=Counter)
+    """(kind, split, label) -> number."""
+    num_frames: int = 0
+    durations: list[np.ndarray] = field(default_factory=list)
+    """Of the videos, without images."""
+
+    def labels(self, *, split: str | None = None) -> dict[str, int]:
+        """Number for each label; of one split, or of all."""
+        return {
+            name: sum(
+                count
+                for (_, found, number), count in self.counts.items()
+                if number == label and split in (None, found.decode(errors="replace"))
+            )
+            for label, name in schema.LABEL_NAMES.items()
+        }
+
+
+def _count_rows(cache: Cache) -> tuple[_Counts, Counter[bytes]]:
+    """The used videos, and the number of failures for each reason."""
+    media, failures = _Counts(), Counter[bytes]()
+    names = [f"media/{column}" for column in ("kind", "split", "label", "num_frames", "duration_seconds")]
+    for shard, live in zip(cache.shards, cache.live, strict=True):
+        *columns, reasons = shard.read_raw(*names, "failure/reason")
+        kind, split, label, num_frames, duration = (column[live["media"]] for column in columns)
+        media.counts.update(zip(kind.tolist(), split.tolist(), label.tolist(), strict=True))
+        media.num_frames += int(num_frames.sum())
+        media.durations.append(duration[kind == VIDEO.encode()])
+        failures.update(reasons[live["failure"]].tolist())
+    return media, failures
 
 
 def _spread(seconds: np.ndarray) -> dict[str, float | None]:
@@ -142,21 +181,49 @@ def _spread(seconds: np.ndarray) -> dict[str, float | None]:
     return {name: float(value) if np.isfinite(value) else None for name, value in found.items()}
 
 
-def _measure_streams(cache: Cache) -> tuple[dict[str, Any], dict[str, int]]:
-    """Shapes and types of all arrays, and numbers of bad rows. Only one array of one shard is in memory at a time."""
+def _describe_streams(cache: Cache) -> dict[str, Any]:
+    """Stream -> array -> shape of the rows that count, and type."""
+    store = np.dtype(cache.settings["store"]).name
     streams: dict[str, Any] = {}
+    for stream, arrays in schema.STREAMS.items():
+        num_rows, widths = int(cache.offset(stream)[-1]), cache.settings[stream]["widths"]
+        streams[stream] = {
+            name: {"shape": [num_rows, widths[name]], "dtype": store}
+            if num_axes == 2
+            else {"shape": [num_rows], "dtype": "float32"}
+            for name, num_axes in arrays.items()
+        }
+    return streams
+
+
+def _count_bad_rows(cache: Cache, *, deep: bool) -> dict[str, int]:
+    """Numbers of bad rows of features. Only one array of a few shards is in memory at a time."""
+    written, read = [], []
+    for number, (shard, live) in enumerate(zip(cache.shards, cache.live, strict=True)):
+        bad = shard.bad_rows
+        is_known = bad is not None and (live["media"].all() or bad == BadRows(zero=0, nonfinite=0))
+        if bad is not None and is_known and not deep:
+            written.append(bad)
+        else:
+            read.append(number)
+    with ThreadPoolExecutor(num_threads(), thread_name_prefix="inspect") as pool:
+        found = [*written, *pool.map(lambda number: _read_bad_rows(cache, number), read)]
+    return {
+        "zero_rows": sum(bad.zero for bad in found),
+        "nonfinite_rows": sum(bad.nonfinite for bad in found),
+    }
+
+
+def _read_bad_rows(cache: Cache, number: int) -> BadRows:
     zero_rows = nonfinite_rows = 0
     for stream, arrays in schema.STREAMS.items():
-        streams[stream] = {}
         for name, num_axes in arrays.items():
-            num_rows = 0
-            for values in cache.rows_by_shard(stream, name):
-                num_rows += len(values)
-                if num_axes == 2:
-                    nonfinite_rows += int((~np.isfinite(values).all(axis=1)).sum())
-                    zero_rows += int((~values.any(axis=1)).sum())
-            streams[stream][name] = {"shape": [num_rows, *values.shape[1:]], "dtype": values.dtype.name}
-    return streams, {"zero_rows": zero_rows, "nonfinite_rows": nonfinite_rows}
+            values = cache.rows_of_shard(number, stream, name)
+            if num_axes == 2:
+                nonfinite, zero = find_bad_rows(values)
+                nonfinite_rows += int(nonfinite.sum())
+                zero_rows += int(zero.sum())
+    return BadRows(zero=zero_rows, nonfinite=nonfinite_rows)
 
 
 def _video_rows(shard: Shard, stream: str, row: int) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from haechi.extract.flow import Flow, open_flow
 from haechi.extract.interrupt import Interrupt, InterruptedRunError
 from haechi.extract.manifest import Manifest
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.shard_queue import ShardQueue, WriteError, next_number
+from haechi.extract.shard_queue import ShardQueue, WriteError, next_number, version_of
 from haechi.extract.timing import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
@@ -125,7 +125,8 @@ def extract(
                 ready = time.monotonic()
                 number, num_rows = next_number(existing), len(remaining.entries)
                 interrupt.listen()
-                with ShardQueue(out, number, num_rows, settings, provenance, progress) as queue:
+                version = version_of(existing)
+                with ShardQueue(out, number, num_rows, settings, provenance, progress, version=version) as queue:
                     _run(flow, remaining, queue, watch, interrupt, progress)
                 work_seconds = time.monotonic() - ready
         cache = Cache.open(out)
@@ -206,7 +207,7 @@ def _update_media(manifest: Manifest, cache: Cache, touched: Mapping[str, int]) 
         labels = [wanted.get(id, old) for id, old in zip(ids, old_labels, strict=True)]
         changed = {id for id, old, new in zip(ids, old_labels, labels, strict=True) if old != new}
         # A row that a later shard supersedes describes an older file: its time must stay different from the new file's.
-        is_live = [cache.locations[id] == (i, "media", row) for row, id in enumerate(ids)]
+        is_live = cache.live[i]["media"].tolist()
         times = [
             touched.get(id, old) if live else old
             for id, old, live in zip(ids, columns["mtime_ns"], is_live, strict=True)

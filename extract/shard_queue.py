@@ -8,7 +8,7 @@ from types import TracebackType
 from haechi.cache.errors import HaechiError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
-from haechi.cache.schema import Failure, Item, Provenance
+from haechi.cache.schema import FORMAT_VERSION, Failure, Item, Provenance
 from haechi.cache.writer import shard_path, write_shard
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.timing import WRITE, Stopwatch
@@ -33,9 +33,12 @@ class ShardQueue:
         settings: ExtractSettings,
         provenance: Provenance,
         progress: Progress = SILENT,
+        *,
+        version: int = FORMAT_VERSION,
     ) -> None:
-        """`first_number`: of the first shard to write; `num_rows`: how many rows will be added in total."""
-        self._out, self._provenance, self._progress = out, provenance, progress
+        """`first_number`: of the first shard to write; `num_rows`: how many rows will be added in total; `version`: the
+        format version of the shards."""
+        self._out, self._provenance, self._progress, self._version = out, provenance, progress, version
         self._number, self._num_rows = first_number, num_rows
         self._shard_size, self._shard_seconds = settings.shard_size, settings.shard_minutes * 60
         self._ahead: dict[int, Item | Failure] = {}  # finished, while an earlier row is not
@@ -112,13 +115,18 @@ class ShardQueue:
             items = [row for row in rows if isinstance(row, Item)]
             failures = [row for row in rows if isinstance(row, Failure)]
             try:
-                write_shard(path, items, failures, self._provenance)
+                write_shard(path, items, failures, self._provenance, version=self._version)
             except OSError as error:
                 raise WriteError(
                     f"{path}: cannot be written ({error.strerror or error}); {self.num_written} of {self._num_rows} "
                     "rows of this run are safe in the cache; run the same command again when the disk can be written"
                 ) from error
         self.num_written += len(rows)
+
+
+def version_of(cache: Cache | None) -> int:
+    """The format version of the next shard: that of the last one, so that what reads the cache goes on reading it."""
+    return FORMAT_VERSION if cache is None else cache.shards[-1].version
 
 
 def next_number(cache: Cache | None) -> int:

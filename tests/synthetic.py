@@ -108,9 +108,11 @@ def write_cache(
     splits: dict[str, str] | None = None,
     groups: dict[str, str] | None = None,
     source: Provenance | None = None,
+    version: int | None = None,
 ) -> Path:
     """Write a cache; its features have mean `shift` for harmful videos, `-shift` for safe ones, 0 for others."""
     source = source or provenance()
+    options = {} if version is None else {"version": version}
     path.mkdir(parents=True, exist_ok=True)
     labels = [1] * num_harmful + [0] * num_safe + [-1] * num_unlabelled
     order = np.random.default_rng(0).permutation(len(labels))
@@ -123,6 +125,10 @@ def write_cache(
     failures = [failure(f"broken-{i:04d}.mp4") for i in range(num_failures)]
     for number, start in enumerate(range(0, max(len(items), 1), shard_size)):
         write_shard(
-            shard_path(path, number), items[start : start + shard_size], failures if number == 0 else [], source
+            shard_path(path, number),
+            items[start : start + shard_size],
+            failures if number == 0 else [],
+            source,
+            **options,
         )
     return path

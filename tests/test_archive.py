@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import haechi.cli
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
+from haechi.cache.schema import STREAMS
 from haechi.predict.classifier import Classifier
 from haechi.train.evaluate.compare import compare
 
@@ -26,22 +27,41 @@ def scores_of_the_run() -> dict[str, float]:
         return {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
 
 
-def test_the_cache_is_read() -> None:
-    cache = Cache.open(ARCHIVE / "cache")
-    assert cache.fingerprint == METRICS["fingerprint"]
-    assert cache.untrained == ["clip", "slowfast"]
-    assert (len(cache.media["id"]), [failure.id for failure in cache.failures]) == (15, ["safe/cut-off.mp4"])
-    assert cache.rows("clip", "features").shape == (92, 32)
-    assert cache.shards[0].provenance.weights == {"clip": "random:0", "slowfast": "random:0"}
+CACHES = pytest.mark.parametrize("cache", [ARCHIVE / "cache", ARCHIVE / "cache-2"], ids=["version 1", "version 2"])
 
 
-def test_the_cache_verifies() -> None:
-    assert verify(ARCHIVE / "cache").problems == []
+@CACHES
+def test_the_cache_is_read(cache: Path) -> None:
+    opened = Cache.open(cache)
+    assert opened.fingerprint == METRICS["fingerprint"]
+    assert opened.untrained == ["clip", "slowfast"]
+    assert (len(opened.media["id"]), [failure.id for failure in opened.failures]) == (15, ["safe/cut-off.mp4"])
+    assert opened.rows("clip", "features").shape == (92, 32)
+    assert opened.shards[0].provenance.weights == {"clip": "random:0", "slowfast": "random:0"}
 
 
+def test_both_versions_hold_the_same() -> None:
+    one, other = (Cache.open(ARCHIVE / name) for name in ("cache", "cache-2"))
+    assert [one.shards[0].version, other.shards[0].version] == [1, 2]
+    for column, values in one.media.items():
+        np.testing.assert_array_equal(values, other.media[column])
+    assert one.failures == other.failures
+    for stream, arrays in STREAMS.items():
+        np.testing.assert_array_equal(one.offset(stream), other.offset(stream))
+        for name in arrays:
+            np.testing.assert_array_equal(one.rows(stream, name), other.rows(stream, name))
+    assert one.shards[0].provenance == other.shards[0].provenance
+
+
+@CACHES
+def test_the_cache_verifies(cache: Path) -> None:
+    assert verify(cache).problems == []
+
+
+@CACHES
 @pytest.mark.parametrize("command", [["inspect"], ["inspect", "--video", "safe/safe-00.mp4"], ["verify"]])
-def test_commands_take_the_cache(command: list[str]) -> None:
-    done = CliRunner().invoke(haechi.cli.main, [command[0], str(ARCHIVE / "cache"), *command[1:]])
+def test_commands_take_the_cache(cache: Path, command: list[str]) -> None:
+    done = CliRunner().invoke(haechi.cli.main, [command[0], str(cache), *command[1:]])
     assert done.exit_code == 0, done.output
 
 

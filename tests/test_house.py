@@ -23,9 +23,10 @@ ALLOWED = {
 # A file imports from its own storey and those below. Within a storey, and everywhere else, no imports run in a circle.
 STOREYS = {
     "cache": [
-        {"atomic", "closed_pipe", "kinds", "progress", "spelling", "text"},
+        {"atomic", "bad_rows", "closed_pipe", "content", "kinds", "progress", "spelling", "text", "threads"},
         {"annotations", "errors", "rules"},
         {"schema"},
+        {"hdf5", "indexed"},
         {"console", "groups", "labels", "lock", "manifest_file", "options", "progress_bar", "shard"},
         {"reader", "writer"},
         {"integrity", "summary"},

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from haechi.cache.errors import CacheError
-from haechi.cache.shard import open_hdf5, read_errors
+from haechi.cache.hdf5 import open_hdf5, read_errors
 from haechi.train.data.scenes import SceneSpace
 from haechi.train.errors import TrainError
 from haechi.train.result import Result

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from haechi.cache import schema
+from haechi.cache.content import Content
 from haechi.cache.errors import CacheError
+from haechi.cache.hdf5 import read_errors
 from haechi.cache.integrity.shard_check import Condition, ShardCheck
 from haechi.cache.integrity.verify import Verification, check_shards, summed_up
 from haechi.cache.lock import locked
 from haechi.cache.reader import existing_shard_paths, shard_paths
 from haechi.cache.schema import Failure, Item, Media
-from haechi.cache.shard import dataset, open_hdf5, read_attributes, read_errors
+from haechi.cache.shard import open_content, read_attributes, sound_array
 from haechi.cache.text import counted
 from haechi.cache.writer import remove_leftovers, write_shard
 
@@ -141,19 +142,19 @@ def _ids(check: ShardCheck) -> dict[str, list[str] | None]:
     """Table -> the ids in it. If the check could not read them, they are read here without the rest of the shard."""
     if check.condition is not Condition.LOST:
         return check.ids
-    return {table: known or _ids_alone(check.path, f"{table}/id") for table, known in check.ids.items()}
+    return {table: known or _ids_alone(check, f"{table}/id") for table, known in check.ids.items()}
 
 
-def _ids_alone(path: Path, name: str) -> list[str] | None:
+def _ids_alone(check: ShardCheck, name: str) -> list[str] | None:
     """The ids in one dataset of a damaged shard; None if they cannot be read."""
     try:
-        with open_hdf5(path) as file, read_errors(path):
-            found = dataset(file, name)
-            if isinstance(found, str) or found.ndim != 1 or found.dtype.kind != "S":
+        with open_content(check.path, check.index) as content, read_errors(check.path):
+            found = content.array(name)
+            if isinstance(found, str) or len(found.shape) != 1 or found.dtype.kind != "S":
                 return None
-            if found.size * found.dtype.itemsize > path.stat().st_size:
+            if found.shape[0] * found.dtype.itemsize > check.path.stat().st_size:
                 return None
-            values = found[:].tolist()
+            values = content.read(name, 0, found.shape[0]).tolist()
         return [value.decode(errors="replace") for value in values]
     except CacheError:
         return None
@@ -185,13 +186,13 @@ def _rewrite(check: ShardCheck, drop: RowNumbers, ids: dict[str, list[str] | Non
         table: np.array([row for row in range(number) if row not in drop[table]], np.int64)
         for table, number in check.num_rows.items()
     }
-    with open_hdf5(check.path) as file:
-        provenance, _ = read_attributes(file, check.path)
-        items = _items(file, check.path, keep["media"])
+    with open_content(check.path, check.index) as content:
+        provenance, _ = read_attributes(content, check.path, version=check.version)
+        items = _items(content, check.path, keep["media"])
         failures = [
-            Failure(**row) for row in _table(file, check.path, "failure", schema.FAILURE_TYPES, keep["failure"])
+            Failure(**row) for row in _table(content, check.path, "failure", schema.FAILURE_TYPES, keep["failure"])
         ]
-    write_shard(check.path, items, failures, provenance)
+    write_shard(check.path, items, failures, provenance, version=check.version)
 
     def ids_at(table: str, rows: Iterable[int]) -> list[str]:
         known = ids[table] or []
@@ -211,28 +212,27 @@ def _rewrite(check: ShardCheck, drop: RowNumbers, ids: dict[str, list[str] | Non
     )
 
 
-def _items(file: h5py.File, path: Path, rows: np.ndarray) -> list[Item]:
+def _items(content: Content, path: Path, rows: np.ndarray) -> list[Item]:
     """The used videos, with their features, of the rows (n,) of `/media`, which must be sound."""
     if not len(rows):
         return []  # the offsets may be damaged
     arrays: list[dict[str, np.ndarray]] = [{} for _ in rows]
     for stream, names in schema.STREAMS.items():
-        with read_errors(path, f"{stream}/offset"):
-            offset = file[f"{stream}/offset"][:]
+        offset = content.read(f"{stream}/offset", 0, sound_array(content, f"{stream}/offset", path).shape[0])
         lengths = offset[rows + 1] - offset[rows]  # (n,)
         ends = np.cumsum(lengths)
         stream_rows = np.arange(ends[-1]) + np.repeat(offset[rows] - (ends - lengths), lengths)
         for name in names:
-            parts = np.split(_take(file, path, f"{stream}/{name}", stream_rows), ends[:-1])
+            parts = np.split(_take(content, path, f"{stream}/{name}", stream_rows), ends[:-1])
             for item, part in zip(arrays, parts, strict=True):
                 item[f"{stream}/{name}"] = part
-    media = _table(file, path, "media", schema.MEDIA_TYPES, rows)
+    media = _table(content, path, "media", schema.MEDIA_TYPES, rows)
     return [Item(media=Media(**row), arrays=item) for row, item in zip(media, arrays, strict=True)]
 
 
-def _table(file: h5py.File, path: Path, table: str, types: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
+def _table(content: Content, path: Path, table: str, types: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
     """Some rows (n,) of a table, each as column -> value."""
-    columns = [_take(file, path, f"{table}/{column}", rows).tolist() for column in types]
+    columns = [_take(content, path, f"{table}/{column}", rows).tolist() for column in types]
     decoded = [
         [value.decode() for value in values] if dtype is str else values
         for values, dtype in zip(columns, types.values(), strict=True)
@@ -240,14 +240,13 @@ def _table(file: h5py.File, path: Path, table: str, types: dict[str, Any], rows:
     return [dict(zip(types, row, strict=True)) for row in zip(*decoded, strict=True)]
 
 
-def _take(file: h5py.File, path: Path, name: str, rows: np.ndarray) -> np.ndarray:
-    """Ascending rows (n,) of a dataset. Chunks without any of these rows are not read: they may be damaged."""
-    with read_errors(path, name):
-        found, step = file[name], file[name].chunks[0]
-        parts = [found[:0]]
+def _take(content: Content, path: Path, name: str, rows: np.ndarray) -> np.ndarray:
+    """Ascending rows (n,) of a dataset. Blocks without any of these rows are not read: they may be damaged."""
+    found = sound_array(content, name, path)
+    length, step = found.shape[0], found.block_rows
+    parts = [content.read(name, 0, 0)]
     for start in np.unique(rows // step * step).tolist():
         inside = rows[(rows >= start) & (rows < start + step)]
-        with read_errors(path, name):
-            chunk = found[start : start + step]
-        parts.append(chunk[inside - start])
+        block = content.read(name, start, min(start + step, length))
+        parts.append(block[inside - start])
     return np.concatenate(parts)

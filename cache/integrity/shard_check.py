@@ -1,29 +1,27 @@
 """Checks every byte of one shard: seal, structure, checksums and values."""
 
 import enum
-import hashlib
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from haechi.cache import schema
+from haechi.cache.bad_rows import find_bad_rows
+from haechi.cache.content import Content
 from haechi.cache.errors import CacheError, DamageError
+from haechi.cache.hdf5 import read_errors
+from haechi.cache.indexed import BadRows, Index, read_index
+from haechi.cache.integrity.hdf5_view import differences, find_index
 from haechi.cache.kinds import KINDS
 from haechi.cache.reader import check_offset
-from haechi.cache.shard import (
-    count_rows,
-    dataset,
-    open_hdf5,
-    read_attributes,
-    read_errors,
-    read_seal,
-    structure_problems,
-)
+from haechi.cache.schema import Seal
+from haechi.cache.shard import open_content, read_attributes, read_seal, sound_array, structure_problems
+
+# Bytes that are read and checked at once: they stay in the processor's cache.
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +50,14 @@ class Condition(enum.Enum):
 
 
 class ShardCheck:
-    """The check of one shard. Keeps one dataset at a time in memory, and the ids and offsets that name its videos."""
+    """The check of one shard. Keeps one column at a time in memory, and the ids and offsets that name its videos."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.version: int = schema.FORMAT_VERSION
+        """Its format version, once it is known."""
+        self.index: Index | None = None
+        """Of a shard of version 2, if it can be read."""
         self.problems: list[Problem] = []
         self.settings: dict[str, Any] | None = None
         self.num_rows: dict[str, int] = {}
@@ -64,6 +66,7 @@ class ShardCheck:
         """Table -> the ids in it, an id that is not UTF-8 as an empty text; None if they cannot be read."""
         self.bad_rows: dict[str, set[int]] = {"media": set(), "failure": set()}
         """Table -> numbers of the rows that have a problem."""
+        self._num_bad = {"zero": 0, "nonfinite": 0}  # rows of features
         self._is_lost = False
         self._is_not_damage = False
 
@@ -77,25 +80,28 @@ class ShardCheck:
 
     def run(self) -> None:
         """Read the whole shard and note every problem."""
-        seal_is_whole = False
+        seal: Seal | None = None
         try:
-            seal_is_whole = self.check_seal()
-            with open_hdf5(self.path) as file:
-                provenance, _ = read_attributes(file, self.path)
+            seal = self.check_seal()
+            if not self.find_index(seal):
+                seal = None
+            with open_content(self.path, self.index) as content:
+                provenance, _ = read_attributes(content, self.path, version=self.version)
                 self.settings = provenance.settings
                 with read_errors(self.path):
                     num_bytes = self.path.stat().st_size - schema.USER_BLOCK_BYTES
-                broken = structure_problems(file, self.path, provenance.settings, num_bytes=num_bytes)
+                broken, lengths = structure_problems(content, provenance.settings, num_bytes=num_bytes)
                 for name, what in broken:
                     self.note(what, name=name)
                     self._is_lost = True
-                readable = _dataset_names() - {name for name, _ in broken}
-                self.check_tables(file, readable)
+                self.check_tables(content, lengths)
                 for stream in schema.STREAMS:
-                    self.check_stream(file, stream, readable)
+                    self.check_stream(content, stream, lengths)
+            if self.index is not None:
+                self.check_index(self.index)
         except DamageError as error:
             self._is_lost = True
-            if seal_is_whole:  # a broken seal is already noted, and the likely cause of this error
+            if seal is not None:  # a broken seal or index is already noted, and the likely cause of this error
                 self.note_error(error)
         except CacheError as error:
             self._is_not_damage = True
@@ -119,8 +125,8 @@ class ShardCheck:
         for video in dict.fromkeys(_at(self.ids[table], row) for row in bad) or [""]:
             self.note(what, name=name, video=video)
 
-    def check_seal(self) -> bool:
-        """Note problems with the seal. Returns whether the seal can be read and the file has the size that it gives.
+    def check_seal(self) -> Seal | None:
+        """Note problems with the seal. Returns it if it can be read and the file has the size that it gives.
 
         Raises `CacheError` if the file cannot be read.
         """
@@ -128,42 +134,68 @@ class ShardCheck:
             seal = read_seal(self.path)
         except DamageError as error:
             self.note_error(error)
-            return False
-        with read_errors(self.path), self.path.open("rb") as file:
+            return None
+        with read_errors(self.path), self.path.open("rb", buffering=0) as file:
             file.seek(schema.USER_BLOCK_BYTES)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != seal.sha256:  # the check goes on: HDF5's checksums show where
-            self.note("altered: its bytes do not have the SHA-256 that its seal gives")
-        return True
+            digest, buffer = schema.new_digest(seal.version), memoryview(bytearray(PIECE_BYTES))
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+        if digest.hexdigest() != seal.digest:  # the check goes on: the checksums show where
+            name = {1: "SHA-256", 2: "XXH3"}[seal.version]
+            self.note(f"altered: its bytes do not have the {name} that its seal gives")
+        return seal
+
+    def find_index(self, seal: Seal | None) -> bool:
+        """Find out the version and, of version 2, the index; if seal or index are damaged, through HDF5.
+
+        Returns whether seal and index are whole. Raises `DamageError` if there is no other way to find the index.
+        """
+        if seal is not None:
+            self.version = seal.version
+            try:
+                self.index = read_index(self.path, *seal.index) if seal.version > 1 else None
+            except DamageError as error:
+                self.note_error(error)
+            else:
+                return True
+        self.version, self.index = find_index(self.path)
+        return False
+
+    def check_index(self, index: Index) -> None:
+        """Note what the index says otherwise than HDF5 does, or than the rows of features are."""
+        for name, what in differences(self.path, index):
+            self.note(what, name=name)
+        if not self.bad_rows["media"] and index.bad_rows != BadRows(**self._num_bad):
+            self.note(f"its index gives {index.bad_rows}, which is not so", name=schema.INDEX)
 
     def read(
-        self, file: h5py.File, name: str, table: str, owners: Callable[[range], Iterable[int]]
+        self, content: Content, name: str, table: str, owners: Callable[[range], Iterable[int]]
     ) -> np.ndarray | None:
         """All rows of one dataset, or None if some are damaged.
 
         `owners` returns the rows of `table` that the given damaged rows belong to.
         """
-        with read_errors(self.path):
-            found = dataset(file, name)
-            assert isinstance(found, h5py.Dataset), "structure_problems refuses everything else"
-            length, step = len(found), found.chunks[0]
+        length = sound_array(content, name, self.path).shape[0]
         try:
-            with read_errors(self.path):
-                values: np.ndarray = found[:]
-            return values
+            return content.read(name, 0, length)
         except DamageError:
-            pass
-        for start in range(0, length, step):
-            rows = range(start, min(start + step, length))
-            try:
-                with read_errors(self.path):
-                    found[rows.start : rows.stop]
-            except DamageError:
-                what = f"damaged: the checksum of rows {rows.start}:{rows.stop} does not match"
-                self.note_rows(what, name=name, table=table, rows=owners(rows))
-        return None
+            self.note_damaged(content, name, range(length), table, owners)
+            return None
 
-    def check_tables(self, file: h5py.File, readable: set[str]) -> None:
+    def note_damaged(
+        self, content: Content, name: str, rows: range, table: str, owners: Callable[[range], Iterable[int]]
+    ) -> None:
+        """Find and note the blocks among `rows` that are damaged; `rows` starts with a block."""
+        step = sound_array(content, name, self.path).block_rows
+        for start in range(rows.start, rows.stop, step):
+            block = range(start, min(start + step, rows.stop))
+            try:
+                content.read(name, block.start, block.stop)
+            except DamageError:
+                what = f"damaged: the checksum of rows {block.start}:{block.stop} does not match"
+                self.note_rows(what, name=name, table=table, rows=owners(block))
+
+    def check_tables(self, content: Content, lengths: dict[str, int]) -> None:
         """Check `/media` and `/failure`."""
         first_place: dict[str, tuple[str, int]] = {}
         for table, types, rules in (
@@ -172,11 +204,11 @@ class ShardCheck:
         ):
             for column, dtype in types.items():
                 name = f"{table}/{column}"
-                if name not in readable:
+                if name not in lengths:
                     continue
                 if column == "id":
-                    self.num_rows[table] = count_rows(file, name, self.path)
-                values = self.read(file, name, table, lambda rows: rows)
+                    self.num_rows[table] = lengths[name]
+                values = self.read(content, name, table, lambda rows: rows)
                 if values is None:
                     continue
                 cells = self.texts(name, table, values) if dtype is str else values.tolist()
@@ -184,8 +216,10 @@ class ShardCheck:
                     self.check_ids(table, cells, first_place)
                 elif column in rules:
                     expected, holds = rules[column]
+                    if not (wrong := {cell for cell in set(cells) if cell is not None and not holds(cell)}):
+                        continue
                     for row, cell in enumerate(cells):
-                        if cell is not None and not holds(cell):
+                        if cell in wrong:
                             self.note_rows(f"{cell!r:.80} is not {expected}", name=name, table=table, rows=[row])
 
     def texts(self, name: str, table: str, values: np.ndarray) -> list[str | None]:
@@ -213,13 +247,13 @@ class ShardCheck:
                 self.note_rows(what, name=f"{table}/id", table=table, rows=[row])
                 self.bad_rows[first_table].add(first_row)  # it is not known which of the two is the video's
 
-    def check_stream(self, file: h5py.File, stream: str, readable: set[str]) -> None:
+    def check_stream(self, content: Content, stream: str, lengths: dict[str, int]) -> None:
         """Check one stream's offsets, and each of its arrays against them."""
         offset: np.ndarray | None = None  # (N+1,)
-        if f"{stream}/offset" in readable:
-            offset = self.read(file, f"{stream}/offset", "media", lambda rows: [])
-        if offset is not None and f"{stream}/features" in readable:
-            length = count_rows(file, f"{stream}/features", self.path)
+        if f"{stream}/offset" in lengths:
+            offset = self.read(content, f"{stream}/offset", "media", lambda rows: [])
+        if offset is not None and f"{stream}/features" in lengths:
+            length = lengths[f"{stream}/features"]
             try:
                 check_offset(offset, num_rows=length, where="it")
             except CacheError:
@@ -246,17 +280,17 @@ class ShardCheck:
         start_seconds: np.ndarray | None = None
         for array, num_axes in schema.STREAMS[stream].items():
             name = f"{stream}/{array}"
-            if name not in readable:
+            if name not in lengths:
                 continue
-            values = self.read(file, name, "media", owners)
+            if num_axes == 2:
+                nonfinite, zero = self.find_bad_rows(content, name, owners)
+                check_rows(nonfinite, "holds NaN or infinite values", name)
+                check_rows(zero, "holds rows that are all zero", name)
+                continue
+            values = self.read(content, name, "media", owners)
             if values is None:
                 continue
             finite = np.isfinite(values)
-            if num_axes == 2:
-                finite = finite.all(axis=1)  # (rows,)
-                check_rows(~finite, "holds NaN or infinite values", name)
-                check_rows(finite & ~values.any(axis=1), "holds rows that are all zero", name)
-                continue
             check_rows(~finite, "holds NaN or infinite times", name)
             far = finite & (np.abs(values) > schema.MAX_SECONDS)
             check_rows(far, f"holds times more than {schema.MAX_SECONDS:,} s from 0", name)
@@ -270,14 +304,27 @@ class ShardCheck:
             elif array == "end_seconds" and start_seconds is not None and len(start_seconds) == len(values):
                 check_rows(values < start_seconds, "holds windows that end before they start", name)
 
-
-def _dataset_names() -> set[str]:
-    """The names of all datasets that a shard must have."""
-    names = {f"media/{column}" for column in schema.MEDIA_TYPES}
-    names |= {f"failure/{column}" for column in schema.FAILURE_TYPES}
-    for stream, arrays in schema.STREAMS.items():
-        names |= {f"{stream}/offset"} | {f"{stream}/{array}" for array in arrays}
-    return names
+    def find_bad_rows(
+        self, content: Content, name: str, owners: Callable[[range], Iterable[int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As the function `find_bad_rows`, of all rows of a dataset. Damaged rows are noted, and are neither."""
+        array = sound_array(content, name, self.path)
+        length, step = array.shape[0], array.block_rows
+        step *= max(1, PIECE_BYTES // max(1, step * array.shape[1] * array.dtype.itemsize))
+        nonfinite, zero = np.zeros(length, bool), np.zeros(length, bool)
+        buffer = np.empty((min(step, length), array.shape[1]), array.dtype)
+        for start in range(0, length, step):
+            rows = range(start, min(start + step, length))
+            piece = buffer[: len(rows)]
+            try:
+                content.read_into(piece, name, [(rows.start, rows.stop)])
+            except DamageError:
+                self.note_damaged(content, name, rows, "media", owners)
+                continue
+            nonfinite[rows.start : rows.stop], zero[rows.start : rows.stop] = find_bad_rows(piece)
+        self._num_bad["nonfinite"] += int(nonfinite.sum())
+        self._num_bad["zero"] += int(zero.sum())
+        return nonfinite, zero
 
 
 def _at(ids: list[str] | None, row: int) -> str:
@@ -290,7 +337,7 @@ Rules = dict[str, tuple[str, Callable[[Any], bool]]]
 
 MEDIA_RULES: Rules = {
     "kind": (f"one of {', '.join(KINDS)}", lambda kind: kind in KINDS),
-    "sha256": ("64 lower-case hexadecimal digits", lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None),
+    "sha256": ("64 lower-case hexadecimal digits", lambda text: len(text) == 64 and not text.strip("0123456789abcdef")),
     "size_bytes": ("a size", lambda size: size >= 0),
     "label": (f"one of {', '.join(map(str, schema.LABEL_NAMES))}", lambda label: label in schema.LABEL_NAMES),
     "split": (f"one of {', '.join(schema.SPLITS)}, or empty", lambda split: split in ("", *schema.SPLITS)),

@@ -1,6 +1,7 @@
 """Checks every byte of a cache: each shard alone, and whether all shards have the same settings."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from haechi.cache import schema
 from haechi.cache.atomic import PARTIAL_PREFIX
 from haechi.cache.integrity.shard_check import Problem, ShardCheck
 from haechi.cache.reader import existing_shard_paths
+from haechi.cache.threads import num_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,8 @@ def verify(path: Path) -> Verification:
 def check_shards(path: Path) -> list[ShardCheck]:
     """A finished check of every shard, in the order of the cache. Raises as `verify` does."""
     checks = [ShardCheck(shard) for shard in existing_shard_paths(path)]
-    for check in checks:
-        check.run()
+    with ThreadPoolExecutor(num_threads(), thread_name_prefix="verify") as pool:
+        list(pool.map(ShardCheck.run, checks))
     known = [(check, schema.fingerprint_of(check.settings)) for check in checks if check.settings is not None]
     if known:
         counts = Counter(fingerprint for _, fingerprint in known)

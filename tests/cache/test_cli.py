@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 from click.testing import CliRunner, Result
 from filelock import FileLock
@@ -40,6 +41,18 @@ def test_inspect_prints_json_and_nothing_else(cache: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert summary["labels"] == {"harmful": 12, "safe": 8, "unlabelled": 0}
     assert summary["untrained"] == ["clip", "slowfast"]
+
+
+def test_inspect_deep_reads_every_row(cache: Path) -> None:
+    plain, deep = (json.loads(_run("inspect", cache, "--json", *flags).stdout) for flags in ([], ["--deep"]))
+    assert plain == deep
+    data = bytearray(shard_path(cache, 0).read_bytes())
+    with h5py.File(shard_path(cache, 0)) as file:
+        data[file["clip/features"].id.get_offset()] ^= 1
+    shard_path(cache, 0).write_bytes(data)
+    assert _run("inspect", cache).exit_code == 0
+    result = _run("inspect", cache, "--deep")
+    assert (result.exit_code, "/clip/features is damaged" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("id", ["video-0003.mp4", "broken-0001.mp4"])
@@ -167,7 +180,7 @@ def test_what_is_not_a_cache_is_one_error(tmp_path: Path, command: str, name: st
 
 def test_a_cache_of_another_version_is_one_error(cache: Path) -> None:
     path = shard_path(cache, 1)
-    path.write_bytes(path.read_bytes().replace(b"haechi-cache 1", b"haechi-cache 9", 1))
+    path.write_bytes(path.read_bytes().replace(b"haechi-cache 2", b"haechi-cache 9", 1))
     result = _run("inspect", cache)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "format version '9'" in result.stderr

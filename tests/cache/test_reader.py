@@ -11,6 +11,8 @@ from haechi.cache.writer import shard_path, write_shard
 from tests import synthetic
 from tests.cache.forge import change, forge
 
+pytestmark = pytest.mark.usefixtures("version")
+
 
 def _write(path: Path, number: int, used: list[tuple[str, int]], failed: list[str]) -> None:
     items = [synthetic.item(synthetic.media(id), seed=seed, num_frames=seed + 1) for id, seed in used]
@@ -80,6 +82,41 @@ def test_the_last_row_of_an_id_counts(tmp_path: Path) -> None:
     )
     assert cache.locations["now fails"] == (1, "failure", 0)
     assert cache.locations["new bytes"] == (1, "media", 1)
+
+
+def test_shards_of_both_versions_read_as_one(tmp_path: Path) -> None:
+    for number, version in enumerate((1, 2, 1)):
+        item = synthetic.item(synthetic.media(f"{number}"), seed=number)
+        again = synthetic.item(synthetic.media("again"), seed=7 + number)
+        write_shard(shard_path(tmp_path, number), [item, again], [], synthetic.provenance(), version=version)
+    cache = Cache.open(tmp_path)
+    assert [shard.version for shard in cache.shards] == [1, 2, 1]
+    assert cache.media["id"].tolist() == ["0", "1", "2", "again"]
+    expected = [synthetic.item(synthetic.media("x"), seed=seed).arrays["clip/features"] for seed in (0, 1, 2, 9)]
+    np.testing.assert_array_equal(cache.rows("clip", "features"), np.concatenate(expected))
+
+
+def test_many_rows_are_read_in_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.write_cache(tmp_path)
+    expected = Cache.open(tmp_path).rows("clip", "features")
+    monkeypatch.setattr("haechi.cache.reader.PARALLEL_BYTES", 0)
+    monkeypatch.setattr("haechi.cache.reader.num_threads", lambda: 3)
+    np.testing.assert_array_equal(Cache.open(tmp_path).rows("clip", "features"), expected)
+    data = bytearray(shard_path(tmp_path, 2).read_bytes())
+    data[data.index(expected[-4:].tobytes())] ^= 1
+    shard_path(tmp_path, 2).write_bytes(data)
+    with pytest.raises(CacheError, match=r"shard-00002.h5: /clip/features is damaged"):
+        Cache.open(tmp_path).rows("clip", "features")
+
+
+def test_ids_with_the_same_hash_are_different_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("haechi.cache.reader.xxh3_64_intdigest", len)
+    _write(tmp_path, 0, [("a", 3), ("b", 1)], ["x"])
+    _write(tmp_path, 1, [("b", 2), ("cc", 0)], ["y", "a"])
+    cache = Cache.open(tmp_path)
+    assert cache.media["id"].tolist() == ["b", "cc"]
+    assert [failure.id for failure in cache.failures] == ["x", "y", "a"]
+    assert len(cache.locations) == 5
 
 
 def test_trained_backbones_are_not_called_untrained(tmp_path: Path) -> None:

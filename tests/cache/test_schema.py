@@ -18,7 +18,11 @@ from haechi.cache.schema import (
 from haechi.cache.text import visible
 from tests import synthetic
 
-SEAL = Seal(sha256="0123456789abcdef" * 4, num_bytes=12345)
+SEALS = [
+    Seal(version=1, digest="0123456789abcdef" * 4, num_bytes=12345),
+    Seal(version=2, digest="0123456789abcdef" * 2, num_bytes=12345, index=(512, 345)),
+]
+EACH_VERSION = pytest.mark.parametrize("seal", SEALS, ids=["version 1", "version 2"])
 
 
 @pytest.mark.parametrize("id", ["a.mp4", "싸움/영상 1.mp4", "../up.mp4", "/absolute/a.mp4", "=1+1", "x" * MAX_ID_BYTES])
@@ -111,14 +115,16 @@ def test_differing_fields_are_named_with_dots() -> None:
     assert conflict_list(ours, ours) == ""
 
 
-def test_a_seal_reads_back() -> None:
-    block = SEAL.encode()
+@EACH_VERSION
+def test_a_seal_reads_back(seal: Seal) -> None:
+    block = seal.encode()
     assert len(block) == USER_BLOCK_BYTES
-    assert Seal.decode(block, where="x") == SEAL
+    assert Seal.decode(block, where="x") == seal
 
 
-def test_every_changed_byte_of_a_seal_is_noticed() -> None:
-    block = SEAL.encode()
+@EACH_VERSION
+def test_every_changed_byte_of_a_seal_is_noticed(seal: Seal) -> None:
+    block = seal.encode()
     for i in range(USER_BLOCK_BYTES):
         for flip in (0x01, 0x80):
             damaged = bytearray(block)
@@ -127,8 +133,8 @@ def test_every_changed_byte_of_a_seal_is_noticed() -> None:
                 found = Seal.decode(bytes(damaged), where="x")
             except CacheError:
                 continue
-            assert found != SEAL, f"byte {i}"
-            # If it still is a seal, its digest or size differs and does not match the file.
+            assert found != seal, f"byte {i}"
+            # If it still is a seal, its digest, size or index differs and does not match the file.
             assert found.encode() == bytes(damaged)
 
 
@@ -138,11 +144,19 @@ def test_every_changed_byte_of_a_seal_is_noticed() -> None:
         (b"", "not a Haechi shard"),
         (b"\x89HDF\r\n\x1a\n" + bytes(504), "not a Haechi shard"),
         (b"PK" * 256, "not a Haechi shard"),
-        (SEAL.encode().replace(b"cache 1", b"cache 2"), "format version '2'.*reads version 1"),
-        (SEAL.encode().replace(b"cache 1", b"cache \xff"), "format version"),
-        (SEAL.encode().replace(b"12345", b"01234"), "damaged"),
-        (SEAL.encode().replace(b"sha256 0", b"sha256 G"), "damaged"),
-        (SEAL.encode()[:300], "damaged"),
+        (SEALS[0].encode().replace(b"cache 1", b"cache 3"), "format version '3'.*reads versions 1 and 2"),
+        (SEALS[0].encode().replace(b"cache 1", b"cache 2"), "damaged"),
+        (SEALS[0].encode().replace(b"cache 1", b"cache \xff"), "format version"),
+        (SEALS[0].encode().replace(b"12345", b"01234"), "damaged"),
+        (SEALS[0].encode().replace(b"sha256 0", b"sha256 G"), "damaged"),
+        (SEALS[0].encode()[:300], "damaged"),
+        (SEALS[1].encode().replace(b"cache 2", b"cache 3"), "format version '3'.*reads versions 1 and 2"),
+        (SEALS[1].encode().replace(b"cache 2", b"cache 1"), "damaged"),
+        (SEALS[1].encode().replace(b"12345", b"01234"), "damaged"),
+        (SEALS[1].encode().replace(b"xxh3-128 0", b"xxh3-128 G"), "damaged"),
+        (SEALS[1].encode().replace(b"index 512", b"index 0512"), "damaged"),
+        (SEALS[1].encode().replace(b"index", b"\n\n\n\n\n"), "damaged"),
+        (SEALS[1].encode()[:300], "damaged"),
     ],
 )
 def test_seals_that_are_none(block: bytes, text: str) -> None:

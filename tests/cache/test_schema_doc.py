@@ -91,6 +91,10 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"longer than {schema.MAX_SECONDS} s",
         f"The first {schema.USER_BLOCK_BYTES} bytes",
         f"tail -c +{schema.USER_BLOCK_BYTES + 1} ",
+        f"whole rows as fit into {schema.BLOCK_BYTES} bytes",
+        f"max(1, {schema.BLOCK_BYTES} // row_bytes)",
+        f"The dataset `/{schema.INDEX}`",
+        f"videos of a chunk ({schema.CHUNK_BYTES >> 20} MiB)",
         f"MUST be named `{schema.SHARD_PATTERN}`",
     ):
         assert text in DOCUMENT
@@ -107,7 +111,7 @@ def test_the_example_of_settings_is_complete() -> None:
 
 
 def test_the_seal_is_as_described(tmp_path: Path) -> None:
-    found = re.search(r"\$ head -3 \S+\n(.*?)\n```", DOCUMENT, re.DOTALL)
+    found = re.search(r"\$ head -4 \S+\n(.*?)\n```", DOCUMENT, re.DOTALL)
     assert found
     seal = schema.Seal.decode((found[1] + "\n").encode().ljust(schema.USER_BLOCK_BYTES, b"\n"), where="the document")
     assert found[1] == seal.encode().decode().strip()
@@ -128,6 +132,38 @@ def test_ten_lines_of_h5py_read_a_cache(tmp_path: Path) -> None:
     assert "(3, 8)" in lines[0]
 
 
+def test_a_program_without_hdf5_reads_and_checks_a_shard(tmp_path: Path) -> None:
+    source = synthetic.provenance(**REAL_WIDTHS)
+    path = shard_path(tmp_path / "out/c", 0)
+    path.parent.mkdir(parents=True)
+    write_shard(path, [synthetic.item(synthetic.media("a"), seed=0, num_frames=100, source=source)], [], source)
+    program = _block("index")
+    assert not {"haechi.", "h5py"} & set(program.split())
+    run = [sys.executable, "-I", "-c", program]
+    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout[:10]) == (0, "(100, 512)"), result.stderr
+    (features,) = Shard.open(path).read("clip/features")
+    data = bytearray(path.read_bytes())
+    data[data.index(features[90].tobytes())] ^= 1
+    path.write_bytes(data)
+    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "AssertionError" in result.stderr
+
+
+def test_the_tables_of_the_index_are_those_of_a_shard(tmp_path: Path) -> None:
+    index = Shard.open(shard_path(synthetic.write_cache(tmp_path), 0)).index
+    fields = json.loads(index.encode().splitlines()[0]) if index else {}
+    assert sorted(row[0].strip("`") for row in _table("fields")) == sorted(fields)
+    place = fields["datasets"]["clip/features"]
+    assert sorted(row[0].strip("`") for row in _table("places")) == sorted(place)
+    rest = "".join(_table("places")[[row[0] for row in _table("places")].index("`dtype`")][1:])
+    assert all(
+        f"`{each['dtype'].replace('|', chr(92) + '|')}`" in rest
+        for each in fields["datasets"].values()
+        if "S" not in each["dtype"]
+    )
+
+
 @pytest.mark.parametrize("line", _block("shell").splitlines())
 def test_the_shell_reads_a_cache(tmp_path: Path, line: str) -> None:
     tool = line.split()[0]
@@ -146,7 +182,8 @@ def test_the_shell_reads_a_cache(tmp_path: Path, line: str) -> None:
         "/media/label": "H5T_STD_I8LE",
         "-c": "",
         "-s": f"{item.arrays['clip/features'][0, 0]:.4f}"[:6],
-        "+513": Shard.open(path).seal.sha256,
+        "/index": '(0): "{"attributes":{',
+        "+513": Shard.open(path).seal.digest,
     }
     assert all(text in result.stdout for flag, text in expected.items() if flag in line.split())
     if "/media/id" in line:

@@ -5,35 +5,47 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from xxhash import xxh3_64_hexdigest
 
 from haechi.cache import schema
 from haechi.cache.errors import CacheError, DamageError
+from haechi.cache.hdf5 import MAX_ATTRIBUTE_BYTES, Hdf5Content, open_hdf5
 from haechi.cache.integrity.repair import repair
 from haechi.cache.integrity.verify import verify
-from haechi.cache.schema import USER_BLOCK_BYTES
-from haechi.cache.shard import (
-    MAX_ATTRIBUTE_BYTES,
-    TEXT_ATTRIBUTES,
-    Shard,
-    count_rows,
-    open_hdf5,
-    read_attributes,
-    read_seal,
-    structure_problems,
-)
+from haechi.cache.schema import TEXT_ATTRIBUTES, USER_BLOCK_BYTES
+from haechi.cache.shard import Shard, read_attributes, read_seal, structure_problems
+from haechi.cache.writer import write_shard
 from tests import synthetic
-from tests.cache.forge import forge, put, put_text, reseal
+from tests.cache.forge import forge, forge_index, put, put_text, reseal
 
 Edit = Callable[[h5py.File], object]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, version: int) -> Path:
+    """A shard of five videos and a failure, of each version in turn."""
+    synthetic.write_cache(tmp_path, num_harmful=3, num_safe=2, num_failures=1)
+    assert read_seal(tmp_path / "shard-00000.h5").version == version
+    return tmp_path / "shard-00000.h5"
+
+
+@pytest.fixture
+def path_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same shard of version 1, which is read through HDF5."""
+    monkeypatch.setitem(write_shard.__kwdefaults__, "version", 1)  # type: ignore[arg-type]
+    synthetic.write_cache(tmp_path, num_harmful=3, num_safe=2, num_failures=1)
+    return tmp_path / "shard-00000.h5"
+
+
+@pytest.fixture
+def path_2(tmp_path: Path) -> Path:
+    """The same shard of version 2, which is read by its index."""
     synthetic.write_cache(tmp_path, num_harmful=3, num_safe=2, num_failures=1)
     return tmp_path / "shard-00000.h5"
 
@@ -68,8 +80,11 @@ def _cut(data: bytes) -> bytes:
         (_cut, "cut off or appended to"),
         (lambda data: data[:-1], "cut off or appended to"),
         (lambda data: data + b"\0", "cut off or appended to"),
-        (lambda data: data.replace(b"haechi-cache 1", b"haechi-cache 2", 1), "format version '2'.*reads version 1"),
-        (lambda data: data[:USER_BLOCK_BYTES] + bytes(len(data) - USER_BLOCK_BYTES), "HDF5 cannot read it"),
+        (lambda data: b"haechi-cache 3" + data[14:], "format version '3'.*reads versions 1 and 2"),
+        (
+            lambda data: data[:USER_BLOCK_BYTES] + bytes(len(data) - USER_BLOCK_BYTES),
+            "HDF5 cannot read it|its index is",
+        ),
     ],
 )
 def test_files_that_are_not_a_whole_shard(path: Path, damage: Callable[[bytes], bytes], text: str) -> None:
@@ -78,8 +93,8 @@ def test_files_that_are_not_a_whole_shard(path: Path, damage: Callable[[bytes], 
 
 
 def test_no_hdf5_under_a_right_seal(path: Path) -> None:
-    path.write_bytes(bytes(USER_BLOCK_BYTES) + b"text" * 100)
-    _refused(reseal(path), "HDF5 cannot read it")
+    path.write_bytes(path.read_bytes()[:USER_BLOCK_BYTES] + b"text" * 100)
+    _refused(reseal(path), "HDF5 cannot read it|its index is damaged")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
@@ -118,10 +133,10 @@ def test_a_root_attribute_is_something_else(path: Path, name: str, value: object
     _refused(path, name if name != "format_version" else "version None|version ")
 
 
-@pytest.mark.parametrize(("name", "value"), [("format", np.bytes_(b"other")), ("format_version", np.int64(2))])
-def test_another_format_or_version(path: Path, name: str, value: object) -> None:
+@pytest.mark.parametrize(("name", "value"), [("format", np.bytes_(b"other")), ("format_version", np.int64(7))])
+def test_another_format_or_version(path: Path, version: int, name: str, value: object) -> None:
     forge(path, lambda file: file.attrs.__setitem__(name, value))
-    _refused(path, "this Haechi reads 'haechi-cache' version 1")
+    _refused(path, f"expected 'haechi-cache' version {version}")
 
 
 def _settings(change: Callable[[dict], object], *, canonical: bool = True) -> Edit:
@@ -280,9 +295,126 @@ STRUCTURE = {
 
 
 @pytest.mark.parametrize(("edit", "text"), STRUCTURE.values(), ids=STRUCTURE.keys())
-def test_structure_that_breaks_the_contract(path: Path, edit: Edit, text: str) -> None:
-    forge(path, edit)
-    _refused(path, text)
+def test_structure_that_breaks_the_contract(path_1: Path, edit: Edit, text: str) -> None:
+    forge(path_1, edit)
+    _refused(path_1, text)
+
+
+# The edits of `STRUCTURE` that an index can say.
+STRUCTURE_2 = {
+    "missing dataset": "/media/label is missing",
+    "missing group": "/failure/id is missing",
+    "group for dataset": "/clip/features is missing",
+    "dataset for group": "/clip/features is missing",
+    "other store": "/clip/features has type float32, expected float16",
+    "other endian": "/clip/features has type >f2, which is none of a shard",
+    "other integer": "/clip/offset has type int32, expected int64",
+    "another axis": r"has shape \(5, 1\)",
+    "other width": r"expected \(any, 8\)",
+    "short column": r"/media/label has shape \(4,\), expected \(5\)",
+    "short offsets": r"/clip/offset has shape \(5,\), expected \(6\)",
+    "short times": r"time_seconds has shape \(19,\), expected \(20\)",
+    "short logits": r"/slowfast/logits has shape \(4, 5\), expected \(5, 5\)",
+}
+
+
+@pytest.mark.parametrize(("name", "text"), STRUCTURE_2.items(), ids=STRUCTURE_2.keys())
+def test_an_index_that_breaks_the_contract(path_2: Path, name: str, text: str) -> None:
+    forge(path_2, STRUCTURE[name][0])
+    _refused(path_2, text)
+
+
+def _field(name: str, field: str, value: object) -> Callable[[dict], object]:
+    return lambda index: index["datasets"][name].update({field: value})
+
+
+INDEX = {
+    "no datasets": (lambda index: index.pop("datasets"), "index lacks fields"),
+    "no attributes": (lambda index: index.pop("attributes"), "index lacks fields"),
+    "no bad rows": (lambda index: index.pop("bad_rows"), "index lacks fields"),
+    "a list": (lambda index: index.update(datasets=[]), "index lacks fields"),
+    "a number for true": (lambda index: index["bad_rows"].update(zero=True), "index lacks fields"),
+    "an attribute is a list": (lambda index: index["attributes"].update(device=[]), "index lacks fields"),
+    "a dataset is a number": (lambda index: index["datasets"].update({"clip/features": 3}), "index lacks fields"),
+    "shape of texts": (_field("clip/features", "shape", ["20", "8"]), "index lacks fields"),
+    "no axis": (_field("clip/features", "shape", []), r"has shape \(\), which is not a number of rows"),
+    "negative": (_field("clip/features", "shape", [-1, 8]), "which is not a number of rows"),
+    "huge": (_field("clip/features", "shape", [1 << 40, 8]), "declares 17592186044416 bytes, more than the file"),
+    "huger": (_field("clip/features", "shape", [10**30, 8]), "declares .* bytes, more than the file"),
+    "objects": (_field("clip/features", "dtype", "|O"), "has type |O, which is none of a shard"),
+    "no type": (_field("clip/features", "dtype", "f2,f2"), "which is none of a shard"),
+    "long text": (_field("media/id", "dtype", "|S99999999"), "which is none of a shard"),
+    "before the data": (_field("clip/features", "offset", 0), "lies at byte 0, outside the shard"),
+    "negative offset": (_field("clip/features", "offset", -5), "lies at byte -5, outside the shard"),
+    "after the end": (_field("clip/features", "offset", 1 << 62), "outside the shard"),
+    "few checksums": (_field("clip/features", "checksums", ""), "has checksums of 0 digits, expected 16"),
+}
+
+
+@pytest.mark.parametrize(("edit", "text"), INDEX.values(), ids=INDEX.keys())
+def test_an_index_that_nobody_can_follow(path_2: Path, edit: Callable[[dict], object], text: str) -> None:
+    forge_index(path_2, edit)
+    _refused(path_2, text)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000 + b"\n", b"3\n", b"{\n", b"9" * 10_000 + b"\n", b'"\xff"\n'])
+def test_an_index_that_is_none(path_2: Path, content: bytes) -> None:
+    start = path_2.stat().st_size
+    content += xxh3_64_hexdigest(content).encode() + b"\n"
+    path_2.write_bytes(path_2.read_bytes() + content)
+    _refused(reseal(path_2, index=(start, len(content))), "index lacks fields")
+
+
+@pytest.mark.parametrize("index", [(0, 0), (512, 10**17), (10**17, 5), (512, 16)])
+def test_a_seal_that_gives_a_wrong_place_of_the_index(path_2: Path, index: tuple[int, int]) -> None:
+    _refused(reseal(path_2, index=index), "its index is damaged|declares an index of")
+
+
+def _copy(file: h5py.File) -> None:
+    file["copy"] = file["clip/features"][:]
+    del file["clip/features"]
+    file["clip/features"] = file["copy"]
+
+
+# What HDF5 shows to other programs, while the index is that of a sound shard.
+HDF5_VIEW: dict[str, tuple[Edit, str]] = {
+    "missing dataset": (lambda file: file.__delitem__("media/label"), "/media/label is missing"),
+    "soft link": (_link("clip/features", h5py.SoftLink("/slowfast/features")), "/clip/features is a soft or external"),
+    "external link": (_link("media/id", h5py.ExternalLink("/etc/hostname", "/x")), "/media/id is a soft or external"),
+    "virtual dataset": (_virtual, "/clip/features keeps its data in another file"),
+    "external storage": (_external_storage, "/media/label keeps its data in another file"),
+    "group for dataset": (_group, "/clip/features is not a dataset"),
+    "gzip": (_replace("clip/features", compression="gzip"), "/clip/features must be contiguous, without filters"),
+    "checksum": (_replace("clip/features", fletcher32=True), "/clip/features must be contiguous, without filters"),
+    "other store": (_as_type("clip/features", "float32"), "/clip/features has type float32 for HDF5, <f2 in the index"),
+    "ascii text": (_as_type("media/id", h5py.string_dtype("ascii", 14)), "/media/id has type .* for HDF5"),
+    "fewer rows": (_fewer_rows("media/label", 4), r"/media/label has shape \(4,\) for HDF5, \(5,\) in the index"),
+    "elsewhere": (_copy, "/clip/features lies at byte .* for HDF5, .* in the index"),
+    "attribute": (lambda file: put_text(file, "device", b"other"), "root attribute device is another for HDF5"),
+}
+
+
+@pytest.mark.parametrize(("edit", "text"), HDF5_VIEW.values(), ids=HDF5_VIEW.keys())
+def test_hdf5_that_shows_other_programs_something_else(path_2: Path, edit: Edit, text: str) -> None:
+    """Haechi does not follow it, `haechi verify` finds it, and a repair loses no row."""
+    before = Shard.open(path_2).read("clip/features", "media/id")
+    with h5py.File(path_2, "r+", libver=("v110", "v110")) as file:
+        file.create_dataset("filler", data=np.zeros(5000))  # so that nothing is written over the rows
+        edit(file)
+    reseal(path_2)
+    for old, now in zip(before, Shard.open(path_2).read("clip/features", "media/id"), strict=True):
+        np.testing.assert_array_equal(now, old)
+    found = "\n".join(f"{problem.dataset} {problem.what}" for problem in verify(path_2.parent).problems)
+    assert re.search(text, found), found
+    done = repair(path_2.parent)
+    assert (done.is_sound, done.to_redo, done.left.num_videos) == (True, [], 5)
+
+
+def test_an_index_that_counts_wrong_is_found(path_2: Path) -> None:
+    forge_index(path_2, lambda index: index["bad_rows"].update(zero=3))
+    (problem,) = verify(path_2.parent).problems
+    assert (problem.dataset, "zero=3" in problem.what) == ("/index", True)
+    assert repair(path_2.parent).is_sound
 
 
 def test_all_that_is_wrong_is_listed_at_once(path: Path) -> None:
@@ -363,25 +495,36 @@ def _failing_disk(file: h5py.File) -> Iterator[None]:
 @pytest.mark.parametrize(
     "read",
     [
-        lambda file, path: read_attributes(file, path),
-        lambda file, path: structure_problems(file, path, synthetic.settings(), num_bytes=path.stat().st_size),
-        lambda file, path: count_rows(file, "media/id", path),
+        lambda content, path: read_attributes(content, path, version=1),
+        lambda content, path: structure_problems(content, synthetic.settings(), num_bytes=path.stat().st_size),
+        lambda content, path: content.array("media/id"),
     ],
 )
-def test_an_io_error_of_the_disk_is_not_damage(path: Path, read: Callable[[h5py.File, Path], object]) -> None:
+def test_an_io_error_of_the_disk_is_not_damage(path_1: Path, read: Callable[[Hdf5Content, Path], object]) -> None:
     """HDF5 raises it as OSError, KeyError or RuntimeError, depending on the operation."""
+    path = path_1
     with open_hdf5(path) as file, _failing_disk(file), pytest.raises(CacheError) as error:
-        read(file, path)
+        read(Hdf5Content(file, path), path)
     assert str(error.value) == f"{path}: cannot be read (Input/output error)"
     assert not isinstance(error.value, DamageError)
 
 
-def _h5py_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def _reads_that_fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Reading rows fails: in h5py, and in the system's files that are read without a buffer."""
+
     def fail(*_: object) -> None:
         raise error
 
+    class Failing(FileIO):
+        readinto = fail
+
+    def opened(path: Path, mode: str, buffering: int = -1) -> object:
+        return Failing(path) if buffering == 0 else honest(path, mode, buffering)
+
+    honest = Path.open
     monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
     monkeypatch.setattr(h5py.Dataset, "read_direct", fail)
+    monkeypatch.setattr(Path, "open", opened)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +540,7 @@ def test_what_the_system_refuses_is_not_damage(
     path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     shard = Shard.open(path)
-    _h5py_that_fails(monkeypatch, error)
+    _reads_that_fail(monkeypatch, error)
     for read in (
         lambda: shard.read("clip/features"),
         lambda: shard.read_into(np.empty((20, 8), "float16"), "clip/features", ranges=[(0, 20)]),
@@ -411,7 +554,9 @@ def test_what_the_system_refuses_is_not_damage(
     assert (done.shards, [problem.what for problem in done.left.problems]) == ([], [f"cannot be read ({reason})"])
 
 
-def test_a_file_that_vanishes_before_hdf5_opens_it_is_not_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_before_it_is_opened_again_is_not_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seal = read_seal(path)
     monkeypatch.setattr("haechi.cache.shard.read_seal", lambda _: seal)
     path.unlink()
@@ -438,15 +583,15 @@ def test_an_error_in_our_own_checks_is_not_called_damage(path: Path, monkeypatch
         verify(path.parent)
 
 
-@pytest.mark.parametrize("function", ["dataset", "_mismatch", "_attribute"])
+@pytest.mark.parametrize("function", ["hdf5.dataset", "shard._mismatch", "hdf5._attribute"])
 @pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours"), ValueError("ours")])
 def test_an_error_in_our_own_code_between_reads_is_not_called_damage(
-    path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
+    path_1: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"haechi.cache.shard.{function}", fail)
+    monkeypatch.setattr(f"haechi.cache.{function}", fail)
     with pytest.raises(type(error)) as found:
-        Shard.open(path)
+        Shard.open(path_1)
     assert found.value is error

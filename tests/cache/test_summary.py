@@ -11,8 +11,10 @@ from rich.console import Console
 
 from haechi.cache.errors import CacheError
 from haechi.cache.reader import Cache
+from haechi.cache.schema import VERSIONS
+from haechi.cache.shard import Shard
 from haechi.cache.summary import describe_video, kinetics_names, show_summary, show_video, summarise
-from haechi.cache.writer import shard_path, write_shard
+from haechi.cache.writer import rewrite_media, shard_path, write_shard
 from tests import synthetic
 from tests.cache.forge import change, forge
 
@@ -91,6 +93,64 @@ def test_bad_rows_are_counted(tmp_path: Path) -> None:
     assert "1 all zero, 1 not finite" in _screen(show_summary, summary)
 
 
+def test_both_versions_have_the_same_summary(tmp_path: Path) -> None:
+    summaries = []
+    for version in VERSIONS:
+        path = synthetic.write_cache(tmp_path / str(version), num_unlabelled=3, num_failures=2, version=version)
+        write_shard(
+            shard_path(path, 9),
+            [synthetic.item(synthetic.media("video-0003.mp4", label=0, split="val"), seed=5, num_frames=2)],
+            [synthetic.failure("video-0004.mp4", reason="timeout")],
+            synthetic.provenance(),
+            version=version,
+        )
+        forge(shard_path(path, 1), lambda file: change(file, "clip/features", 3, np.zeros(8, "float16")))
+        forge(shard_path(path, 0), lambda file: change(file, "media/duration_seconds", 2, 7.5))
+        for deep in (False, True):
+            summary = summarise(Cache.open(path), deep=deep)
+            assert summary.pop("format_version") == version
+            assert summary["superseded"] == 2
+            for name in ("path", "bytes", "shards"):
+                summary.pop(name)
+            summaries.append(summary)
+    assert summaries == [summaries[0]] * 4
+
+
+def test_rows_of_features_are_read_only_if_asked_for(tmp_path: Path) -> None:
+    """In version 2, where their writer left the number of bad ones; `haechi verify` finds the damage."""
+    path = shard_path(synthetic.write_cache(tmp_path), 1)
+    (features,) = Shard.open(path).read("clip/features")
+    data = bytearray(path.read_bytes())
+    data[data.index(features.tobytes())] ^= 1
+    path.write_bytes(data)
+    cache = Cache.open(tmp_path)
+    assert (summarise(cache)["videos"], summarise(cache)["zero_rows"]) == (20, 0)
+    with pytest.raises(CacheError, match="/clip/features is damaged"):
+        summarise(cache, deep=True)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_superseded_bad_rows_do_not_count(tmp_path: Path, deep: bool) -> None:
+    """The number that the writer left in the shard is for all of its rows."""
+    bad, good = (synthetic.item(synthetic.media(id), seed=0) for id in ("bad", "good"))
+    write_shard(shard_path(tmp_path, 0), [bad, good], [], synthetic.provenance())
+    forge(shard_path(tmp_path, 0), lambda file: change(file, "clip/features", 1, np.zeros(8, "float16")))
+    assert summarise(Cache.open(tmp_path), deep=deep)["zero_rows"] == 1
+    write_shard(shard_path(tmp_path, 1), [bad], [], synthetic.provenance())
+    summary = summarise(Cache.open(tmp_path), deep=deep)
+    assert (summary["zero_rows"], summary["superseded"], summary["videos"]) == (0, 1, 2)
+    write_shard(shard_path(tmp_path, 1), [good], [], synthetic.provenance())
+    assert summarise(Cache.open(tmp_path), deep=deep)["zero_rows"] == 1
+
+
+def test_new_labels_are_counted(tmp_path: Path) -> None:
+    path = shard_path(synthetic.write_cache(tmp_path, num_harmful=3, num_safe=2), 0)
+    rewrite_media(path, {"label": [1, 1, 1, 1, -1], "split": ["val"] * 4 + [""]})
+    summary = summarise(Cache.open(tmp_path))
+    assert summary["labels"] == {"harmful": 4, "safe": 0, "unlabelled": 1}
+    assert summary["splits"]["val"] == {"harmful": 4, "safe": 0, "unlabelled": 0}
+
+
 def test_an_empty_cache_has_a_summary(tmp_path: Path) -> None:
     write_shard(shard_path(tmp_path, 0), [], [], synthetic.provenance())
     summary = summarise(Cache.open(tmp_path))
@@ -124,7 +184,7 @@ def test_the_screen_shows_the_whole_summary(tmp_path: Path, width: int) -> None:
         "UNTRAINED tiny, weights random:0",
         "cpu, cuda (NVIDIA H100), fp32, bf16",
         summary["fingerprint"],
-        "haechi-cache version 1, written by haechi test",
+        "haechi-cache version 2, written by haechi test",
         "4 shards",
         "800 frames, 40.0 s",
         "train   val   test",

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 from haechi.cache import writer
+from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
 from haechi.cache.schema import MEDIA_TYPES, STREAMS
 from haechi.cache.shard import Shard
 from haechi.cache.writer import remove_leftovers, rewrite_media, shard_path, write_shard
 from tests import synthetic
+
+pytestmark = pytest.mark.usefixtures("version")
 
 ITEMS = [
     synthetic.item(synthetic.media(id, label=label, split=split, group=group), seed=i, num_frames=i + 1)
@@ -54,12 +57,16 @@ def test_shards_without_items_or_failures(tmp_path: Path, items: list, failures:
     assert verify(tmp_path).problems == []
 
 
-def test_a_shard_of_many_chunks_reads_back(tmp_path: Path) -> None:
+def test_a_shard_of_many_chunks_reads_back(tmp_path: Path, version: int) -> None:
     source = synthetic.provenance(slowfast_width=40_000, store="float32")
     items = [synthetic.item(synthetic.media(f"{i}"), seed=i, source=source) for i in range(20)]
     write_shard(shard_path(tmp_path, 0), items, [], source)
     with h5py.File(shard_path(tmp_path, 0)) as file:
-        assert file["slowfast/features"].chunks == (6, 40_000)
+        assert file["slowfast/features"].chunks == ((6, 40_000) if version == 1 else None)
+    index = Shard.open(shard_path(tmp_path, 0)).index
+    assert (
+        index is None or len(index.datasets["slowfast/features"].checksums) == 20 * 16
+    )  # a row is larger than a block
     expected = np.concatenate([item.arrays["slowfast/features"] for item in items])
     np.testing.assert_array_equal(Cache.open(tmp_path).rows("slowfast", "features"), expected)
 
@@ -67,7 +74,11 @@ def test_a_shard_of_many_chunks_reads_back(tmp_path: Path) -> None:
 def test_the_same_rows_give_the_same_datasets(tmp_path: Path) -> None:
     for name in ("a.h5", "b.h5"):
         write_shard(tmp_path / name, ITEMS, FAILURES, synthetic.provenance())
-    assert _datasets(tmp_path / "a.h5") == _datasets(tmp_path / "b.h5")
+    one, other = (_datasets(tmp_path / name) for name in ("a.h5", "b.h5"))
+    assert one | {"index": None} == other | {"index": None}  # the index holds the time of writing
+    indices = [Shard.open(tmp_path / name).index for name in ("a.h5", "b.h5")]
+    if None not in indices:
+        assert indices[0].datasets == indices[1].datasets  # type: ignore[union-attr]
 
 
 def test_a_shard_replaces_the_old_one_under_its_name(tmp_path: Path) -> None:
@@ -167,7 +178,7 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     assert _names(tmp_path) == kept
 
 
-def test_relabelling_keeps_the_features_and_seals_again(tmp_path: Path) -> None:
+def test_relabelling_keeps_the_features_and_seals_again(tmp_path: Path, version: int) -> None:
     path = shard_path(tmp_path, 0)
     write_shard(path, ITEMS, FAILURES, synthetic.provenance())
     before, sealed = _datasets(path), Shard.open(path).seal
@@ -177,12 +188,45 @@ def test_relabelling_keeps_the_features_and_seals_again(tmp_path: Path) -> None:
     rewrite_media(path, {"label": labels, "split": splits, "group": groups})
     after = _datasets(path)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"media/label", "media/split", "media/group"}
+    assert changed - {"index"} == {"media/label", "media/split", "media/group"}
     media = Cache.open(tmp_path).media
     found = zip(media["label"].tolist(), media["split"], media["group"], strict=True)
     assert dict(zip(media["id"], found, strict=True)) == truth
     assert Shard.open(path).seal != sealed
+    assert Shard.open(path).version == version
     assert verify(tmp_path).problems == []
+
+
+@pytest.mark.parametrize("content", [ITEMS[0].arrays["clip/features"].tobytes(), ITEMS[0].media.sha256.encode()])
+def test_relabelling_does_not_hide_damage(tmp_path: Path, content: bytes) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance())
+    data = bytearray(path.read_bytes())
+    data[data.index(content)] ^= 1
+    path.write_bytes(data)
+    rewrite_media(path, {"label": [0] * len(ITEMS)})
+    assert {problem.video for problem in verify(tmp_path).problems} == {item.media.id for item in ITEMS}
+
+
+def test_a_shard_that_was_opened_before_is_still_read_after_relabelling(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance())
+    shard, cache = Shard.open(path), Cache.open(tmp_path)
+    (features,) = shard.read("clip/features")
+    rewrite_media(path, {"group": ["a group with a long name"] * len(ITEMS)})
+    np.testing.assert_array_equal(shard.read("clip/features")[0], features)
+    np.testing.assert_array_equal(cache.rows("clip", "features"), features)
+    assert set(cache.media["group"]) == {"a group with a long name"}
+
+
+def test_a_shard_that_was_replaced_by_other_rows_is_refused(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance(), version=2)
+    shard = Shard.open(path)
+    write_shard(path, ITEMS[:2], FAILURES, synthetic.provenance(), version=2)
+    with pytest.raises(CacheError, match=r"shard-00000.h5: was replaced by a shard with other rows") as error:
+        shard.read("clip/features")
+    assert not isinstance(error.value, DamageError)
 
 
 def test_relabelling_a_shard_of_failures_only(tmp_path: Path) -> None:
@@ -210,7 +254,7 @@ def _datasets(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     with h5py.File(path) as file:
         file.visititems(
             lambda name, node: (
-                found.update({name: (str(node.dtype), node.shape, node[:].tobytes())})
+                found.update({name: (str(node.dtype), node.shape, np.asarray(node[()]).tobytes())})
                 if isinstance(node, h5py.Dataset)
                 else None
             )

@@ -14,8 +14,8 @@ from haechi.cache.errors import HaechiError, SettingsError
 from haechi.cache.integrity.verify import verify
 from haechi.cache.progress import Progress
 from haechi.cache.reader import Cache, shard_paths
-from haechi.cache.schema import DATASETS
-from haechi.extract import resume
+from haechi.cache.schema import DATASETS, FORMAT_VERSION, VERSIONS
+from haechi.extract import pipeline, resume
 from haechi.extract.backbones.openclip import OpenClip
 from haechi.extract.backbones.pair import Backbones, RunningBatch
 from haechi.extract.manifest import Manifest
@@ -102,6 +102,22 @@ def test_added_videos_are_extracted_and_removed_ones_stay(data: Path, run: Calla
     done = run(manifest_of(data, ["vfr.mp4", "sound.mp4"]))
     assert (done.num_rows, done.num_used, done.num_new, done.num_not_listed) == (2, 2, 1, 1)
     assert Cache.open(done.cache).media["id"].tolist() == ["sound.mp4", "vfr.mp4"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_cache_is_continued_in_its_version(
+    data: Path, run: Callable[..., Extraction], monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    """An older program that reads it can go on reading it. New caches are of the newest version."""
+    with monkeypatch.context() as patch:
+        if version != FORMAT_VERSION:
+            patch.setattr(pipeline, "version_of", lambda cache: version)
+        first = run(manifest_of(data, ["sound.mp4"], labels=[0]))
+    done = run(manifest_of(data, ["sound.mp4", "vfr.mp4"], labels=[1, 1]))
+    cache = Cache.open(done.cache)
+    assert (done.num_new, done.num_relabelled, done.fingerprint) == (1, 1, first.fingerprint)
+    assert [shard.version for shard in cache.shards] == [version, version]
+    assert verify(done.cache).problems == []
 
 
 def test_relabelling_costs_no_extraction(

@@ -91,9 +91,9 @@ def test_rows_are_taken_while_a_shard_is_written(
 ) -> None:
     honest, may_write = module.write_shard, threading.Event()
 
-    def slow(*arguments: object) -> None:
+    def slow(*arguments: object, **options: object) -> None:
         assert may_write.wait(30)
-        honest(*arguments)  # type: ignore[arg-type]
+        honest(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "write_shard", slow)
     with collect(num_rows=8) as shards:
@@ -111,12 +111,12 @@ def test_after_a_shard_that_could_not_be_written_comes_no_other(
 ) -> None:
     honest, calls = module.write_shard, 0
 
-    def full_once(*arguments: object) -> None:
+    def full_once(*arguments: object, **options: object) -> None:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise OSError(28, "No space left on device")
-        honest(*arguments)  # type: ignore[arg-type]
+        honest(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "write_shard", full_once)
     with collect(num_rows=12) as shards:

@@ -11,9 +11,11 @@ import h5py
 import numpy as np
 
 from haechi.cache.errors import CacheError
+from haechi.cache.indexed import Index
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
-from haechi.cache.schema import STREAMS, USER_BLOCK_BYTES
+from haechi.cache.schema import STREAMS, USER_BLOCK_BYTES, VERSIONS
+from haechi.cache.shard import Shard
 from haechi.train.data.dataset import Dataset, load_dataset
 from haechi.train.data.features import Features
 from haechi.train.errors import TrainError
@@ -30,31 +32,31 @@ Region = tuple[str, int, int]
 
 
 def flip(number: int, *, seed: int = 0) -> Record:
-    """Alter one byte, `number` times: every second time anywhere, otherwise in each region of the file in turn."""
+    """Alter one byte, `number` times: every second time anywhere, otherwise in each region of the file in turn.
+
+    Shards of each format version in turn.
+    """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = synthetic.provenance(clip_width=512, slowfast_width=128, num_logits=40)
-        intact = synthetic.write_cache(
-            folder / "intact", num_harmful=VIDEOS // 2, num_safe=VIDEOS // 2, num_failures=3, num_frames=FRAMES,
-            shard_size=VIDEOS, source=source,
-        )  # fmt: skip
-        shard = intact / "shard-00000.h5"
-        regions, owners = find_regions(shard)
-        expected = _numbers(load_dataset(Cache.open(intact), TrainSettings()))
-        content = shard.read_bytes()
+        intact = {version: _write_intact(folder / f"intact-{version}", version) for version in VERSIONS}
+        found = {version: find_regions(shard) for version, shard in intact.items()}
+        in_turn = {version: itertools.cycle(regions) for version, (regions, _) in found.items()}
+        sizes = [shard.stat().st_size for shard in intact.values()]
+        expected = _numbers(load_dataset(Cache.open(intact[1].parent), TrainSettings()))
         rng = np.random.default_rng(seed)
-        regions_in_turn = itertools.cycle(regions)
         losses: list[str] = []
         survived, tried, readings = Counter[str](), Counter[str](), Counter[str]()
         for i in range(number):
-            what, first, last = next(regions_in_turn) if i % 2 else ("", 0, len(content))
+            version = VERSIONS[i // 2 % len(VERSIONS)]
+            shard, (regions, owners) = intact[version], found[version]
+            altered = bytearray(shard.read_bytes())
+            what, first, last = next(in_turn[version]) if i % 2 else ("", 0, len(altered))
             position, mask = int(rng.integers(first, last)), int(rng.integers(1, 256))
             what = what or next((text for text, a, b in regions if a <= position < b), "HDF5's own records")
             bad = folder / "bad"
             shutil.rmtree(bad, ignore_errors=True)
             bad.mkdir()
-            altered = bytearray(content)
             altered[position] ^= mask
             (bad / shard.name).write_bytes(altered)
             outcome = run_forked(lambda bad=bad: _read(bad, expected), seconds=SECONDS)  # type: ignore[misc]
@@ -62,45 +64,62 @@ def flip(number: int, *, seed: int = 0) -> Record:
             wrong = [outcome.error] if outcome.error else _wrong(outcome.value, what, position, owners)
             readings[outcome.value[1] if outcome.value else "died"] += 1
             survived[what] += not wrong
-            losses += [f"byte {position} ({what}) ^ {mask:#04x}: {text}" for text in wrong]
+            losses += [f"version {version}, byte {position} ({what}) ^ {mask:#04x}: {text}" for text in wrong]
     return Record(
         what="bytes altered in a shard",
         tried=number,
         survived=survived.total(),
         losses=losses,
-        note=f"in {len(tried)} regions of {len(content):,} bytes; train refused {readings['refused']} of these shards, "
+        note=f"in {len(tried)} regions of shards of {' and '.join(f'{size:,}' for size in sizes)} bytes, of format "
+        f"versions {' and '.join(map(str, VERSIONS))}; train refused {readings['refused']} of these shards, "
         f"and read the right values from {readings['equal']}",
-        facts={"regions": dict(sorted(tried.items())), "readings": dict(readings), "bytes": len(content)},
+        facts={"regions": dict(sorted(tried.items())), "readings": dict(readings), "bytes": sizes},
         seconds=time.monotonic() - started,
     )
 
 
+def _write_intact(folder: Path, version: int) -> Path:
+    """A shard of a format version."""
+    source = synthetic.provenance(clip_width=512, slowfast_width=128, num_logits=40)
+    synthetic.write_cache(
+        folder, num_harmful=VIDEOS // 2, num_safe=VIDEOS // 2, num_failures=3, num_frames=FRAMES, shard_size=VIDEOS,
+        source=source, version=version,
+    )  # fmt: skip
+    return folder / "shard-00000.h5"
+
+
 def find_regions(shard: Path) -> tuple[list[Region], dict[str, list[tuple[int, int, set[str]]]]]:
-    """The regions of a shard; and for each array of features or times, the byte range and video ids of each chunk."""
+    """The regions of a shard; and for each array of features or times, the byte range and video ids of each block.
+
+    A block is what has one checksum: a chunk of version 1.
+    """
+    opened = Shard.open(shard)
     with shard.open("rb") as file:
-        lines = [len(line) for line in file.read(USER_BLOCK_BYTES).split(b"\n")[:3]]
-    ends = list(itertools.accumulate(length + 1 for length in lines))
-    regions = [("seal: version", 0, ends[0]), ("seal: digest", ends[0], ends[1]), ("seal: size", ends[1], ends[2])]
-    regions += [("seal: padding", ends[2], USER_BLOCK_BYTES), ("superblock", USER_BLOCK_BYTES, USER_BLOCK_BYTES + 48)]
+        lines = file.read(USER_BLOCK_BYTES).rstrip(b"\n").split(b"\n")
+    ends = [0, *itertools.accumulate(len(line) + 1 for line in lines)]
+    names = ["version", "digest", "size", "index"]
+    regions = [(f"seal: {name}", first, last) for name, (first, last) in zip(names, itertools.pairwise(ends))]  # noqa: B905 (version 1 has no index)
+    regions += [
+        ("seal: padding", ends[-1], USER_BLOCK_BYTES),
+        ("superblock", USER_BLOCK_BYTES, USER_BLOCK_BYTES + 48),
+    ]
+    if opened.index is not None:
+        start, length = opened.seal.index
+        regions.append(("/index", start, start + length))
     owners: dict[str, list[tuple[int, int, set[str]]]] = {}
-    with h5py.File(shard) as file:
-        ids = [id.decode() for id in file["media/id"][:]]
-        names: list[str] = []
-        file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
-        for name in names:
-            found = file[name]
-            stream, _, array = name.partition("/")
-            for i in range(found.id.get_num_chunks()):
-                chunk = found.id.get_chunk_info(i)
-                first = chunk.byte_offset
-                regions.append((f"/{name}", first, first + chunk.size))
-                if stream in STREAMS and array != "offset":
-                    offset = file[f"{stream}/offset"][:]
-                    start, stop = chunk.chunk_offset[0], min(chunk.chunk_offset[0] + found.chunks[0], len(found))
-                    inside = {
-                        id for id, a, b in zip(ids, offset[:-1], offset[1:], strict=True) if a < stop and b > start
-                    }
-                    owners.setdefault(f"/{name}", []).append((first, first + chunk.size, inside))
+    (ids,) = opened.read("media/id")
+    for name, blocks in (_blocks_by_index(opened.index) if opened.index else _chunks(shard)).items():
+        stream, _, array = name.partition("/")
+        for first, last, rows in blocks:
+            regions.append((f"/{name}", first, last))
+            if stream in STREAMS and array != "offset":
+                (offset,) = opened.read(f"{stream}/offset")
+                inside = {
+                    id
+                    for id, a, b in zip(ids, offset[:-1], offset[1:], strict=True)
+                    if a < rows.stop and b > rows.start
+                }
+                owners.setdefault(f"/{name}", []).append((first, last, inside))
     regions.sort(key=lambda region: region[1])
     gaps = [
         ("HDF5's own records", a_last, b_first)
@@ -108,6 +127,38 @@ def find_regions(shard: Path) -> tuple[list[Region], dict[str, list[tuple[int, i
         if a_last < b_first
     ]
     return regions + gaps, owners
+
+
+Blocks = dict[str, list[tuple[int, int, range]]]
+"""Dataset -> first byte, byte after the last one, and rows of each block."""
+
+
+def _blocks_by_index(index: Index) -> Blocks:
+    return {
+        name: [
+            (place.offset + start * place.row_bytes, place.offset + stop * place.row_bytes, range(start, stop))
+            for start in range(0, place.shape[0], place.block_rows)
+            for stop in [min(start + place.block_rows, place.shape[0])]
+        ]
+        for name, place in index.datasets.items()
+    }
+
+
+def _chunks(shard: Path) -> Blocks:
+    found: Blocks = {}
+    with h5py.File(shard) as file:
+
+        def add(name: str, node: object) -> None:
+            if not isinstance(node, h5py.Dataset):
+                return
+            for i in range(node.id.get_num_chunks()):
+                chunk = node.id.get_chunk_info(i)
+                start = chunk.chunk_offset[0]
+                rows = range(start, min(start + node.chunks[0], len(node)))
+                found.setdefault(name, []).append((chunk.byte_offset, chunk.byte_offset + chunk.size, rows))
+
+        file.visititems(add)
+    return found
 
 
 def _read(bad: Path, expected: dict[str, np.ndarray]) -> tuple[list[tuple[str, str, str]], str]:

@@ -4,15 +4,16 @@ Writes to the folder: `progress.json`, and for each exception that is not a `Hae
 """
 
 import contextlib
-import hashlib
 import json
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from xxhash import xxh3_64_hexdigest
 
 try:
     import atheris
@@ -21,9 +22,10 @@ except ModuleNotFoundError:
 
 with atheris.instrument_imports(include=["haechi"]) if atheris else contextlib.nullcontext():
     from haechi.cache.errors import HaechiError
+    from haechi.cache.indexed import TYPES, Index, Place, place
     from haechi.cache.integrity.verify import verify
     from haechi.cache.reader import Cache
-    from haechi.cache.schema import STREAMS, USER_BLOCK_BYTES, Seal
+    from haechi.cache.schema import STREAMS, USER_BLOCK_BYTES, VERSIONS, Seal, new_digest
     from haechi.extract.manifest import read_manifest
 
 from tests import synthetic
@@ -36,9 +38,17 @@ JSON = '{"path": "a.mp4", "label": 1}\n{"path": "b.mp4", "label": "safe", "split
 
 
 def read_cache(data: bytes, folder: Path) -> None:
-    """Read everything in a cache whose one shard has these bytes, with a valid seal and correct HDF5 checksums."""
+    """Read everything in a cache whose one shard has these bytes, with a valid seal and correct checksums."""
     body = fix_checksums(data[USER_BLOCK_BYTES:])
-    seal = Seal(sha256=hashlib.sha256(body).hexdigest(), num_bytes=len(body))
+    index = (0, 0)
+    with contextlib.suppress(HaechiError):
+        index = Seal.decode(data[:USER_BLOCK_BYTES], where="the input").index
+    version = 2 if any(index) else 1
+    if version == 2:
+        body = _with_right_index(body, index)
+    digest = new_digest(version)
+    digest.update(body)
+    seal = Seal(version=version, digest=digest.hexdigest(), num_bytes=len(body), index=index)
     (folder / "shard-00000.h5").write_bytes(seal.encode() + body)
     with contextlib.suppress(HaechiError):
         verify(folder)
@@ -48,6 +58,32 @@ def read_cache(data: bytes, folder: Path) -> None:
         for stream, names in STREAMS.items():
             for name in names:
                 assert len(cache.rows(stream, name)) == cache.offset(stream)[-1]
+
+
+def _with_right_index(body: bytes, index: tuple[int, int]) -> bytes:
+    """`body` of a shard of version 2 with the right checksums of its index, and of blocks if the index can be read."""
+    start, length = index[0] - USER_BLOCK_BYTES, index[1]
+    if start < 0 or start + length > len(body) or length < 17:
+        return body
+    line = body[start : start + length - 17]
+    fixed = line + xxh3_64_hexdigest(line).encode() + b"\n"
+    with contextlib.suppress(HaechiError):
+        found = Index.decode(fixed, where="the input")
+        datasets = {name: _with_right_checksums(body, each) for name, each in found.datasets.items()}
+        again = replace(found, datasets=datasets).encode()
+        fixed = again if len(again) == length else fixed
+    return body[:start] + fixed + body[start + length :]
+
+
+def _with_right_checksums(body: bytes, found: Place) -> Place:
+    """A place with the checksums of the bytes that are there, if it is inside the file."""
+    if not TYPES.fullmatch(found.dtype) or not found.shape or min(found.shape) < 0:
+        return found
+    start = found.offset - USER_BLOCK_BYTES
+    if start < 0 or start + found.num_bytes > len(body):
+        return found
+    values = np.frombuffer(body, found.dtype, found.num_bytes // np.dtype(found.dtype).itemsize, start)
+    return place(values.reshape(found.shape), found.offset)
 
 
 def read_labels(data: bytes, folder: Path) -> None:
@@ -63,11 +99,16 @@ def seed_inputs(name: str, folder: Path) -> list[bytes]:
     if name == "manifest":
         return [CSV.encode(), JSON.encode(), b"\xef\xbb\xbf" + CSV.encode()]
     found = []
-    for num_failures in (0, 2):
-        cache = synthetic.write_cache(
-            folder / f"valid-{num_failures}", num_harmful=2, num_safe=1, num_failures=num_failures
-        )
-        found.append((cache / "shard-00000.h5").read_bytes())
+    for version in VERSIONS:
+        for num_failures in (0, 2):
+            cache = synthetic.write_cache(
+                folder / f"valid-{version}-{num_failures}",
+                num_harmful=2,
+                num_safe=1,
+                num_failures=num_failures,
+                version=version,
+            )
+            found.append((cache / "shard-00000.h5").read_bytes())
     return found
 
 

@@ -4,7 +4,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import h5py
@@ -18,9 +18,12 @@ from haechi.cache.integrity.repair import Repair, repair
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import Failure, Item
+from haechi.cache.shard import read_seal
 from haechi.cache.writer import shard_path, write_shard
 from tests import synthetic
 from tests.cache.forge import change, forge, put
+
+pytestmark = pytest.mark.usefixtures("version")
 
 NUM_SHARDS, NUM_VIDEOS = 4, 3  # videos of each shard
 ITEMS = {
@@ -86,8 +89,18 @@ def nan(path: Path) -> None:
 
 
 def _other_digest(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[:22] + bytes(data[22:86][::-1]) + data[86:])  # after "haechi-cache 1" and "sha256 "
+    first, second, rest = path.read_bytes().split(b"\n", 2)
+    name, digest = second.split(b" ")
+    path.write_bytes(b"\n".join([first, name + b" " + digest[::-1], rest]))
+
+
+def _flip_seal(path: Path) -> None:
+    """Change the name of the digest."""
+    flip(path, path.read_bytes().split(b"\n")[1][:7])
+
+
+# Rows of so many float32 values: two of them have one checksum.
+HALF_OF_BLOCK = {1: 100_000, 2: 8_000}
 
 
 VIDEOS, FAILED = {"1-0.mp4", "1-1.mp4", "1-2.mp4"}, {"1-x.mp4"}
@@ -108,7 +121,7 @@ ROWS: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "checksum of features": (lambda path: flip(path, ITEMS["1-1.mp4"].arrays["clip/features"].tobytes()), VIDEOS),
     "checksum of ids": (lambda path: flip(path, b"1-0.mp4" + b"1-1.mp4"), VIDEOS),
     "checksum of failures": (lambda path: flip(path, b"1-x.mp4 is damaged"), FAILED),
-    "seal": (lambda path: flip(path, b"sha256 "), set()),
+    "seal": (_flip_seal, set()),
     "seal's name": (lambda path: flip(path, b"haechi"), set()),
     "digest": (_other_digest, set()),
     "appended": (lambda path: path.write_bytes(path.read_bytes() + b"more"), set()),
@@ -132,8 +145,8 @@ def test_bad_rows_go_and_all_others_stay(cache: Path, damage: Callable[[Path], o
     assert repair(cache).shards == []
 
 
-def test_chunks_beside_a_damaged_one_are_kept(tmp_path: Path) -> None:
-    source = synthetic.provenance(slowfast_width=100_000, store="float32")
+def test_chunks_beside_a_damaged_one_are_kept(tmp_path: Path, version: int) -> None:
+    source = synthetic.provenance(slowfast_width=HALF_OF_BLOCK[version], store="float32")
     items = [synthetic.item(synthetic.media(f"{i}.mp4"), seed=i, source=source) for i in range(6)]
     write_shard(shard_path(tmp_path, 0), items, [], source)
     flip(shard_path(tmp_path, 0), items[2].arrays["slowfast/features"].tobytes()[:1000])
@@ -148,10 +161,61 @@ LOST: dict[str, tuple[Callable[[Path], object], bool]] = {
     "empty": (lambda path: path.write_bytes(b""), False),
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-100]), False),
     "not HDF5": (lambda path: path.write_bytes(b"haechi-cache 1\n" + b"x" * 5000), False),
-    "no HDF5 head": (lambda path: flip(path, b"\x89HDF\r\n"), False),
     "settings": (lambda path: forge(path, lambda file: file.attrs.__delitem__("settings_json")), True),
     "structure": (lambda path: forge(path, lambda file: file.__delitem__("media/fps")), True),
 }
+
+
+def _no_hdf5_head(path: Path) -> None:
+    flip(path, b"\x89HDF\r\n")
+
+
+def _flip_index(path: Path) -> None:
+    flip(path, b'"bad_rows":')
+
+
+def _index_elsewhere(path: Path) -> None:
+    seal = read_seal(path)
+    path.write_bytes(replace(seal, index=(seal.index[0] + 1, seal.index[1])).encode() + path.read_bytes()[512:])
+
+
+def _no_hdf5_and_no_seal(path: Path) -> None:
+    _no_hdf5_head(path)
+    _flip_seal(path)
+
+
+ONLY_ONE_VERSION: dict[str, tuple[int, Callable[[Path], object], bool]] = {
+    "no HDF5 head": (1, _no_hdf5_head, False),
+    "no HDF5 head, with index": (2, _no_hdf5_head, True),
+    "index": (2, _flip_index, False),
+    "index elsewhere": (2, _index_elsewhere, True),
+    "neither HDF5 nor seal": (2, _no_hdf5_and_no_seal, False),
+}
+
+
+@pytest.mark.parametrize(("of", "damage", "is_kept"), ONLY_ONE_VERSION.values(), ids=ONLY_ONE_VERSION.keys())
+def test_hdf5_and_index_stand_in_for_each_other(
+    cache: Path, version: int, of: int, damage: Callable[[Path], object], is_kept: bool
+) -> None:
+    """With a sound index the rows can be read without HDF5, and HDF5 knows where the index is if the seal does not."""
+    if version != of:
+        pytest.skip(f"a case of version {of}")
+    path = shard_path(cache, 1)
+    damage(path)
+    content = path.read_bytes()
+    done = repair(cache)
+    assert done.found.problems
+    assert done.is_sound
+    check_kept(cache, EVERYTHING if is_kept else EVERYTHING - VIDEOS - FAILED)
+    assert done.are_ids_lost == (not is_kept)
+    if not is_kept:
+        assert path.with_name("shard-00001.h5.damaged").read_bytes() == content
+
+
+def test_a_repair_keeps_the_version(cache: Path, version: int) -> None:
+    nan(shard_path(cache, 1))
+    assert repair(cache).is_sound
+    assert {shard.version for shard in Cache.open(cache).shards} == {version}
 
 
 @pytest.mark.parametrize(("damage", "are_ids_known"), LOST.values(), ids=LOST.keys())
@@ -182,7 +246,7 @@ def test_a_cache_of_which_no_shard_is_left(tmp_path: Path) -> None:
 
 
 def _other_version(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"haechi-cache 1", b"haechi-cache 2", 1))
+    path.write_bytes(b"haechi-cache 9" + path.read_bytes()[14:])
 
 
 def _other_settings(path: Path) -> None:
@@ -236,7 +300,7 @@ def test_an_input_output_error_is_not_damage(cache: Path, monkeypatch: pytest.Mo
     def failing(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("hashlib.file_digest", failing)
+    monkeypatch.setattr("haechi.cache.schema.new_digest", failing)
     done = repair(cache)
     assert {problem.what for problem in done.left.problems} == {"cannot be read (Input/output error)"}
     assert (done.shards, len(shard_paths(cache))) == ([], NUM_SHARDS)

@@ -1,0 +1,64 @@
+"""Version 2 as HDF5 shows it to other programs: it must say the same as the index that Haechi reads."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from haechi.cache import schema
+from haechi.cache.errors import DamageError
+from haechi.cache.hdf5 import attributes, dataset, is_utf8, open_hdf5, read_errors
+from haechi.cache.indexed import Index, Place, read_index
+
+
+def differences(path: Path, index: Index) -> list[tuple[str, str]]:
+    """What HDF5 shows otherwise than the index says, as (dataset, problem). Reads no rows.
+
+    Raises `CacheError` if the file cannot be read.
+    """
+    problems: list[tuple[str, str]] = []
+    try:
+        with open_hdf5(path) as file, read_errors(path):
+            found = attributes(file)
+            problems += [
+                (
+                    "",
+                    f"root attribute {name} is another for HDF5 than in the index",
+                )
+                for name, value in found.items()
+                if value != index.attributes.get(name)
+            ]
+            for name, place in index.datasets.items():
+                shown = dataset(file, name, version=2)
+                if what := shown if isinstance(shown, str) else _difference(shown, place):
+                    problems.append((name, what))
+    except DamageError as error:
+        problems.append(("", str(error).removeprefix(f"{path}: ").removesuffix("; see `haechi verify`")))
+    return problems
+
+
+def _difference(shown: h5py.Dataset, place: Place) -> str:
+    """How a dataset of HDF5 differs from the place that the index gives; empty if it does not differ."""
+    dtype, shape, offset = shown.dtype, shown.shape, shown.id.get_offset()
+    if dtype.str != place.dtype or (dtype.kind == "S" and not is_utf8(dtype)):
+        return f"has type {dtype} for HDF5, {place.dtype} in the index"
+    if shape != place.shape:
+        return f"has shape {shape} for HDF5, {place.shape} in the index"
+    if place.num_bytes and offset != place.offset:
+        return f"lies at byte {offset} for HDF5, {place.offset} in the index"
+    return ""
+
+
+def find_index(path: Path) -> tuple[int, Index | None]:
+    """The format version of a shard whose seal is damaged, and its index in version 2.
+
+    Raises `DamageError` if HDF5 cannot read the file or there is no sound index; and as `read_errors` does.
+    """
+    with open_hdf5(path) as file, read_errors(path):
+        if attributes(file)[schema.VERSION_ATTRIBUTE] != 2:  # another version is refused when attributes are checked
+            return 1, None
+        found = dataset(file, schema.INDEX, version=2)
+        if isinstance(found, str):
+            raise DamageError(f"{path}: /{schema.INDEX} {found}")
+        start, length = found.id.get_offset(), int(np.dtype(found.dtype).itemsize)
+    return 2, read_index(path, start or 0, length)
