@@ -118,8 +118,30 @@ WINDOW_ARRAYS = {"features": 2, "logits": 2, "start_seconds": 1, "end_seconds": 
 STREAMS: dict[str, dict[str, int]] = {"clip": FRAME_ARRAYS, "slowfast": WINDOW_ARRAYS}
 FRAME_STREAM, WINDOW_STREAM = STREAMS
 
+# The model, in a cache's settings and in those of an extraction, of a stream whose features were not extracted.
+NO_MODEL = "none"
+
 # Dataset -> number of axes, for the arrays of all streams.
 DATASETS = {f"{stream}/{name}": num_axes for stream, arrays in STREAMS.items() for name, num_axes in arrays.items()}
+
+
+def without_model(stream: str) -> dict[str, Any]:
+    """A stream's part of the settings if its features are not extracted: they have the width 0."""
+    widths = {name: 0 for name, num_axes in STREAMS[stream].items() if num_axes == 2}
+    return {"model": NO_MODEL, "weights_sha256": "", "trained": True, "widths": widths}
+
+
+def has_features(settings: dict[str, Any], stream: str) -> bool:
+    """Whether a cache with these settings has features in a stream."""
+    return bool(settings[stream]["model"] != NO_MODEL)
+
+
+def zero_rows(values: np.ndarray) -> np.ndarray:
+    """Which of the rows (rows, width) are all zero: (rows,) bool. Rows without values, of width 0, are not."""
+    if not values.shape[1]:
+        return np.zeros(len(values), bool)
+    zero: np.ndarray = np.logical_not(values.any(axis=1))
+    return zero
 
 
 def id_problem(id: str) -> str | None:
@@ -165,8 +187,8 @@ def to_store(values: np.ndarray, *, store: str, what: str) -> np.ndarray:
         raise FeatureError(
             f"{what}: largest value {np.abs(values).max():.6g} does not fit {store}; use --store float32"
         )
-    if (zero_rows := int((~stored.any(axis=1)).sum())) > 0:
-        raise FeatureError(f"{what}: {zero_rows} of {len(stored)} rows are all zero")
+    if (num_zero := int(zero_rows(stored).sum())) > 0:
+        raise FeatureError(f"{what}: {num_zero} of {len(stored)} rows are all zero")
     return stored
 
 

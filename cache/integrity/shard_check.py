@@ -255,7 +255,7 @@ class ShardCheck:
             if num_axes == 2:
                 finite = finite.all(axis=1)  # (rows,)
                 check_rows(~finite, "holds NaN or infinite values", name)
-                check_rows(finite & ~values.any(axis=1), "holds rows that are all zero", name)
+                check_rows(finite & schema.zero_rows(values), "holds rows that are all zero", name)
                 continue
             check_rows(~finite, "holds NaN or infinite times", name)
             far = finite & (np.abs(values) > schema.MAX_SECONDS)

@@ -30,7 +30,7 @@ class BatchQueue:
         self._num_running = backbones.max_running if num_running is None else num_running
         self._free: list[dict[str, torch.Tensor]] = []  # made when the first piece comes
         self._keys: list[Key] = []  # of the batch that is being filled
-        self._counts = _no_counts()  # frames and windows of each of its pieces
+        self._counts = self._no_counts()  # frames and windows of each of its pieces
         self._running: deque[tuple[dict[str, torch.Tensor], list[Key], RunningBatch]] = deque()
         self.seconds = dict.fromkeys(STREAMS, 0.0)
         """The device's seconds for all finished batches, by stream."""
@@ -38,13 +38,14 @@ class BatchQueue:
     def add(self, key: Key, frames: Sequence[np.ndarray]) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Take the frames of a piece, in the order of the streams: (T, h, w, 3), and one window (num_frames, H, W, 3).
 
-        Without a window, the second array is (0, H, W, 3). Returns the pieces that are finished, in the order in which
-        they were added: dataset -> rows, float32.
+        Without a window, the second array is (0, H, W, 3); a stream without a network is ignored. Returns the pieces
+        that are finished, in the order in which they were added: dataset -> rows, float32.
         """
         if not self._free and not self._running:
             self._free = [self._backbones.new_buffers() for _ in range(self._num_running + 1)]
         images, window = frames
-        new = dict(zip(STREAMS, (images, window[None] if len(window) else window), strict=True))
+        given = dict(zip(STREAMS, (images, window[None] if len(window) else window), strict=True))
+        new = {stream: given[stream] for stream in self._backbones.streams}
         counts = {stream: len(array) for stream, array in new.items()}
         finished = []
         if not self._fits(counts):
@@ -56,7 +57,7 @@ class BatchQueue:
                 buffer.numpy()[filled[stream] : filled[stream] + counts[stream]] = new[stream]
             self._counts[stream].append(counts[stream])
         self._keys.append(key)
-        if not self._fits(dict.fromkeys(STREAMS, 1)):
+        if not self._fits(dict.fromkeys(new, 1)):
             self._start()
             finished += self._finish(self._num_running)
         return finished
@@ -81,7 +82,7 @@ class BatchQueue:
         frames = {stream: buffer[: filled[stream]] for stream, buffer in buffers.items()}
         batch = self._backbones.start(frames, self._counts, progress=self._progress)
         self._running.append((buffers, self._keys, batch))
-        self._keys, self._counts = [], _no_counts()
+        self._keys, self._counts = [], self._no_counts()
 
     def _finish(self, num_left: int) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Wait for the oldest batches until only `num_left` run."""
@@ -94,6 +95,5 @@ class BatchQueue:
             finished += zip(keys, pieces, strict=True)
         return finished
 
-
-def _no_counts() -> dict[str, list[int]]:
-    return {stream: [] for stream in STREAMS}
+    def _no_counts(self) -> dict[str, list[int]]:
+        return {stream: [] for stream in self._backbones.streams}
