@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from haechi.cache.options import group_by_option, positive_label_option
-from haechi.cache.schema import NO_MODEL, STORE_TYPES
-from haechi.extract.backbones.catalog import MOTION_MODELS
+from haechi.cache.schema import STORE_TYPES
+from haechi.extract.backbones.catalog import MOTION_CHOICES
 from haechi.extract.sampling import SAMPLINGS
 from haechi.extract.settings import CLIP_FPS, PRECISIONS, WINDOW_SECONDS, ExtractSettings
 
@@ -119,7 +119,7 @@ def decoding_options(command: Any) -> Any:
 @option(
     "--slowfast-model",
     "Motion model, such as pytorchvideo's SlowFast; none: CLIP alone, in about half the time on a CPU.",
-    type=click.Choice([*MOTION_MODELS, NO_MODEL]),
+    type=click.Choice(list(MOTION_CHOICES)),
 )
 @option("--slowfast-weights", "SlowFast weights: kinetics400, a local file, or random:SEED (untrained).")
 @option("--store", "Storage type of the features.", type=click.Choice(STORE_TYPES))
@@ -185,7 +185,17 @@ def extract(
     if as_json:
         fields = [
             *("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_defects", "traits"),
-            *("num_new", "device", "precision", "decoders", "workers", "seconds", "work_seconds", "steps"),
+            *(
+                "num_new",
+                "num_saved",
+                "device",
+                "precision",
+                "decoders",
+                "workers",
+                "seconds",
+                "work_seconds",
+                "steps",
+            ),
         ]
         click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
     else:

@@ -62,6 +62,8 @@ class Flow:
         self._pool, self._store = pool, settings.store
         self.traits: Counter[str] = Counter()
         """`haechi.extract.decoding.container.Trait` -> how many of the usable videos that were yielded have it."""
+        self.num_saved: Counter[str] = Counter()
+        """Stream -> frames or windows that were not computed, since the one before was identical."""
         self._reports_windows = settings.sampler.is_streamed and WINDOW_STREAM in settings.streams
         self.backbones, self.compute = backbones, compute
 
@@ -123,6 +125,7 @@ class Flow:
                 assembly.begin(index, result.attempt)
                 yield from computed(queue.add((index, result.attempt), result.frames))
                 continue
+            queue.forget(index)
             if isinstance(result, Rejected):
                 assembly.forget(index)
                 if _vanished(entries[index], result, readable):
@@ -145,6 +148,7 @@ class Flow:
         yield from failed(vanished)
         yield from computed(queue.drain())
         watch.add(queue.seconds)
+        self.num_saved.update(queue.num_saved)
 
     def _decoded(
         self, entries: Sequence[Entry], watch: Stopwatch, stopping: Callable[[], bool], on_idle: Callable[[], None]

@@ -6,7 +6,7 @@ from typing import Any
 from haechi.cache.errors import SettingsError
 from haechi.cache.rules import DEVICE, NAME, Number, OneOf, Optional, Whole, broken_rules, setting, unknown_fields
 from haechi.cache.schema import FRAME_STREAM, NO_MODEL, STORE_TYPES, WINDOW_STREAM
-from haechi.extract.backbones.catalog import MOTION_MODELS
+from haechi.extract.backbones.catalog import MOTION_CHOICES
 from haechi.extract.pixel_aspect import DISPLAY, PIXEL_ASPECTS
 from haechi.extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
 
@@ -41,7 +41,7 @@ class ExtractSettings:
     without CLIP."""
     clip_weights: str = setting("openai", NAME)
     """A pretrained tag of open_clip, a local file (`TAG=PATH`, or only the path), or `random:SEED`."""
-    slowfast_model: str = setting("slowfast_r50", OneOf((*MOTION_MODELS, NO_MODEL)))
+    slowfast_model: str = setting("slowfast_r50", OneOf(MOTION_CHOICES))
     """`none`: CLIP alone, without SlowFast."""
     slowfast_weights: str = setting("kinetics400", NAME)
     """`kinetics400`, a local file, or `random:SEED`."""

@@ -97,6 +97,20 @@ class Backbones:
         return list(self._backbones)
 
     @property
+    def computes_repeats_once(self) -> bool:
+        """Whether frames that are identical to the one before are left out. On a GPU decoding limits the speed."""
+        return not self._compute.on_gpu
+
+    def batch_size(self, stream: str) -> int:
+        """The most frames or windows that the network of a stream computes at once."""
+        return self._batch_sizes[stream]
+
+    def widths(self, stream: str) -> dict[str, int]:
+        """Array name -> width of the features of a stream."""
+        widths: dict[str, int] = self._backbones[stream].identity["widths"]
+        return widths
+
+    @property
     def max_running(self) -> int:
         """How many batches may run while the next one is filled."""
         return BATCHES_ON_GPU if self._compute.on_gpu else 0
@@ -131,7 +145,7 @@ class Backbones:
     def _forward(self, stream: str, frames: torch.Tensor, progress: Progress) -> dict[str, torch.Tensor]:
         """Array name -> (n, width) on the device, for `frames` (n, ...) of one network."""
         backbone, device = self._backbones[stream], self._compute.name
-        widths = backbone.identity["widths"]
+        widths = self.widths(stream)
         if not len(frames):
             return {name: torch.empty(0, width) for name, width in widths.items()}
         first_size = self._batch_sizes[stream]
