@@ -1,19 +1,19 @@
 """Pieces of videos become batches: one is filled while others run. The queue's memory is fixed.
 
 A frame or window that is identical to the one before in its video is not computed again. The last bits of a feature may
-depend on how many frames a network computes at once, but neither on their order nor on what the others show. So a frame
-is always computed among as many as if there were no repeats, and its feature is the same to the last bit:
+depend on how many frames a network computes at once, so a frame is always computed among as many as if there were no
+repeats. They may also depend on its place among them: for each number it is tried whether they do, and then all frames
+are computed. So the features are the same to the last bit:
 
     without repeats, 8 frames at once; video a is a still    a a a a a a a a │ b c d e f g h i
     computed                                                 a b c d e f g h │ i, which waits for 7 more
 
-What waits at the end is filled up with copies. Frames that are fewer than a network takes at once, and so are computed
-without others, do not wait: they are filled up to their number, and left out only if all of them are repeats.
+Frames that are fewer than a network takes at once are computed together; if some of them are repeats, the others wait
+for more that would be computed in the same number. What waits too long, or at the end, is filled up with copies.
 """
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import STREAMS
 from haechi.extract.backbones.repeats import Repeats, Row, Seen
+from haechi.extract.backbones.work import Waiting, Work
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +45,8 @@ class BatchQueue:
         self._free: list[dict[str, torch.Tensor]] = []  # made when the first piece comes
         self._filling: list[tuple[Key, dict[str, list[Seen]]]] = []  # the pieces of the batch that is being filled
         self._repeats = Repeats()
-        self._waiting: dict[str, _Work] = {}  # by stream: what waits for more frames
-        self._running: deque[tuple[dict[str, torch.Tensor], dict[str, _Work], RunningBatch]] = deque()
+        self._waiting = Waiting()
+        self._running: deque[tuple[dict[str, torch.Tensor], dict[str, Work], RunningBatch]] = deque()
         self._unfinished: deque[tuple[Key, dict[str, list[Row]]]] = deque()  # pieces that wait or run
         self.seconds = dict.fromkeys(STREAMS, 0.0)
         """The device's seconds for all finished batches, by stream."""
@@ -65,16 +66,14 @@ class BatchQueue:
         new = {stream: given[stream] for stream in self._backbones.streams}
         finished = []
         if not self._fits({stream: len(array) for stream, array in new.items()}):
-            self._start()
-            finished += self._finish(self._num_running)
+            finished += self._start()
         filled = self._filled
         for stream, array in new.items():
             if len(array):
                 self._free[-1][stream].numpy()[filled[stream] : filled[stream] + len(array)] = array
         self._filling.append((key, {stream: self._seen(key, stream, array) for stream, array in new.items()}))
         if not self._fits(dict.fromkeys(new, 1)):
-            self._start()
-            finished += self._finish(self._num_running)
+            finished += self._start()
         return finished
 
     def _seen(self, key: Key, stream: str, frames: np.ndarray) -> list[Seen]:
@@ -89,13 +88,9 @@ class BatchQueue:
 
     def drain(self) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Run the pieces that wait, and return all that are not finished yet, as `add` does."""
-        finished = []
-        if self._filling:
-            self._start()
-            finished += self._finish(self._num_running)
-        if self._waiting:
-            rest, self._waiting = self._waiting, {}
-            self._run({stream: work.filled_up(self._backbones.batch_size(stream)) for stream, work in rest.items()})
+        finished = self._start() if self._filling else []
+        for stream, work in self._waiting.drain():
+            finished += self._run({stream: work})
         return finished + self._finish(0)
 
     @property
@@ -107,9 +102,9 @@ class BatchQueue:
         filled, buffers = self._filled, self._free[-1]
         return all(filled[stream] + count <= len(buffers[stream]) for stream, count in counts.items())
 
-    def _start(self) -> None:
-        """Run the batch that was filled, without repeats and without what waits for more."""
-        work: dict[str, _Work] = {}
+    def _start(self) -> list[tuple[Key, dict[str, np.ndarray]]]:
+        """Run the batch that was filled, without repeats and without what waits for more. Returns finished pieces."""
+        work: dict[str, Work] = {}
         rows: list[dict[str, list[Row]]] = [{} for _ in self._filling]
         for stream in self._backbones.streams:
             seen = [each for _, piece in self._filling for each in piece[stream]]
@@ -119,9 +114,12 @@ class BatchQueue:
                 piece_rows[stream] = [next(remaining) for _ in piece[stream]]
         self._unfinished.extend((key, piece_rows) for (key, _), piece_rows in zip(self._filling, rows, strict=True))
         self._filling = []
-        self._run(work)
+        finished = self._run(work)
+        for stream, overdue in self._waiting.next_batch():
+            finished += self._run({stream: overdue})
+        return finished
 
-    def _without_repeats(self, stream: str, seen: Sequence[Seen]) -> tuple["_Work", list[Row]]:
+    def _without_repeats(self, stream: str, seen: Sequence[Seen]) -> tuple[Work, list[Row]]:
         """What to compute now of the n frames or windows in the buffer, and each one's row."""
         frames, size = self._free[-1][stream][: len(seen)], self._backbones.batch_size(stream)
         num_whole = len(seen) - len(seen) % size  # computed `size` at once; the rest is computed together
@@ -129,31 +127,30 @@ class BatchQueue:
         new: list[int] = []  # positions
         for position, each in enumerate(seen):
             at_once = size if position < num_whole else len(seen) - num_whole
-            if at_once not in each.rows:
+            is_repeat = at_once in each.rows
+            if not is_repeat or not self._backbones.is_alike_in_all_places(stream, frames[position], at_once):
                 each.rows[at_once] = Row()
                 new.append(position)
             rows.append(each.rows[at_once])
         self.num_saved[stream] += len(seen)
-        every = _Work(frames=frames, rows=rows)
-        if len(new) == len(seen) and stream not in self._waiting:
+        every = Work(frames=frames, rows=rows)
+        if len(new) == len(seen) and not self._waiting.has(stream):
             return every, rows
-        whole = every.take([position for position in new if position < num_whole])
+        whole = self._waiting.merge(stream, size, every.take([position for position in new if position < num_whole]))
+        if num_whole == len(seen):
+            return whole, rows
         rest = every.take([position for position in new if position >= num_whole])
-        if stream in self._waiting:
-            whole = self._waiting.pop(stream).joined(whole)
-        num_now = len(whole.rows) - len(whole.rows) % size
-        if num_now < len(whole.rows):
-            self._waiting[stream] = whole.take(range(num_now, len(whole.rows)))
-        return whole.take(range(num_now)).joined(rest.filled_up(len(seen) - num_whole)), rows
+        return whole.joined(self._waiting.merge(stream, len(seen) - num_whole, rest)), rows
 
-    def _run(self, work: dict[str, "_Work"]) -> None:
-        """Run frames and windows, which may be in the buffers that were filled, on the backbones."""
+    def _run(self, work: dict[str, Work]) -> list[tuple[Key, dict[str, np.ndarray]]]:
+        """Run frames and windows, which may be in the buffers that were filled. Returns finished pieces."""
         buffers = self._free.pop()
         frames = {stream: work[stream].frames if stream in work else buffer[:0] for stream, buffer in buffers.items()}
         counts = {stream: [len(each)] for stream, each in frames.items()}
         self.num_saved = {stream: number - sum(counts.get(stream, [])) for stream, number in self.num_saved.items()}
         batch = self._backbones.start(frames, counts, progress=self._progress)
         self._running.append((buffers, work, batch))
+        return self._finish(self._num_running)
 
     def _finish(self, num_left: int) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Wait for the oldest batches until only `num_left` run. Returns the pieces that are finished."""
@@ -182,25 +179,3 @@ class BatchQueue:
                 assert row.features is not None
                 value[:] = row.features[f"{stream}/{array}"]
             yield f"{stream}/{array}", values
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """Frames or windows of one stream to compute, (n, ...), and the row of each."""
-
-    frames: "torch.Tensor"
-    rows: list[Row]
-
-    def take(self, positions: Sequence[int]) -> "_Work":
-        """A copy of some of them."""
-        return _Work(frames=self.frames[list(positions)], rows=[self.rows[position] for position in positions])
-
-    def joined(self, other: "_Work") -> "_Work":
-        import torch  # not on top: a run with nothing to do does not load it
-
-        return _Work(frames=torch.cat([self.frames, other.frames]), rows=self.rows + other.rows)
-
-    def filled_up(self, number: int) -> "_Work":
-        """The same with copies of the last one, up to a multiple of `number`."""
-        count = len(self.rows)
-        return self.take([*range(count), *[count - 1] * (-count % number if count else 0)])

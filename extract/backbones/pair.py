@@ -71,6 +71,7 @@ class Backbones:
         image, motion = _load(settings, compute)
         both: dict[str, Backbone | None] = {FRAME_STREAM: image, WINDOW_STREAM: motion}
         self._backbones = {stream: backbone for stream, backbone in both.items() if backbone is not None}
+        self._alike: dict[tuple[str, int], bool] = {}
         self._batch_sizes = {FRAME_STREAM: compute.batch_frames, WINDOW_STREAM: compute.batch_windows}
         self._pieces_per_batch = _pieces_per_batch(settings, compute)
         aspect = settings.pixel_aspect
@@ -100,6 +101,18 @@ class Backbones:
     def computes_repeats_once(self) -> bool:
         """Whether frames that are identical to the one before are left out. On a GPU decoding limits the speed."""
         return not self._compute.on_gpu
+
+    def is_alike_in_all_places(self, stream: str, frame: torch.Tensor, number: int) -> bool:
+        """Whether a network that computes `number` frames or windows at once gives each the same bits in every place.
+
+        It is tried with copies of `frame`, once for each number. Not every matrix product does: with 2 threads, MKL
+        computes some of the last rows in another order if there are few.
+        """
+        if (stream, number) not in self._alike:
+            copies = frame.expand(number, *frame.shape).contiguous()
+            arrays = self._backbones[stream].forward(self._compute.to_device(copies)).values()
+            self._alike[stream, number] = all(bool((rows == rows[0]).all()) for rows in arrays)
+        return self._alike[stream, number]
 
     def batch_size(self, stream: str) -> int:
         """The most frames or windows that the network of a stream computes at once."""

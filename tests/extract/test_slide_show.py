@@ -46,8 +46,8 @@ def test_the_cache_is_the_same(
     monkeypatch.setattr(Backbones, "computes_repeats_once", False)
     always = run(manifest, "always", store="float32", workers=workers, **changes)
     assert always.num_saved == {"clip": 0, "slowfast": 0}
-    assert once.num_saved["clip"] >= 16
-    assert (once.num_saved["slowfast"] >= 8) == (changes == WINDOWS)
+    assert once.num_saved["clip"] >= 8
+    assert (once.num_saved["slowfast"] > 0) == (changes == WINDOWS)
     found, expected = Cache.open(once.cache), Cache.open(always.cache)
     assert found.media["id"].tolist() == expected.media["id"].tolist()
     for stream, arrays in STREAMS.items():

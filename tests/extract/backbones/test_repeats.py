@@ -10,8 +10,10 @@ import torch
 from bench.networks import SIDE
 from haechi.extract.backbones.batch_queue import BatchQueue, Key
 from haechi.extract.backbones.device import Compute
+from haechi.extract.backbones.openclip import OpenClip
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.backbones.repeats import Repeats
+from haechi.extract.backbones.work import MOST_BATCHES
 from haechi.extract.settings import ExtractSettings
 
 Piece = tuple[Key, list[np.ndarray]]
@@ -163,3 +165,42 @@ def test_what_is_kept_does_not_change_with_the_memory_of_the_frames() -> None:
     first = repeats.find(0, 0, "clip", frames)
     frames[:] = picture(2, SIDE, np.uint8)
     assert repeats.find(0, 0, "clip", frames)[0] is not first[0]
+
+
+def test_where_bits_depend_on_the_place_all_frames_are_computed(
+    tiny_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of MKL's matrix products do for some numbers of rows and threads."""
+    honest = OpenClip.forward
+
+    def forward(self: OpenClip, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = honest(self, frames)["features"].clone()
+        if len(frames) % 4:
+            features[-1] += 1e-6
+        return {"features": features}
+
+    monkeypatch.setattr(OpenClip, "forward", forward)
+    for count, expected_saved in ((7, 0), (8, 40)):
+        pieces = [piece(i, [i] * count, [i, i + 1]) for i in range(6)]
+        settings = replace(tiny_settings, batch_frames=count, frames=count)
+        backbones = Backbones(settings, Compute.choose(settings))
+        expected, _, _ = computed(backbones, pieces, once=False)
+        found, saved, _ = computed(backbones, pieces, once=True)
+        assert_same_bits(found, expected)
+        assert saved["clip"] == expected_saved
+
+
+def test_nothing_waits_for_more_than_some_batches(tiny_settings: ExtractSettings) -> None:
+    """A piece whose frames would wait for more of the same number is returned, and so are those after it."""
+    settings = replace(tiny_settings, batch_frames=64, batch_windows=1)
+    backbones = Backbones(settings, Compute.choose(settings))
+    queue = BatchQueue(backbones)
+    returned = []
+    still = piece(0, [1] * 7, [1, 2])
+    for i in range(120):
+        key, frames = still if i == 0 else piece(i, list(range(i * 100, i * 100 + 8)), [i, i + 1])
+        returned.append(len(queue.add(key, frames)))
+    in_a_batch = 64 // 8
+    assert next(i for i, number in enumerate(returned) if number) <= in_a_batch * (MOST_BATCHES + 2)
+    assert sum(returned) >= 120 - in_a_batch
+    assert sum(returned) + len(queue.drain()) == 120
