@@ -23,7 +23,7 @@ from bench.reference import Reference, sampled
 from bench.videos import pick_videos
 from haechi.cache.errors import HaechiError
 from haechi.cache.reader import Cache
-from haechi.cache.schema import to_store
+from haechi.cache.schema import FRAME_STREAM, NO_MODEL, WINDOW_STREAM, to_store
 from haechi.extract import pipeline
 from haechi.extract.backbones.device import Compute
 from haechi.extract.backbones.slowfast import SlowFast
@@ -51,10 +51,11 @@ class ComparedFeatures:
     """(N * T,)"""
 
     def errors(self, reference: "ComparedFeatures") -> dict[str, float]:
-        """The largest error of each stream, relative to the mean distance within the reference."""
+        """The largest error of each array that was extracted, relative to the mean distance within the reference."""
         return {
             name: relative_error(getattr(self, name), getattr(reference, name))
             for name in ("clip", "slowfast", "logits")
+            if getattr(self, name).shape[1]
         }
 
 
@@ -109,6 +110,12 @@ def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: b
         )
 
 
+def without(settings: ExtractSettings, stream: str) -> ExtractSettings:
+    """The same settings with one backbone left out."""
+    default = getattr(ExtractSettings, f"{stream}_weights")
+    return settings.changed(**{f"{stream}_model": NO_MODEL, f"{stream}_weights": default})
+
+
 def stored(features: ComparedFeatures) -> ComparedFeatures:
     """The features after storage as float16."""
 
@@ -145,6 +152,8 @@ def compare(videos: Sequence[Path], settings: ExtractSettings, *, precisions: Se
         *rows("float16 storage", stored(ours), ours, BOUND_STORAGE),
         *rows("batches of one frame and one window", extracted(videos, one), ours, BOUND_BATCHES),
         *rows("one batch, two workers, reversed order", extracted(videos, many, backwards=True), ours, BOUND_BATCHES),
+        *rows("without SlowFast", extracted(videos, without(settings, WINDOW_STREAM)), ours, BOUND_BATCHES),
+        *rows("without CLIP", extracted(videos, without(settings, FRAME_STREAM)), ours, BOUND_BATCHES),
         Measurement(what="frame times against PyAV's", unit="s", values=[seconds], at_most=BOUND_SECONDS),
     ]
 

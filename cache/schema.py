@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from haechi.cache.bad_rows import find_bad_rows
 from haechi.cache.errors import CacheError, DamageError, FeatureError
 from haechi.cache.text import bullet_list
 
@@ -128,6 +129,9 @@ WINDOW_ARRAYS = {"features": 2, "logits": 2, "start_seconds": 1, "end_seconds": 
 STREAMS: dict[str, dict[str, int]] = {"clip": FRAME_ARRAYS, "slowfast": WINDOW_ARRAYS}
 FRAME_STREAM, WINDOW_STREAM = STREAMS
 
+# The model, in a cache's settings and in those of an extraction, of a stream whose features were not extracted.
+NO_MODEL = "none"
+
 # Dataset -> number of axes, for the arrays of all streams.
 DATASETS = {f"{stream}/{name}": num_axes for stream, arrays in STREAMS.items() for name, num_axes in arrays.items()}
 
@@ -144,6 +148,17 @@ TEXT_ATTRIBUTES = (
     "created",
 )
 VERSION_ATTRIBUTE = "format_version"
+
+
+def without_model(stream: str) -> dict[str, Any]:
+    """A stream's part of the settings if its features are not extracted: they have the width 0."""
+    widths = {name: 0 for name, num_axes in STREAMS[stream].items() if num_axes == 2}
+    return {"model": NO_MODEL, "weights_sha256": "", "trained": True, "widths": widths}
+
+
+def has_features(settings: dict[str, Any], stream: str) -> bool:
+    """Whether a cache with these settings has features in a stream."""
+    return bool(settings[stream]["model"] != NO_MODEL)
 
 
 def id_problem(id: str) -> str | None:
@@ -189,8 +204,8 @@ def to_store(values: np.ndarray, *, store: str, what: str) -> np.ndarray:
         raise FeatureError(
             f"{what}: largest value {np.abs(values).max():.6g} does not fit {store}; use --store float32"
         )
-    if (zero_rows := int((~stored.any(axis=1)).sum())) > 0:
-        raise FeatureError(f"{what}: {zero_rows} of {len(stored)} rows are all zero")
+    if (num_zero := int(find_bad_rows(stored)[1].sum())) > 0:
+        raise FeatureError(f"{what}: {num_zero} of {len(stored)} rows are all zero")
     return stored
 
 

@@ -299,6 +299,9 @@ def settings_are_complete(settings: Any) -> bool:
         widths, wide = part.get("widths"), {name for name, num_axes in arrays.items() if num_axes == 2}
         if not isinstance(widths, dict) or widths.keys() != wide:
             return False
-        if not all(isinstance(width, int) and 0 < width <= 1 << 20 for width in widths.values()):
+        if part["model"] == schema.NO_MODEL:
+            if part != schema.without_model(stream):
+                return False
+        elif not all(isinstance(width, int) and 0 < width <= 1 << 20 for width in widths.values()):
             return False
-    return True
+    return any(schema.has_features(settings, stream) for stream in schema.STREAMS)

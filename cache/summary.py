@@ -102,6 +102,7 @@ def describe_video(cache: Cache, id: str) -> dict[str, Any]:
     - for a failed video: `stage`, `reason`, `message`, `size_bytes`, `mtime_ns`
     - for a used video: the other columns of `schema.Media`; `clip`: `time_seconds` and `norm` (Euclidean norm of the
       features), lists of T numbers; `slowfast`: `start_seconds`, `end_seconds` and `norm`, lists of S numbers
+      (`norm` is empty if the stream was extracted without a model)
     - `slowfast_trained`; `actions`: `name` and `probability` (softmax, mean over the windows) of the most probable
       Kinetics-400 actions, in descending order; empty if there are no windows or the logits have other classes
 
@@ -125,7 +126,7 @@ def describe_video(cache: Cache, id: str) -> dict[str, Any]:
         rows = _video_rows(shard, stream, row)
         times = {name: rows[name].tolist() for name, num_axes in arrays.items() if num_axes == 1}
         norm = np.linalg.norm(rows["features"].astype(np.float32), axis=1)  # (rows,)
-        description[stream] = {**times, "norm": norm.tolist()}
+        description[stream] = {**times, "norm": norm.tolist() if schema.has_features(cache.settings, stream) else []}
     description["slowfast_trained"] = "slowfast" not in cache.untrained
     description["actions"] = _strongest_actions(rows["logits"])
     return description
@@ -279,6 +280,9 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
     for stream in schema.STREAMS:
         weights = _each(summary["shards"], f"{stream}_weights")
         settings = summary["settings"][stream]
+        if not schema.has_features(summary["settings"], stream):
+            facts.add_row(stream, f"not extracted (--{stream}-model {schema.NO_MODEL})")
+            continue
         state = "[bold red]UNTRAINED[/] " if stream in summary["untrained"] else ""
         facts.add_row(stream, f"{state}{_text(settings['model'])}, weights {weights}")
     if sampling := summary["settings"].get("sampling"):
@@ -320,11 +324,11 @@ def show_video(description: dict[str, Any], console: Console) -> None:
         return
 
     clip, slowfast = description["clip"], description["slowfast"]
-    frames = [f"{time:8.2f} s {norm:8.3f}" for time, norm in zip(clip["time_seconds"], clip["norm"], strict=True)]
-    _show_rows(f"/clip/features, {counted(len(frames), 'row')}: time and norm", frames, console)
-    windows = zip(slowfast["start_seconds"], slowfast["end_seconds"], slowfast["norm"], strict=True)
-    lines = [f"{start:8.2f} to {end:8.2f} s {norm:8.3f}" for start, end, norm in windows]
-    _show_rows(f"/slowfast/features, {counted(len(lines), 'row')}: window and norm", lines, console)
+    frames = [f"{time:8.2f} s" for time in clip["time_seconds"]]
+    _show_rows("/clip/features", "time", frames, clip["norm"], console)
+    spans = zip(slowfast["start_seconds"], slowfast["end_seconds"], strict=True)
+    windows = [f"{start:8.2f} to {end:8.2f} s" for start, end in spans]
+    _show_rows("/slowfast/features", "window", windows, slowfast["norm"], console)
 
     if description["actions"]:
         meaning = "" if description["slowfast_trained"] else ": [bold red]UNTRAINED weights, the actions are random[/]"
@@ -337,9 +341,11 @@ def show_video(description: dict[str, Any], console: Console) -> None:
         console.print("\nno actions: there are no windows, or the logits are not those of Kinetics-400")
 
 
-def _show_rows(title: str, cells: list[str], console: Console) -> None:
-    """Print the rows of a stream in columns, ordered downwards."""
-    console.print(f"\n{title}")
+def _show_rows(name: str, what: str, times: list[str], norms: list[float], console: Console) -> None:
+    """Print the times and norms of a stream's rows in columns, ordered downwards; without norms, the times alone."""
+    cells = [f"{time} {norm:8.3f}" for time, norm in zip(times, norms, strict=True)] if norms else times
+    shown = f"{what} and norm" if norms or not times else f"{what}; the features were not extracted"
+    console.print(f"\n{name}, {counted(len(times), 'row')}: {shown}")
     console.print(Columns(cells[:MAX_ROWS_SHOWN], padding=(0, 3), equal=True, column_first=True))
     if len(cells) > MAX_ROWS_SHOWN:
         console.print(f"  … and {len(cells) - MAX_ROWS_SHOWN} more; --json shows all")

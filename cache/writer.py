@@ -168,8 +168,8 @@ def _write_array(group: h5py.Group, name: str, array: np.ndarray, draft: _Draft 
         group.create_dataset(
             name,
             data=array,
-            chunks=(chunk_rows, *array.shape[1:]),
-            maxshape=array.shape if len(array) else (None, *array.shape[1:]),  # chunks must fit into the shape
+            chunks=(chunk_rows, *(max(1, number) for number in array.shape[1:])),
+            maxshape=tuple(number or None for number in array.shape),  # chunks must fit into the shape
             fletcher32=True,
             track_times=False,
         )

@@ -37,6 +37,10 @@ def show_extraction(console: Console, done: Extraction) -> None:
     ):
         if count:
             table.add_row(what, str(count))
+    if any(done.num_saved.values()):
+        counts = zip(done.num_saved.values(), ("frame", "window"), strict=True)
+        saved = " and ".join(counted(count, what) for count, what in counts if count)
+        table.add_row("not computed", f"{saved} identical to the one before")
     if done.device:
         table.add_row("device", escape(f"{done.device}, {done.precision}"))
         missing = "" if "decord" in done.decoders else " (decord is not installed)"

@@ -62,7 +62,9 @@ class Flow:
         self._pool, self._store = pool, settings.store
         self.traits: Counter[str] = Counter()
         """`haechi.extract.decoding.container.Trait` -> how many of the usable videos that were yielded have it."""
-        self._reports_windows = settings.sampler.is_streamed
+        self.num_saved: Counter[str] = Counter()
+        """Stream -> frames or windows that were not computed, since the one before was identical."""
+        self._reports_windows = settings.sampler.is_streamed and WINDOW_STREAM in settings.streams
         self.backbones, self.compute = backbones, compute
 
     @property
@@ -88,11 +90,12 @@ class Flow:
         """Yield (index into `entries`, row) once for each entry, in the order in which they finish.
 
         `watch` adds up the seconds of each step. `progress.notice` is called if batches do not fit into the device's
-        memory, `progress.windows` with `windows` sampling only. When `stopping` returns True no new video is started
-        and the iterator ends early. `on_idle` is called from time to time while no video finishes. Raises
-        `HaechiError` if `MAX_VANISHED` files in a row whose ids are in `readable` can no longer be read.
+        memory, `progress.windows` only if SlowFast sees the windows of `windows` sampling. When `stopping` returns True
+        no new video is started and the iterator ends early. `on_idle` is called from time to time while no video
+        finishes. Raises `HaechiError` if `MAX_VANISHED` files in a row whose ids are in `readable` can no longer be
+        read.
         """
-        queue, assembly = BatchQueue(self.backbones, progress=progress), Assembly()
+        queue, assembly = BatchQueue(self.backbones, progress=progress), Assembly(self.backbones.streams)
         vanished: list[tuple[int, Rejected]] = []  # they become failures when a later file shows that the disk is there
 
         def computed(
@@ -122,6 +125,7 @@ class Flow:
                 assembly.begin(index, result.attempt)
                 yield from computed(queue.add((index, result.attempt), result.frames))
                 continue
+            queue.forget(index)
             if isinstance(result, Rejected):
                 assembly.forget(index)
                 if _vanished(entries[index], result, readable):
@@ -144,6 +148,7 @@ class Flow:
         yield from failed(vanished)
         yield from computed(queue.drain())
         watch.add(queue.seconds)
+        self.num_saved.update(queue.num_saved)
 
     def _decoded(
         self, entries: Sequence[Entry], watch: Stopwatch, stopping: Callable[[], bool], on_idle: Callable[[], None]
@@ -188,12 +193,24 @@ def _row(entry: Entry, sampled: DecodedFile, features: dict[str, np.ndarray], st
     return Item(
         media=media,
         arrays={
+            **_without_model(sampled, store),
             **stored,
             f"{FRAME_STREAM}/time_seconds": sampled.clip_seconds.astype(np.float32),
             f"{WINDOW_STREAM}/start_seconds": sampled.window_start_seconds.astype(np.float32),
             f"{WINDOW_STREAM}/end_seconds": sampled.window_end_seconds.astype(np.float32),
         },
     )
+
+
+def _without_model(sampled: DecodedFile, store: str) -> dict[str, np.ndarray]:
+    """Dataset -> rows of width 0, as they are in a stream without a network."""
+    num_rows = {FRAME_STREAM: len(sampled.clip_seconds), WINDOW_STREAM: len(sampled.window_start_seconds)}
+    return {
+        f"{stream}/{name}": np.empty((num_rows[stream], 0), store)
+        for stream, arrays in schema.STREAMS.items()
+        for name, num_axes in arrays.items()
+        if num_axes == 2
+    }
 
 
 def _failure(entry: Entry, rejected: Rejected) -> Failure:

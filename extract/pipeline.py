@@ -11,7 +11,7 @@ from pathlib import Path
 from haechi.cache.lock import locked
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
-from haechi.cache.schema import Provenance
+from haechi.cache.schema import STREAMS, Provenance
 from haechi.cache.text import counted, one_or_more
 from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
@@ -46,6 +46,8 @@ class Extraction:
     """`haechi.extract.decoding.container.Trait` -> how many of the new videos have it."""
     num_new: int
     """Rows that this run extracted; the others were in the cache already."""
+    num_saved: dict[str, int]
+    """Stream -> frames or windows of the new rows that were not computed, since the one before was identical."""
     num_changed: int
     """How many of the new rows are files that changed since an earlier extraction."""
     num_relabelled: int
@@ -144,6 +146,7 @@ def extract(
         num_defects=sum(failure.message.startswith(DEFECT) for failure in listed),
         traits=dict(sorted(flow.traits.items())) if flow else {},
         num_new=len(remaining.entries),
+        num_saved={stream: flow.num_saved[stream] if flow else 0 for stream in STREAMS},
         num_changed=remaining.num_changed,
         num_relabelled=num_relabelled,
         num_not_listed=remaining.num_not_listed,

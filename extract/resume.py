@@ -156,6 +156,8 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
         if name != held[stream]["model"].removesuffix(QUICKGELU):
             ours[stream]["model"] = name
     for stream, request in settings.weights.items():
+        if schema.NO_MODEL in (settings.models[stream], held[stream]["model"]):
+            continue
         remembered = cache.shards[0].provenance.weights[stream]
         wanted = Weights.parse(request, flag=WEIGHTS_FLAGS[stream])
         if wanted.file is not None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from haechi.cache.errors import SettingsError
 from haechi.cache.rules import DEVICE, NAME, Number, OneOf, Optional, Whole, broken_rules, setting, unknown_fields
-from haechi.cache.schema import FRAME_STREAM, STORE_TYPES, WINDOW_STREAM
-from haechi.extract.backbones.catalog import MOTION_MODELS
+from haechi.cache.schema import FRAME_STREAM, NO_MODEL, STORE_TYPES, WINDOW_STREAM
+from haechi.extract.backbones.catalog import MOTION_CHOICES
 from haechi.extract.pixel_aspect import DISPLAY, PIXEL_ASPECTS
 from haechi.extract.sampling import SAMPLINGS, UNIFORM, WINDOWS, Sampling, Uniform, Windows
 
@@ -37,10 +37,12 @@ class ExtractSettings:
     clip_fps: float | None = setting(None, Optional(Number(least=0.001, most=60), f"{CLIP_FPS:g}"))
     """`windows`: CLIP frames per second; None: 2."""
     clip_model: str = setting("ViT-B-32", NAME)
-    """A model name of open_clip, or `local-dir:PATH` of a folder with an open_clip_config.json."""
+    """A model name of open_clip, or `local-dir:PATH` of a folder with an open_clip_config.json; `none`: SlowFast alone,
+    without CLIP."""
     clip_weights: str = setting("openai", NAME)
     """A pretrained tag of open_clip, a local file (`TAG=PATH`, or only the path), or `random:SEED`."""
-    slowfast_model: str = setting("slowfast_r50", OneOf(MOTION_MODELS))
+    slowfast_model: str = setting("slowfast_r50", OneOf(MOTION_CHOICES))
+    """`none`: CLIP alone, without SlowFast."""
     slowfast_weights: str = setting("kinetics400", NAME)
     """`kinetics400`, a local file, or `random:SEED`."""
     pixel_aspect: str = setting(DISPLAY, OneOf(PIXEL_ASPECTS))
@@ -75,7 +77,8 @@ class ExtractSettings:
     def __post_init__(self) -> None:
         broken = broken_rules(self)
         is_sampling_broken = not broken.keys().isdisjoint({"sampling"}.union(*SAMPLING_FIELDS.values()))
-        if problems := [*broken.values(), *([] if is_sampling_broken else self._conflicts())]:
+        problems = [*broken.values(), *([] if is_sampling_broken else self._conflicts()), *self._model_conflicts()]
+        if problems:
             raise SettingsError(problems)
 
     def changed(self, **changes: Any) -> "ExtractSettings":
@@ -91,8 +94,14 @@ class ExtractSettings:
 
     @property
     def weights(self) -> dict[str, str]:
-        """Stream of the cache -> the weights of its model, as asked for."""
-        return {FRAME_STREAM: self.clip_weights, WINDOW_STREAM: self.slowfast_weights}
+        """Stream of the cache -> the weights of its model, as asked for; `none` without a model."""
+        asked = {FRAME_STREAM: self.clip_weights, WINDOW_STREAM: self.slowfast_weights}
+        return {stream: asked[stream] if stream in self.streams else NO_MODEL for stream in asked}
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams of the cache that have a model, one or both."""
+        return [stream for stream, model in self.models.items() if model != NO_MODEL]
 
     @property
     def sampler(self) -> Sampling:
@@ -106,6 +115,16 @@ class ExtractSettings:
             stride_seconds=float(window if self.stride_seconds is None else self.stride_seconds),
             clip_fps=float(CLIP_FPS if self.clip_fps is None else self.clip_fps),
         )
+
+    def _model_conflicts(self) -> list[str]:
+        """No model at all, and weights for a model that is left out."""
+        if not self.streams:
+            return [f"clip_model and slowfast_model are both {NO_MODEL!r}: nothing is left to extract"]
+        return [
+            f"{stream}_weights is {given!r}, but {stream}_model is {NO_MODEL!r}"
+            for stream in self.models.keys() - self.streams
+            if (given := getattr(self, f"{stream}_weights")) != getattr(ExtractSettings, f"{stream}_weights")
+        ]
 
     def _conflicts(self) -> list[str]:
         """The fields of the sampling that contradict each other."""

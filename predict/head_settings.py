@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from haechi.cache.errors import SettingsConflictError
+from haechi.cache.schema import STREAMS, has_features
 from haechi.extract import pixel_aspect
 from haechi.extract.backbones.weights import LOCAL_MODEL, QUICKGELU
 from haechi.extract.settings import SAMPLING_FIELDS, ExtractSettings
@@ -22,9 +23,12 @@ def extract_settings(model: Checkpoint, changes: dict[str, Any], path: Path) -> 
         "store": features["store"],
         "pixel_aspect": pixel_aspect.of_settings(features),
         "clip_model": features["clip"]["model"].removesuffix(QUICKGELU),
-        "clip_weights": model.features["clip_weights"],
         "slowfast_model": features["slowfast"]["model"],
-        "slowfast_weights": model.features["slowfast_weights"],
+        **{
+            f"{stream}_weights": model.features[f"{stream}_weights"]
+            for stream in STREAMS
+            if has_features(features, stream)
+        },
     }
     return ExtractSettings().changed(**settings | changes)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from haechi.cache.schema import Failure, Item, Media, Provenance
+from haechi.cache.schema import STREAMS, Failure, Item, Media, Provenance, without_model
 from haechi.cache.writer import shard_path, write_shard
 
 CLIP_WIDTH, SLOWFAST_WIDTH, NUM_LOGITS = 8, 12, 5
@@ -21,7 +21,8 @@ def settings(
     trained: bool = False,
     clip_trained: bool = False,
 ) -> dict:
-    return {
+    """Those of an extraction; a stream whose features have the width 0 has no model."""
+    settings: dict = {
         "store": store,
         "clip": {
             "model": "tiny",
@@ -35,6 +36,9 @@ def settings(
             "trained": trained,
             "widths": {"features": slowfast_width, "logits": num_logits},
         },
+    }
+    return settings | {
+        stream: without_model(stream) for stream in STREAMS if not settings[stream]["widths"]["features"]
     }
 
 

@@ -1,6 +1,7 @@
 """Training in Python: `train_head` for one run, `train_heads` for several. `haechi train` only calls these two."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from haechi.cache.reader import Cache
 from haechi.cache.rules import Number, Optional, Whole
 from haechi.cache.text import one_or_more
 from haechi.device import find_device
+from haechi.train.data.availability import fit_to_cache
 from haechi.train.data.dataset import Dataset, input_key, load_dataset, video_key
 from haechi.train.data.relabel import NewLabels
 from haechi.train.errors import TrainError
@@ -59,7 +61,8 @@ def train_head(
     - `media_root`: the folder that the videos' ids are relative to; the page then shows frames of the worst mistakes
     - `progress`: receives epochs, folds and notices (see `TrainProgress`); by default nothing is shown
     - `command`: the command that the page shows; None: this call in Python
-    - `settings`: fields of `TrainSettings`, such as `epochs`, `lr`, `folds` or `seed`; None: the value of the preset
+    - `settings`: fields of `TrainSettings`, such as `epochs`, `lr`, `folds` or `seed`; None: the value of the preset,
+      without the features that the cache does not have
 
     Returns the head, all scores, the threshold and the figures. Raises `SettingsError` for unknown or invalid settings,
     `CacheError` for a missing or damaged cache, `TrainError` for data or a folder that cannot be used, and its subclass
@@ -79,6 +82,9 @@ def train_head(
     out = Path(out)
     find_device(chosen.device)  # before the cache is read
     opened, new_labels = _open(cache, labels, positive, progress, keep_unlisted=keep_unlisted)
+    chosen, notices = fit_to_cache(chosen, opened, given=_given(settings))
+    for notice in notices:
+        progress.notice(notice)
     with run_folder(out) as partial:
         dataset = load_dataset(opened, chosen, new_labels=new_labels, memory_bytes=_memory_bytes(memory_gb))
         plan = make_plan(dataset, Grouping.find(dataset, chosen), chosen)
@@ -139,6 +145,10 @@ def train_heads(
     for trial in trials:
         find_device(trial.settings.device)
     opened, new_labels = _open(cache, labels, positive, progress, keep_unlisted=keep_unlisted)
+    fitted = [fit_to_cache(trial.settings, opened, given=_given(settings) | trial.point.keys()) for trial in trials]
+    trials = [replace(trial, settings=each) for trial, (each, _) in zip(trials, fitted, strict=True)]
+    for notice in dict.fromkeys(notice for _, notices in fitted for notice in notices):
+        progress.notice(notice)
     dataset: Dataset | None = None
     key, groupings, outcomes = None, dict[tuple[Any, ...], Grouping](), list[Outcome]()
     untrained = list[list[str]]()
@@ -225,6 +235,11 @@ def _check_options(
         problems.append("keep_unlisted is for the file of labels, and labels is None")
     if problems:
         raise SettingsError(problems)
+
+
+def _given(settings: dict[str, Any]) -> set[str]:
+    """The fields of `TrainSettings` that the caller chose."""
+    return {name for name, value in settings.items() if value is not None}
 
 
 def _memory_bytes(memory_gb: float | None) -> int | None:

@@ -1,13 +1,27 @@
-"""Pieces of videos become batches: one is filled while others run. The queue's memory is fixed."""
+"""Pieces of videos become batches: one is filled while others run. The queue's memory is fixed.
+
+A frame or window that is identical to the one before in its video is not computed again. The last bits of a feature may
+depend on how many frames a network computes at once, so a frame is always computed among as many as if there were no
+repeats. They may also depend on its place among them: for each number it is tried whether they do, and then all frames
+are computed. So the features are the same to the last bit:
+
+    without repeats, 8 frames at once; video a is a still    a a a a a a a a │ b c d e f g h i
+    computed                                                 a b c d e f g h │ i, which waits for 7 more
+
+Frames that are fewer than a network takes at once are computed together; if some of them are repeats, the others wait
+for more that would be computed in the same number. What waits too long, or at the end, is filled up with copies.
+"""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import STREAMS
+from haechi.extract.backbones.repeats import Repeats, Row, Seen
+from haechi.extract.backbones.work import Waiting, Work
 
 if TYPE_CHECKING:
     import torch
@@ -29,71 +43,139 @@ class BatchQueue:
         self._backbones, self._progress = backbones, progress
         self._num_running = backbones.max_running if num_running is None else num_running
         self._free: list[dict[str, torch.Tensor]] = []  # made when the first piece comes
-        self._keys: list[Key] = []  # of the batch that is being filled
-        self._counts = _no_counts()  # frames and windows of each of its pieces
-        self._running: deque[tuple[dict[str, torch.Tensor], list[Key], RunningBatch]] = deque()
+        self._filling: list[tuple[Key, dict[str, list[Seen]]]] = []  # the pieces of the batch that is being filled
+        self._repeats = Repeats()
+        self._waiting = Waiting()
+        self._running: deque[tuple[dict[str, torch.Tensor], dict[str, Work], RunningBatch]] = deque()
+        self._unfinished: deque[tuple[Key, dict[str, list[Row]]]] = deque()  # pieces that wait or run
         self.seconds = dict.fromkeys(STREAMS, 0.0)
         """The device's seconds for all finished batches, by stream."""
+        self.num_saved = dict.fromkeys(STREAMS, 0)
+        """How many frames and windows were not computed, since identical ones were, by stream; exact after `drain`."""
 
     def add(self, key: Key, frames: Sequence[np.ndarray]) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Take the frames of a piece, in the order of the streams: (T, h, w, 3), and one window (num_frames, H, W, 3).
 
-        Without a window, the second array is (0, H, W, 3). Returns the pieces that are finished, in the order in which
-        they were added: dataset -> rows, float32.
+        Without a window, the second array is (0, H, W, 3); a stream without a network is ignored. Returns the pieces
+        that are finished, in the order in which they were added: dataset -> rows, float32.
         """
         if not self._free and not self._running:
             self._free = [self._backbones.new_buffers() for _ in range(self._num_running + 1)]
         images, window = frames
-        new = dict(zip(STREAMS, (images, window[None] if len(window) else window), strict=True))
-        counts = {stream: len(array) for stream, array in new.items()}
+        given = dict(zip(STREAMS, (images, window[None] if len(window) else window), strict=True))
+        new = {stream: given[stream] for stream in self._backbones.streams}
         finished = []
-        if not self._fits(counts):
-            self._start()
-            finished += self._finish(self._num_running)
+        if not self._fits({stream: len(array) for stream, array in new.items()}):
+            finished += self._start()
         filled = self._filled
-        for stream, buffer in self._free[-1].items():
-            if counts[stream]:
-                buffer.numpy()[filled[stream] : filled[stream] + counts[stream]] = new[stream]
-            self._counts[stream].append(counts[stream])
-        self._keys.append(key)
-        if not self._fits(dict.fromkeys(STREAMS, 1)):
-            self._start()
-            finished += self._finish(self._num_running)
+        for stream, array in new.items():
+            if len(array):
+                self._free[-1][stream].numpy()[filled[stream] : filled[stream] + len(array)] = array
+        self._filling.append((key, {stream: self._seen(key, stream, array) for stream, array in new.items()}))
+        if not self._fits(dict.fromkeys(new, 1)):
+            finished += self._start()
         return finished
+
+    def _seen(self, key: Key, stream: str, frames: np.ndarray) -> list[Seen]:
+        """One for each frame or window of a piece; repeats share one."""
+        if self._backbones.computes_repeats_once:
+            return self._repeats.find(*key, stream, frames)
+        return [Seen(picture=None) for _ in frames]
+
+    def forget(self, index: int) -> None:
+        """No more pieces of this video come."""
+        self._repeats.forget(index)
 
     def drain(self) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Run the pieces that wait, and return all that are not finished yet, as `add` does."""
-        if self._keys:
-            self._start()
-        return self._finish(0)
+        finished = self._start() if self._filling else []
+        for stream, work in self._waiting.drain():
+            finished += self._run({stream: work})
+        return finished + self._finish(0)
 
     @property
     def _filled(self) -> dict[str, int]:
         """Stream -> frames or windows in the batch that is being filled."""
-        return {stream: sum(counts) for stream, counts in self._counts.items()}
+        return {stream: sum(len(seen[stream]) for _, seen in self._filling) for stream in self._backbones.streams}
 
     def _fits(self, counts: Mapping[str, int]) -> bool:
         filled, buffers = self._filled, self._free[-1]
         return all(filled[stream] + count <= len(buffers[stream]) for stream, count in counts.items())
 
-    def _start(self) -> None:
-        buffers, filled = self._free.pop(), self._filled
-        frames = {stream: buffer[: filled[stream]] for stream, buffer in buffers.items()}
-        batch = self._backbones.start(frames, self._counts, progress=self._progress)
-        self._running.append((buffers, self._keys, batch))
-        self._keys, self._counts = [], _no_counts()
-
-    def _finish(self, num_left: int) -> list[tuple[Key, dict[str, np.ndarray]]]:
-        """Wait for the oldest batches until only `num_left` run."""
-        finished: list[tuple[Key, dict[str, np.ndarray]]] = []
-        while len(self._running) > num_left:
-            buffers, keys, batch = self._running.popleft()
-            pieces, seconds = batch.result()
-            self._free.append(buffers)
-            self.seconds = {stream: total + seconds[stream] for stream, total in self.seconds.items()}
-            finished += zip(keys, pieces, strict=True)
+    def _start(self) -> list[tuple[Key, dict[str, np.ndarray]]]:
+        """Run the batch that was filled, without repeats and without what waits for more. Returns finished pieces."""
+        work: dict[str, Work] = {}
+        rows: list[dict[str, list[Row]]] = [{} for _ in self._filling]
+        for stream in self._backbones.streams:
+            seen = [each for _, piece in self._filling for each in piece[stream]]
+            work[stream], row_of_each = self._without_repeats(stream, seen)
+            remaining = iter(row_of_each)
+            for piece_rows, (_, piece) in zip(rows, self._filling, strict=True):
+                piece_rows[stream] = [next(remaining) for _ in piece[stream]]
+        self._unfinished.extend((key, piece_rows) for (key, _), piece_rows in zip(self._filling, rows, strict=True))
+        self._filling = []
+        finished = self._run(work)
+        for stream, overdue in self._waiting.next_batch():
+            finished += self._run({stream: overdue})
         return finished
 
+    def _without_repeats(self, stream: str, seen: Sequence[Seen]) -> tuple[Work, list[Row]]:
+        """What to compute now of the n frames or windows in the buffer, and each one's row."""
+        frames, size = self._free[-1][stream][: len(seen)], self._backbones.batch_size(stream)
+        num_whole = len(seen) - len(seen) % size  # computed `size` at once; the rest is computed together
+        rows: list[Row] = []
+        new: list[int] = []  # positions
+        for position, each in enumerate(seen):
+            at_once = size if position < num_whole else len(seen) - num_whole
+            is_repeat = at_once in each.rows
+            if not is_repeat or not self._backbones.is_alike_in_all_places(stream, frames[position], at_once):
+                each.rows[at_once] = Row()
+                new.append(position)
+            rows.append(each.rows[at_once])
+        self.num_saved[stream] += len(seen)
+        every = Work(frames=frames, rows=rows)
+        if len(new) == len(seen) and not self._waiting.has(stream):
+            return every, rows
+        whole = self._waiting.merge(stream, size, every.take([position for position in new if position < num_whole]))
+        if num_whole == len(seen):
+            return whole, rows
+        rest = every.take([position for position in new if position >= num_whole])
+        return whole.joined(self._waiting.merge(stream, len(seen) - num_whole, rest)), rows
 
-def _no_counts() -> dict[str, list[int]]:
-    return {stream: [] for stream in STREAMS}
+    def _run(self, work: dict[str, Work]) -> list[tuple[Key, dict[str, np.ndarray]]]:
+        """Run frames and windows, which may be in the buffers that were filled. Returns finished pieces."""
+        buffers = self._free.pop()
+        frames = {stream: work[stream].frames if stream in work else buffer[:0] for stream, buffer in buffers.items()}
+        counts = {stream: [len(each)] for stream, each in frames.items()}
+        self.num_saved = {stream: number - sum(counts.get(stream, [])) for stream, number in self.num_saved.items()}
+        batch = self._backbones.start(frames, counts, progress=self._progress)
+        self._running.append((buffers, work, batch))
+        return self._finish(self._num_running)
+
+    def _finish(self, num_left: int) -> list[tuple[Key, dict[str, np.ndarray]]]:
+        """Wait for the oldest batches until only `num_left` run. Returns the pieces that are finished."""
+        while len(self._running) > num_left:
+            buffers, work, batch = self._running.popleft()
+            (arrays,), seconds = batch.result()
+            self._free.append(buffers)
+            self.seconds = {stream: total + seconds[stream] for stream, total in self.seconds.items()}
+            for stream, each in work.items():
+                of_stream = {name: values for name, values in arrays.items() if name.startswith(f"{stream}/")}
+                for i, row in enumerate(each.rows):
+                    row.features = {name: values[i] for name, values in of_stream.items()}
+        finished = []
+        while self._unfinished and all(row.features for rows in self._unfinished[0][1].values() for row in rows):
+            key, piece = self._unfinished.popleft()
+            finished.append(
+                (key, {name: values for stream, rows in piece.items() for name, values in self._stacked(stream, rows)})
+            )
+        return finished
+
+    def _stacked(self, stream: str, rows: Sequence[Row]) -> Iterator[tuple[str, np.ndarray]]:
+        """Dataset and its values (n, width) float32 for n rows that are computed."""
+        for array, width in self._backbones.widths(stream).items():
+            values = np.empty((len(rows), width), np.float32)
+            for value, row in zip(values, rows, strict=True):
+                assert row.features is not None
+                value[:] = row.features[f"{stream}/{array}"]
+            yield f"{stream}/{array}", values

@@ -78,6 +78,8 @@ def sample(
             state = files.FileState.of(path)
             kind = IMAGE if image.is_image(path) else VIDEO
         if kind == IMAGE:
+            if sink.outputs and not sink.outputs[0].num_frames:
+                raise UnusableError(Reason.NO_MOTION, "an image has no motion, and only SlowFast is extracted")
             decoded = _read_image(path, limits, sink, watch)
             counts = [int(i == 0) for i in range(len(sink.outputs))]
         else:
@@ -134,6 +136,7 @@ def _read_uniform(path: Path, header: container.Header, num_samples: int, sink: 
     outputs: list[tuple[FrameTransform, list[int], np.ndarray]] = [
         (output.transform, uniform(num_samples, output.num_frames), array)
         for output, array in zip(sink.outputs, sink.free_arrays(), strict=True)
+        if output.num_frames
     ]
 
     def show(position: int, frame: np.ndarray) -> None:

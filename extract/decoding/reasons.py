@@ -23,6 +23,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     CRASHED = "crashed"
     OUT_OF_MEMORY = "out_of_memory"
+    NO_MOTION = "no_motion"
     BAD_FEATURES = "bad_features"
 
 
@@ -38,6 +39,7 @@ STAGES = {
     Reason.TIMEOUT: "decode",
     Reason.CRASHED: "decode",
     Reason.OUT_OF_MEMORY: "decode",
+    Reason.NO_MOTION: "features",
     Reason.BAD_FEATURES: "features",
 }
 assert STAGES.keys() == set(Reason)

@@ -49,12 +49,17 @@ class Output:
         return math.prod(self.shape) * np.dtype(self.transform.dtype).itemsize
 
 
+# In the place of a stream without a backbone: no frames are sampled, transformed or passed on for it.
+NO_OUTPUT = Output(transform=FrameTransform(size=1, interpolation="bilinear"), num_frames=0)
+
+
 class Sink(Protocol):
     """Where a decoder puts frames."""
 
     @property
     def outputs(self) -> Sequence[Output]:
-        """What is needed of every video."""
+        """What is needed of every video: the frames of CLIP and those of SlowFast, one of which may be `NO_OUTPUT`;
+        empty if videos are only checked."""
 
     def free_arrays(self) -> list[np.ndarray]:
         """Arrays to fill, one for each output, shaped as `Output.shape`; waits until they are free."""

@@ -54,7 +54,8 @@ class WindowStream:
         """`pixel_aspect`: width of a pixel / its height."""
         self._sampling, self._sink, self._watch, self._max_samples = sampling, sink, watch, max_samples
         self._pixel_aspect = pixel_aspect
-        self._window_frames = sink.outputs[1].num_frames if sink.outputs else WINDOW_FRAMES
+        self._is_taken = [output.num_frames > 0 for output in sink.outputs] or [False, False]  # by CLIP, by SlowFast
+        self._window_frames = sink.outputs[1].num_frames if self._is_taken[1] else WINDOW_FRAMES
         self._step_seconds = sampling.window_seconds / self._window_frames
         self._held: deque[np.ndarray] = deque(maxlen=self._window_frames)  # frames of the last points of the grid
         self._num_points = 0
@@ -79,7 +80,7 @@ class WindowStream:
 
         @functools.cache
         def transformed(output: int) -> np.ndarray:
-            if not self._sink.outputs:  # the frames are only checked
+            if not self._is_taken[output]:
                 return np.empty(0)
             frame = pixels()
             with self._watch.time(RESIZE):
@@ -96,10 +97,11 @@ class WindowStream:
                 self._take_point(transformed)
 
     def _take_clip(self, transformed: Callable[[int], np.ndarray], seconds: float) -> None:
-        if len(self._clip) == self._sampling.max_clip_frames:
-            self._publish([])
-        self._clip.append(transformed(0))
         self._clip_seconds.append(seconds)
+        if self._is_taken[0]:
+            if len(self._clip) == self._sampling.max_clip_frames:
+                self._publish([])
+            self._clip.append(transformed(0))
 
     def _take_point(self, transformed: Callable[[int], np.ndarray]) -> None:
         self._held.append(transformed(1))
@@ -116,7 +118,7 @@ class WindowStream:
         last = self._first_points[-1] + self._window_frames if self._first_points else 0
         if last < self._num_points:
             self._publish_window()
-        elif self._clip:
+        else:
             self._publish([])
         starts = [self._origin + first * self._step_seconds for first in self._first_points]
         ends = [min(start + self._sampling.window_seconds, end_seconds) for start in starts]
@@ -124,11 +126,12 @@ class WindowStream:
 
     def _publish_window(self) -> None:
         self._first_points.append(self._num_points - len(self._held))
-        self._publish([self._held[i] for i in uniform(len(self._held), self._window_frames)])
+        positions = uniform(len(self._held), self._window_frames) if self._is_taken[1] else []
+        self._publish([self._held[i] for i in positions])
 
     def _publish(self, window: list[np.ndarray]) -> None:
-        """Pass on the CLIP frames that wait, and the frames of one window, or none."""
-        if self._sink.outputs:
+        """Pass on the CLIP frames that wait, and the frames of one window, or none; nothing if there are neither."""
+        if self._clip or window:
             outputs = [self._clip, window]
             for array, frames in zip(self._sink.free_arrays(), outputs, strict=True):
                 for row, frame in zip(array, frames, strict=False):

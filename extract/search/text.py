@@ -11,7 +11,7 @@ import torch
 
 from haechi.cache.errors import CacheError, SettingsConflictError
 from haechi.cache.reader import Cache
-from haechi.cache.schema import FRAME_STREAM, conflict_list
+from haechi.cache.schema import FRAME_STREAM, NO_MODEL, conflict_list, has_features
 from haechi.extract.backbones.openclip import FLAG, OpenClip, resolve_model
 from haechi.extract.backbones.weights import LOAD_ERRORS, LOCAL_MODEL, Weights, WeightsError, first_line, model_identity
 
@@ -34,10 +34,16 @@ def load_clip(cache: Cache, *, model: str | None = None, weights: str | None = N
 
     `model` and `weights` are those of `ExtractSettings`, for files that were moved; None: as the cache has them.
 
-    Raises `CacheError` for untrained weights and for an image tower alone, `SettingsConflictError` for another model or
-    other weights than the cache's, `WeightsError` for weights that cannot be found, fetched or loaded.
+    Raises `CacheError` for a cache without CLIP, for untrained weights and for an image tower alone,
+    `SettingsConflictError` for another model or other weights than the cache's, `WeightsError` for weights that cannot
+    be found, fetched or loaded.
     """
     held = cache.settings[FRAME_STREAM]
+    if not has_features(cache.settings, FRAME_STREAM):
+        raise CacheError(
+            f"{cache.path}: extracted without CLIP (--clip-model {NO_MODEL}), and texts are compared with CLIP's "
+            "features; extract with CLIP into another cache to search it"
+        )
     if FRAME_STREAM in cache.untrained:
         raise CacheError(
             f"{cache.path}: its CLIP is UNTRAINED: with random weights, texts and images cannot be compared; search a "

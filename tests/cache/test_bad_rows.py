@@ -25,3 +25,7 @@ def test_the_rows_are_those_that_numpy_finds(store: str) -> None:
 def test_no_rows_are_bad() -> None:
     nonfinite, zero = find_bad_rows(np.zeros((0, 512), "float16"))
     assert (nonfinite.shape, zero.shape) == ((0,), (0,))
+
+
+def test_rows_without_values_are_not_bad() -> None:
+    assert [rows.tolist() for rows in find_bad_rows(np.empty((3, 0), np.float16))] == [[False] * 3] * 2

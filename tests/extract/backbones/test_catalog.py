@@ -144,6 +144,7 @@ def test_models_that_are_not_in_the_catalog() -> None:
 def test_the_catalog_is_what_the_command_offers() -> None:
     (flag,) = [parameter for parameter in extract.params if parameter.name == "slowfast_model"]
     assert isinstance(flag.type, click.Choice)
-    assert list(flag.type.choices) == list(catalog.MOTION_MODELS) == list(slowfast.MODELS)
+    assert list(flag.type.choices) == [*catalog.MOTION_MODELS, "none"]
+    assert list(catalog.MOTION_MODELS) == list(slowfast.MODELS)
     assert {pkgutil.resolve_name(place) for place in catalog.MOTION_MODELS.values()} == {slowfast.SlowFast}
     assert {pkgutil.resolve_name(place) for place in catalog.IMAGE_MODELS.values()} == {OpenClip}

@@ -13,7 +13,7 @@ from haechi.extract.decoding.container import Header
 from haechi.extract.decoding.decode import sample
 from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.reasons import Reason, UnusableError
-from haechi.extract.decoding.shared_frames import Output
+from haechi.extract.decoding.shared_frames import NO_OUTPUT, Output
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.samples import scene, write_video
 from haechi.extract.sampling import Uniform, uniform
@@ -226,3 +226,21 @@ def test_an_edit_list_that_leaves_frames_out_is_not_damage(tmp_path: Path) -> No
         assert sum(packet.size > 0 for packet in container.demux(stream)) < stream.frames == 150
     found = sample(tmp_path / "trimmed.mp4", sampling=Uniform(frames=4), limits=LIMITS, sink=Kept())
     assert 2 <= found.duration_seconds < 3
+
+
+@pytest.mark.parametrize("left_out", [0, 1])
+def test_a_backbone_that_is_left_out_gets_no_frames(videos: Path, tmp_path: Path, left_out: int) -> None:
+    """The other one gets the same frames; an image without CLIP cannot be used."""
+    needed = [Output(transform=TRANSFORM, num_frames=number) for number in (8, 32)]
+    both, one = Kept(*needed), Kept(*(NO_OUTPUT if i == left_out else output for i, output in enumerate(needed)))
+    files = [sample(videos / "sound.mp4", sampling=Uniform(frames=8), limits=LIMITS, sink=sink) for sink in (both, one)]
+    assert files[0].clip_seconds.tolist() == files[1].clip_seconds.tolist()
+    assert np.array_equal(one.frames(1 - left_out), both.frames(1 - left_out))
+    assert len(one.frames(left_out)) == 0
+    Image.new("RGB", (100, 50)).save(tmp_path / "image.png")
+    if left_out == 1:
+        sample(tmp_path / "image.png", sampling=Uniform(frames=8), limits=LIMITS, sink=one)
+        return
+    with pytest.raises(UnusableError) as caught:
+        sample(tmp_path / "image.png", sampling=Uniform(frames=8), limits=LIMITS, sink=one)
+    assert caught.value.reason is Reason.NO_MOTION

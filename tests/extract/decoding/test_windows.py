@@ -13,7 +13,7 @@ from haechi.extract.decoding.frame_times import Clock
 from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
 from haechi.extract.decoding.reasons import Reason, UnusableError
-from haechi.extract.decoding.shared_frames import Output
+from haechi.extract.decoding.shared_frames import NO_OUTPUT, Output
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.decoding.windows import WINDOW_FRAMES, TimedFrame, WindowStream, timed_frames
 from haechi.extract.samples import write_video
@@ -314,3 +314,24 @@ def test_what_a_killed_worker_handed_on_is_marked(
     first, second = numbers.values()
     assert 0 < len(first) < 600
     assert second == [i % 256 for i in range(600)]
+
+
+@pytest.mark.parametrize(("left_out", "num_pictures"), [(0, 68), (1, 9), (None, 68)])
+def test_frames_are_taken_only_for_backbones_that_are_used(left_out: int | None, num_pictures: int) -> None:
+    """Windows and times are the same, whichever backbone is left out; of it, nothing is passed on."""
+    how = sampling()
+    both, *times = streamed([i / 40 for i in range(170)], 170 / 40, how)
+    needed = [NO_OUTPUT if i == left_out else output for i, output in enumerate(outputs(how))]
+    kept = Kept(*needed)
+    stream, taken = WindowStream(how, kept, Stopwatch(), max_samples=1 << 20), set()
+
+    def picture(i: int) -> np.ndarray:
+        taken.add(i)
+        return np.full((SIDE, SIDE, 3), i % 256, np.uint8)
+
+    for i in range(170):
+        stream.show(lambda i=i: picture(i), i / 40, (i + 1) / 40)  # type: ignore[misc]
+    assert list(stream.finish(170 / 40)) == times
+    assert len(taken) == num_pictures
+    for i in range(2):
+        assert np.array_equal(kept.frames(i), both.frames(i)[:0, :1, :1] if i == left_out else both.frames(i))
