@@ -232,6 +232,8 @@ class IndexedContent:
     def _read_blocks(self, target: memoryview, found: Place, name: str, first: int) -> None:
         """Fill `target` with whole blocks, from number `first` on, and check them."""
         size, done = found.block_rows * found.row_bytes, 0
+        if not size:  # rows of width 0
+            return
         with read_errors(self._path):
             self._file.seek(found.offset + first * size)
             while done < len(target):
