@@ -118,6 +118,10 @@ class Cache:
         """The columns of `schema.Media` for all N used videos, each of shape (N,)."""
         return self._table("media", schema.MEDIA_TYPES)
 
+    def columns(self, *names: str) -> list[np.ndarray]:
+        """Some of the columns of `media`, without reading the others."""
+        return list(self._table("media", {name: schema.MEDIA_TYPES[name] for name in names}).values())
+
     @cached_property
     def failures(self) -> list[Failure]:
         """Every video that could not be used."""
