@@ -1,59 +1,131 @@
-"""Compares reading a cache with `cat` of the same bytes, both warm: `python -m bench.read`."""
+"""Compares reading and checking a cache with what the machine can do with the same bytes: `python -m bench.read`.
+
+Everything is warm. `cat` is the limit of reading shard by shard, plain reads into one array are that of reading all into
+memory (new memory may cost more than reading), and `cat` into XXH3 in a second process is that of checking. `inspect` is
+measured with caches of many videos that have few features.
+"""
 
 import subprocess
 import tempfile
 from pathlib import Path
 
 import click
+import numpy as np
+import xxhash
 
 from bench import measure
 from bench.figures import show
-from bench.measure import Measurement
+from bench.measure import CommandResult, Measurement
 from bench.options import common
-from bench.synthetic import write_cache
+from bench.synthetic import write_cache, write_table
 from haechi.cache import schema
+from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache, shard_paths
 
 MARK_CAT = 0.5
+MARK_HASH = 0.5
+MARK_VERIFY_MEGABYTES = 2000
+
+# Videos of a cache -> the marks of `haechi inspect`: seconds, and MB of memory.
+INSPECT_MARKS = {100_000: (2.0, None), 1_000_000: (15.0, 200.0)}
+QUICK_SIZES = (1_000, 2_000)
+
+# Of the report's 3,866 videos: 0.8 GB, which `cat` reads in a tenth of a second.
+SHARE, QUICK_SHARE = 5.0, 0.02
 
 
 @click.command()
 @common
 def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
-    """Time reading a whole cache of the report's size (or the cache --data), with HDF5's checksums, and `cat`."""
+    """Time reading and checking a whole cache (or the cache --data), and showing caches of up to a million videos."""
     with tempfile.TemporaryDirectory() as folder:
-        path = data or write_cache(Path(folder, "cache"), share=0.02 if quick else 1.0)
+        path = data or write_cache(Path(folder, "cache"), share=QUICK_SHARE if quick else SHARE)
         shards = shard_paths(path)
         num_bytes = sum(shard.stat().st_size for shard in shards)
-        contestants = {"ours": lambda: _read(path), "cat": lambda: _cat(shards)}
+        contestants = {
+            "read": lambda: measure.timed(lambda: _read(path)),
+            "load": lambda: measure.timed(lambda: _load(path)),
+            "plain": lambda: measure.timed(lambda: _plain(shards, num_bytes)),
+            "cat": lambda: measure.timed(lambda: _cat(shards)),
+            "verify": lambda: measure.timed(lambda: _verify(path)),
+            "hash": lambda: measure.timed(lambda: _hash(shards)),
+        }
         measure.in_turn(contestants, rounds=1)  # warms up
         times = measure.in_turn(contestants, rounds=rounds)
+        sizes = QUICK_SIZES if quick else tuple(INSPECT_MARKS)
+        tables = {size: write_table(Path(folder, f"table-{size}"), num_videos=size) for size in sizes}
+        inspections = {size: [_inspect(table) for _ in range(rounds)] for size, table in tables.items()}
+    megabytes = {name: [num_bytes / 1e6 / second for second in seconds] for name, seconds in times.items()}
+    ratios = {
+        ours: measure.ratios(times[limit], times[ours])
+        for limit, ours in (("cat", "read"), ("plain", "load"), ("hash", "verify"))
+    }
     rows = [
-        Measurement(what="Haechi, open the cache and read all arrays", unit="s", values=times["ours"]),
+        Measurement(what="Haechi, open the cache and read all arrays, shard by shard", unit="s", values=times["read"]),
         Measurement(what="cat to /dev/null", unit="s", values=times["cat"]),
-        Measurement(what="Haechi", unit="MB/s", values=[num_bytes / 1e6 / second for second in times["ours"]]),
-        Measurement(
-            what="cat / Haechi", unit="x", values=measure.ratios(times["cat"], times["ours"]), at_least=MARK_CAT
-        ),
+        Measurement(what="Haechi, shard by shard", unit="MB/s", values=megabytes["read"]),
+        Measurement(what="cat / Haechi, shard by shard", unit="x", values=ratios["read"], at_least=MARK_CAT),
+        Measurement(what="Haechi, all into memory", unit="MB/s", values=megabytes["load"]),
+        Measurement(what="plain reads into one array", unit="MB/s", values=megabytes["plain"]),
+        Measurement(what="plain reads / Haechi, all into memory", unit="x", values=ratios["load"], at_least=MARK_CAT),
+        Measurement(what="verify", unit="MB/s", values=megabytes["verify"], at_least=MARK_VERIFY_MEGABYTES),
+        Measurement(what="cat into XXH3", unit="MB/s", values=megabytes["hash"]),
+        Measurement(what="cat into XXH3 / verify", unit="x", values=ratios["verify"], at_least=MARK_HASH),
+        *(row for size, found in inspections.items() for row in _inspection(size, found)),
     ]
     show(measure.write(out, "read", rows, untrained=False, num_bytes=num_bytes, num_shards=len(shards)))
 
 
-def _read(path: Path) -> float:
-    def work() -> None:
-        cache = Cache.open(path)
-        for stream, arrays in schema.STREAMS.items():
-            for name in arrays:
-                cache.rows(stream, name)
-
-    return measure.timed(work)
+def _read(path: Path) -> None:
+    cache = Cache.open(path)
+    for stream, arrays in schema.STREAMS.items():
+        for name in arrays:
+            for _ in cache.rows_by_shard(stream, name):
+                pass
 
 
-def _cat(shards: list[Path]) -> float:
-    def work() -> None:
-        subprocess.run(["cat", *shards], stdout=subprocess.DEVNULL, check=True)  # noqa: S603, S607
+def _load(path: Path) -> None:
+    cache = Cache.open(path)
+    arrays = [cache.rows(stream, name) for stream, names in schema.STREAMS.items() for name in names]
+    assert arrays
 
-    return measure.timed(work)
+
+def _plain(shards: list[Path], num_bytes: int) -> None:
+    content, done = np.empty(num_bytes, np.uint8), 0
+    for shard in shards:
+        with shard.open("rb", buffering=0) as file:
+            while count := file.readinto(content[done:].data):
+                done += count
+    assert done == num_bytes
+
+
+def _cat(shards: list[Path]) -> None:
+    subprocess.run(["cat", *shards], stdout=subprocess.DEVNULL, check=True)  # noqa: S603, S607
+
+
+def _verify(path: Path) -> None:
+    assert not verify(path).problems
+
+
+def _hash(shards: list[Path]) -> None:
+    digest, buffer = xxhash.xxh3_128(), memoryview(bytearray(1 << 20))
+    with subprocess.Popen(["cat", *shards], stdout=subprocess.PIPE, bufsize=0) as cat:  # noqa: S603, S607
+        assert cat.stdout is not None
+        while count := cat.stdout.readinto(buffer):  # type: ignore[attr-defined]
+            digest.update(buffer[:count])
+
+
+def _inspect(path: Path) -> CommandResult:
+    return measure.run(["haechi", "inspect", path], watch=True)
+
+
+def _inspection(size: int, runs: list[CommandResult]) -> list[Measurement]:
+    seconds, megabytes = INSPECT_MARKS.get(size, (None, None))
+    what = f"inspect, {size:,} videos"
+    return [
+        Measurement(what=f"{what}: time", unit="s", values=[run.seconds for run in runs], at_most=seconds),
+        Measurement(what=f"{what}: memory", unit="MB", values=[run.peak_megabytes for run in runs], at_most=megabytes),
+    ]
 
 
 if __name__ == "__main__":

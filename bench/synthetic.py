@@ -1,11 +1,13 @@
 """A cache of random numbers in the report's size, for benchmarks that need neither videos nor backbones."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from haechi.cache.schema import Item, Media, Provenance
+from haechi.cache.schema import DATASETS, Item, Media, Provenance
 from haechi.cache.writer import shard_path, write_shard
 
 # Harmful and safe videos: of the report's training part, and in the same proportion of its 580 validation videos.
@@ -13,7 +15,7 @@ TRAIN, VAL = (2393, 893), (422, 158)
 NUM_FRAMES, CLIP_WIDTH, SLOWFAST_WIDTH, NUM_LOGITS = 32, 512, 2304, 400
 SHARD_SIZE = 256
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "store": "float16",
     "clip": {"model": "numbers", "weights_sha256": "0" * 64, "trained": False, "widths": {"features": CLIP_WIDTH}},
     "slowfast": {
@@ -44,6 +46,26 @@ def write_cache(path: Path, *, share: float = 1.0) -> Path:
     return path
 
 
+def write_table(path: Path, *, num_videos: int) -> Path:
+    """Write a cache of many videos with one frame each and few features: its tables are as large as those of any."""
+    path.mkdir()
+    widths = {"clip": {"features": 8}, "slowfast": {"features": 8, "logits": 8}}
+    settings = SETTINGS | {stream: {**SETTINGS[stream], "widths": found} for stream, found in widths.items()}
+    source = replace(provenance(), settings=settings)
+    wide = np.ones((1, 8), np.float16)
+    arrays = {name: wide if num_axes == 2 else np.zeros(1, np.float32) for name, num_axes in DATASETS.items()}
+    for number, start in enumerate(range(0, num_videos, SHARD_SIZE)):
+        items = [
+            Item(
+                media=media(f"clips/{i % 1000:03d}/{i:08d}.mp4", split=("train", "val")[i % 5 > 3], label=i % 3 - 1),
+                arrays=arrays,
+            )
+            for i in range(start, min(start + SHARD_SIZE, num_videos))
+        ]
+        write_shard(shard_path(path, number), items, [], source)
+    return path
+
+
 def provenance() -> Provenance:
     """That of a shard of random numbers."""
     return Provenance(
@@ -58,7 +80,27 @@ def provenance() -> Provenance:
 
 def item(id: str, *, split: str, label: int, rng: np.random.Generator) -> Item:
     """A video with random features that depend a little on the label."""
-    media = Media(
+    times = np.linspace(0, 9.96, NUM_FRAMES, dtype=np.float32)
+
+    def numbers(num_rows: int, width: int) -> np.ndarray:
+        return (rng.standard_normal((num_rows, width), dtype=np.float32) + 0.01 * label).astype(np.float16)
+
+    return Item(
+        media=media(id, split=split, label=label),
+        arrays={
+            "clip/features": numbers(NUM_FRAMES, CLIP_WIDTH),
+            "clip/time_seconds": times,
+            "slowfast/features": numbers(1, SLOWFAST_WIDTH),
+            "slowfast/logits": numbers(1, NUM_LOGITS),
+            "slowfast/start_seconds": times[:1],
+            "slowfast/end_seconds": times[-1:] + np.float32(0.04),
+        },
+    )
+
+
+def media(id: str, *, split: str, label: int) -> Media:
+    """The columns of a video of ten seconds."""
+    return Media(
         id=id,
         kind="video",
         sha256=hashlib.sha256(id.encode()).hexdigest(),
@@ -72,20 +114,4 @@ def item(id: str, *, split: str, label: int, rng: np.random.Generator) -> Item:
         num_frames=250,
         width=640,
         height=360,
-    )
-    times = np.linspace(0, 9.96, NUM_FRAMES, dtype=np.float32)
-
-    def numbers(num_rows: int, width: int) -> np.ndarray:
-        return (rng.standard_normal((num_rows, width), dtype=np.float32) + 0.01 * label).astype(np.float16)
-
-    return Item(
-        media=media,
-        arrays={
-            "clip/features": numbers(NUM_FRAMES, CLIP_WIDTH),
-            "clip/time_seconds": times,
-            "slowfast/features": numbers(1, SLOWFAST_WIDTH),
-            "slowfast/logits": numbers(1, NUM_LOGITS),
-            "slowfast/start_seconds": times[:1],
-            "slowfast/end_seconds": times[-1:] + np.float32(0.04),
-        },
     )

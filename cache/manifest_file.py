@@ -1,6 +1,7 @@
 """Reads a manifest file (CSV or JSON Lines) into rows of path, id, label, split and group."""
 
 import codecs
+import contextlib
 import csv
 import difflib
 import hashlib
@@ -17,6 +18,7 @@ from typing import Any
 
 from haechi.cache import schema
 from haechi.cache.annotations import read_export
+from haechi.cache.collection import no_collection
 from haechi.cache.errors import HaechiError
 from haechi.cache.labels import EXPECTED, LabelRule, understood
 from haechi.cache.text import bullet_list, counted, from_harmless, named, shown
@@ -37,6 +39,7 @@ MAX_LINE_CHARACTERS = 1 << 20
 MAX_FIELD_CHARACTERS = 1 << 16
 MAX_COLUMNS = 1000
 MAX_DIGITS = 20
+ROWS_IN_BATCH = 1000
 # An export is one JSON document. Parsed it takes up to 8 times its size in numbers, and 64 bytes for each list or
 # object; 100,000 tasks with an annotation each are about 135 MB and 3.4 million lists and objects.
 MAX_EXPORT_BYTES = 1 << 28
@@ -162,8 +165,9 @@ def read_manifest_files(
     `files`: each file -> the folder below `where` that its relative paths start from, empty for `where` itself.
     """
     reading = _Reading(keys=keys, columns=columns, extra=extra, rule=rule or LabelRule(), exports=exports)
-    for file, folder in files.items():
-        _read_rows(reading, file, folder=folder, name=f"{folder}/{file.name}" if len(files) > 1 else "")
+    with no_collection():
+        for file, folder in files.items():
+            _read_rows(reading, file, folder=folder, name=f"{folder}/{file.name}" if len(files) > 1 else "")
     problems = reading.problems
     unknown = [name for name, label in reading.labels.items() if label is None]
     if "label" in columns:
@@ -232,10 +236,10 @@ def _read_rows(reading: _Reading, file: Path, *, folder: str, name: str) -> None
         if isinstance(source, str):
             reading.problems.append(f"{place}: {source}")
             continue
-        new_names = [name for name in source if name not in reading.names]
         row, wrong = _row(reading, source, line, folder=folder, file=name)
-        wrong += _misspelt(new_names, reading.columns)
-        reading.names.update(new_names)
+        if not source.keys() <= reading.names:
+            wrong += _misspelt([name for name in source if name not in reading.names], reading.columns)
+            reading.names.update(source)
         if row is not None and (before := reading.first_place.setdefault(row.id, place)) != place:
             wrong.append(f"id {shown(row.id)} is already on {before}")
         reading.problems += [f"{place}: {text}" for text in wrong]
@@ -303,21 +307,16 @@ def _csv_rows(file: Path, text: str, reading: _Reading) -> Iterator[tuple[int, d
         raise ManifestError.of(file, [f"line 1: {problem}" for problem in problems])
     if separator != ",":
         reading.notices.append(f"the columns of {shown(file.name)} are separated by {SEPARATORS[separator]}")
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = _next_values(reader)
-        except csv.Error as error:
-            yield line, f"not readable as CSV ({error})"
-            return
-        if values is None:
-            return
-        if not any(value.strip() for value in values):
+    for line, values in _many_values(reader):
+        if isinstance(values, csv.Error):
+            yield line, f"not readable as CSV ({values})"
+        elif not (text := "".join(values).strip()):
             continue
-        if len(values) != len(header):
+        elif len(values) != len(header):
             yield line, f"{counted(len(values), 'field')}, expected {len(header)} as in the header"
-            continue
-        yield line, dict(zip(header, map(from_harmless, values), strict=True))
+        else:
+            cells = map(from_harmless, values) if "'" in text else values
+            yield line, dict(zip(header, cells, strict=True))
 
 
 def _separator(text: str) -> str:
@@ -340,13 +339,35 @@ def _knows(header: list[str]) -> bool:
 
 
 def _next_values(reader: Iterator[list[str]]) -> list[str] | None:
-    """The next row of a CSV reader; None after the last. Raises `csv.Error` for a field that is too long.
+    """The next row of a CSV reader; None after the last. Raises `csv.Error` for a field that is too long."""
+    with _field_limit():
+        return next(reader, None)
 
-    csv has one field limit for the whole process, so it is changed only while this row is read.
-    """
+
+def _many_values(reader: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Yield (line, row) for every row of a CSV reader. A row that cannot be read is an error, and the last one."""
+    is_going_on = True
+    while is_going_on:
+        batch: list[tuple[int, list[str] | csv.Error]] = []
+        with _field_limit():
+            while is_going_on and len(batch) < ROWS_IN_BATCH:
+                line = reader.line_num + 1
+                try:
+                    batch.append((line, next(reader)))
+                except StopIteration:
+                    is_going_on = False
+                except csv.Error as error:
+                    batch.append((line, error))
+                    is_going_on = False
+        yield from batch
+
+
+@contextlib.contextmanager
+def _field_limit() -> Iterator[None]:
+    """csv has one field limit for the whole process, so it is changed only while some rows are read."""
     process_limit = csv.field_size_limit(MAX_FIELD_CHARACTERS)
     try:
-        return next(reader, None)
+        yield
     finally:
         csv.field_size_limit(process_limit)
 
@@ -448,7 +469,7 @@ def _row(
     for column in reading.columns:
         name = FILE_NAME if column == "path" and "path" not in source else column
         value = source.get(name)
-        text = _text(value, column)
+        text = value.strip() if type(value) is str else _text(value, column)
         if text is None:
             got = f"a {type(value).__name__}" if isinstance(value, list | dict) else shown(str(value))
             wrong.append(f"{name} is {got}, text is expected")
@@ -459,7 +480,7 @@ def _row(
     if texts["split"] not in ("", *schema.SPLITS):
         wrong.append(f"split is {shown(texts['split'])}, expected {', '.join(schema.SPLITS)}, or empty")
     keys = reading.keys
-    if not any(texts[key] for key in keys):
+    if not [key for key in keys if texts[key]]:
         wrong.append(f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} empty")
         return None, wrong
     path = posixpath.join(folder, texts["path"]) if texts["path"] else ""
@@ -471,7 +492,7 @@ def _row(
         group=texts["group"],
         line=line,
         file=file,
-        extra={name: _extra_text(source.get(name)) for name in reading.extra},
+        extra={name: _extra_text(source.get(name)) for name in reading.extra} if reading.extra else {},
         unit=reading.unit,
     )
     return row, wrong

@@ -1,6 +1,6 @@
 """Reads a cache: all its shards as one table of media, and one array for each dataset of features."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +17,9 @@ from haechi.cache.shard import Shard
 from haechi.cache.text import bullet_list, counted
 from haechi.cache.threads import num_threads
 
-# Less is read in one thread: starting others takes as long.
+# Less is read in one thread: starting others takes as long. Otherwise threads read pieces of this size.
 PARALLEL_BYTES = 1 << 24
+PIECE_BYTES = 1 << 23
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,10 @@ class Cache:
         """The columns of `schema.Media` for all N used videos, each of shape (N,)."""
         return self._table("media", schema.MEDIA_TYPES)
 
+    def columns(self, *names: str) -> list[np.ndarray]:
+        """Some of the columns of `media`, without reading the others."""
+        return list(self._table("media", {name: schema.MEDIA_TYPES[name] for name in names}).values())
+
     @cached_property
     def failures(self) -> list[Failure]:
         """Every video that could not be used."""
@@ -179,24 +184,27 @@ class Cache:
 
     def _read(self, stream: str, name: str, sources: list[tuple[Shard, np.ndarray]]) -> np.ndarray:
         """Rows from shards, each with its row ranges (n, 2), read directly into one array."""
-        counts = [int((ranges[:, 1] - ranges[:, 0]).sum()) for _, ranges in sources]
+        joined = [(shard, _joined(ranges)) for shard, ranges in sources]
+        num_rows = sum(stop - start for _, ranges in joined for start, stop in ranges)
         if schema.STREAMS[stream][name] == 2:
-            result = np.empty((sum(counts), self.settings[stream]["widths"][name]), self.settings["store"])
+            result = np.empty((num_rows, self.settings[stream]["widths"][name]), self.settings["store"])
         else:
-            result = np.empty(sum(counts), np.float32)
-        ends = np.cumsum(counts).tolist()
+            result = np.empty(num_rows, np.float32)
+        if result.nbytes < PARALLEL_BYTES:
+            done = 0
+            for shard, ranges in joined:
+                count = sum(stop - start for start, stop in ranges)
+                shard.read_into(result[done : done + count], f"{stream}/{name}", ranges=ranges)
+                done += count
+            return result
 
-        def read(number: int) -> None:
-            shard, ranges = sources[number]
-            target = result[ends[number] - counts[number] : ends[number]]
-            shard.read_into(target, f"{stream}/{name}", ranges=_joined(ranges))
+        def read(piece: tuple[Shard, list[tuple[int, int]], slice]) -> None:
+            shard, ranges, target = piece
+            shard.read_into(result[target], f"{stream}/{name}", ranges=ranges)
 
-        if result.nbytes < PARALLEL_BYTES or len(sources) == 1:
-            for number in range(len(sources)):
-                read(number)
-        else:
-            with ThreadPoolExecutor(num_threads(), thread_name_prefix="cache") as pool:
-                list(pool.map(read, range(len(sources))))
+        most = max(1, PIECE_BYTES * num_rows // result.nbytes)
+        with ThreadPoolExecutor(num_threads(), thread_name_prefix="cache") as pool:
+            list(pool.map(read, _pieces(joined, most)))
         return result
 
 
@@ -227,3 +235,24 @@ def _joined(ranges: np.ndarray) -> list[tuple[int, int]]:
     ranges = ranges[ranges[:, 0] < ranges[:, 1]]
     breaks = np.flatnonzero(ranges[1:, 0] != ranges[:-1, 1]) + 1
     return [(int(block[0, 0]), int(block[-1, 1])) for block in np.split(ranges, breaks) if len(block)]
+
+
+def _pieces(
+    sources: Iterable[tuple[Shard, list[tuple[int, int]]]], most: int
+) -> Iterator[tuple[Shard, list[tuple[int, int]], slice]]:
+    """The row ranges of each shard in pieces of at most `most` rows, and where their rows stand among those of all."""
+    done = 0
+    for shard, ranges in sources:
+        piece: list[tuple[int, int]] = []
+        count = 0
+        for start, stop in ranges:
+            while start < stop:
+                end = min(stop, start + most - count)
+                piece.append((start, end))
+                count, start = count + end - start, end
+                if count == most:
+                    yield shard, piece, slice(done, done + count)
+                    done, piece, count = done + count, [], 0
+        if piece:
+            yield shard, piece, slice(done, done + count)
+            done += count

@@ -167,7 +167,7 @@ def id_problem(id: str) -> str | None:
         return "is empty"
     if not id.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in id):
         return "holds control characters or bytes that are not UTF-8"
-    if (num_bytes := len(id.encode())) > MAX_ID_BYTES:
+    if 4 * len(id) > MAX_ID_BYTES and (num_bytes := len(id.encode())) > MAX_ID_BYTES:
         return f"is {num_bytes} bytes long, at most {MAX_ID_BYTES} are allowed"
     return None
 

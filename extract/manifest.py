@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from haechi.cache import manifest_file, schema
+from haechi.cache.collection import no_collection
 from haechi.cache.errors import SettingsError
 from haechi.cache.groups import GroupRule, group_clashes, group_summary
 from haechi.cache.labels import LabelRule, understood
@@ -92,25 +93,31 @@ def read_manifest(
 def read_manifest_paths(file: Path) -> Manifest:
     """Read the ids and paths of a manifest file; its labels, splits and groups may be anything and are not read."""
     read = manifest_file.read_manifest_file(file, keys=("path",), columns=("path", "id"))
-    entries = [_entry(row, file.parent) for row in read.rows]
+    entries = _entries(read.rows, file.parent)
     return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, file.parent)))
 
 
 def _read_file(data: Path, root: Path, rule: LabelRule) -> Manifest:
     read = manifest_file.read_manifest_file(data, keys=("path",), rule=rule)
-    entries = [_entry(row, root) for row in read.rows]
+    entries = _entries(read.rows, root)
     return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, root)))
 
 
-def _entry(row: ManifestRow, root: Path) -> Entry:
-    return Entry(
-        id=row.id,
-        path=_absolute(root / row.path),
-        label=row.label,
-        split=row.split,
-        group=row.group,
-        line=row.line,
-    )
+def _entries(rows: Iterable[ManifestRow], root: Path) -> list[Entry]:
+    """Each row with its file, whose path starts from `root` if it is relative."""
+    base = os.path.abspath(root)  # noqa: PTH100 (resolve() would follow links)
+    with no_collection():
+        return [
+            Entry(
+                id=row.id,
+                path=Path(os.path.normpath(row.path if row.path.startswith("/") else f"{base}/{row.path}")),
+                label=row.label,
+                split=row.split,
+                group=row.group,
+                line=row.line,
+            )
+            for row in rows
+        ]
 
 
 def _absolute(path: Path) -> Path:
@@ -179,11 +186,11 @@ def _read_metadata(
         raise ManifestError.of(data, problems)
     entries = [
         replace(
-            _entry(row, data),
-            label=row.label if has_labels else layout.label_of(path),
-            split=row.split or layout.split_of(path),
+            entry,
+            label=entry.label if has_labels else layout.label_of(path),
+            split=entry.split or layout.split_of(path),
         )
-        for row, path in zip(read.rows, ids, strict=True)
+        for entry, path in zip(_entries(read.rows, data), ids, strict=True)
     ]
     names = read.labels if has_labels else layout.classes
     files = named([str(file.relative_to(data)) for file in metadata])

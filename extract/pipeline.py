@@ -131,11 +131,12 @@ def extract(
                 with ShardQueue(out, number, num_rows, settings, provenance, progress, version=version) as queue:
                     _run(flow, remaining, queue, watch, interrupt, progress)
                 work_seconds = time.monotonic() - ready
-        cache = Cache.open(out)
+        is_unchanged = flow is None and not num_relabelled and not remaining.touched
+        cache = existing if existing is not None and is_unchanged else Cache.open(out)
     failed = {failure.id: failure for failure in cache.failures}
     listed = [failed[entry.id] for entry in manifest.entries if entry.id in failed]
     failures = Counter(failure.reason for failure in listed)
-    used = set(cache.media["id"].tolist())
+    used = set(cache.columns("id")[0].tolist())
     return Extraction(
         cache=out,
         fingerprint=cache.fingerprint,

@@ -4,6 +4,7 @@ import copy
 import os
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,35 @@ class Known:
     """Empty for a failure."""
     reason: str
     """Empty for a used video."""
+
+
+class _Known:
+    """What the cache holds of all ids, as columns: objects for a million of them would take seconds."""
+
+    def __init__(self, cache: Cache | None) -> None:
+        ids, sizes, times = [list[Any]()] * 3
+        if cache is not None:
+            ids, sizes, times = (column.tolist() for column in cache.columns("id", "size_bytes", "mtime_ns"))
+        failed = cache.failures if cache is not None else []
+        self._cache, self._num_used = cache, len(ids)
+        self.rows: dict[str, int] = {id: row for row, id in enumerate([*ids, *(row.id for row in failed)])}
+        self.sizes: list[int] = [*sizes, *(row.size_bytes for row in failed)]
+        self.times: list[int] = [*times, *(row.mtime_ns for row in failed)]
+        self.reasons: list[str] = [*[""] * len(ids), *(row.reason for row in failed)]
+
+    def at(self, row: int) -> Known:
+        """One row."""
+        return Known(
+            state=FileState(size_bytes=self.sizes[row], mtime_ns=self.times[row]),
+            sha256=self._sha256[row] if row < self._num_used else "",
+            reason=self.reasons[row],
+        )
+
+    @cached_property
+    def _sha256(self) -> list[str]:
+        assert self._cache is not None
+        found: list[str] = self._cache.columns("sha256")[0].tolist()
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +110,17 @@ def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reaso
     only the modification time of a file is different, the file is hashed to find out. Failures whose reason is in
     `retry` are tried again.
     """
-    known = _known(cache) if cache else {}
+    known = _Known(cache)
     entries, num_changed, touched = [], 0, {}
     for entry in manifest.entries:
-        old = known.get(entry.id)
-        if old is None or old.reason in retry:
+        row = known.rows.get(entry.id)
+        if row is None or known.reasons[row] in retry:
             entries.append(entry)
             continue
         now = FileState.of(entry.path)  # before it is hashed: a change in between is seen by the next run
+        if now.size_bytes == known.sizes[row] and now.mtime_ns == known.times[row]:
+            continue
+        old = known.at(row)
         if _is_changed(entry.path, old, now):
             num_changed += 1
             entries.append(entry)
@@ -98,7 +131,7 @@ def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reaso
         entries=entries,
         num_changed=num_changed,
         touched=touched,
-        num_not_listed=len(known.keys() - listed),
+        num_not_listed=len(known.rows.keys() - listed),
         readable=frozenset(e.id for e in entries if os.path.isfile(e.path) and os.access(e.path, os.R_OK)),  # noqa: PTH113 (Path.is_file raises for names too long)
     )
 
@@ -114,19 +147,6 @@ def _is_changed(path: Path, old: Known, now: FileState) -> bool:
         except OSError:
             return True  # extraction will record why it cannot be read
     return True
-
-
-def _known(cache: Cache) -> dict[str, Known]:
-    columns = [cache.media[name].tolist() for name in ("id", "size_bytes", "mtime_ns", "sha256")]
-    used = {
-        id: Known(state=FileState(size_bytes=size, mtime_ns=mtime), sha256=sha256, reason="")
-        for id, size, mtime, sha256 in zip(*columns, strict=True)
-    }
-    failed = {
-        row.id: Known(state=FileState(size_bytes=row.size_bytes, mtime_ns=row.mtime_ns), sha256="", reason=row.reason)
-        for row in cache.failures
-    }
-    return used | failed
 
 
 def refuse_other_settings(ours: dict[str, Any], cache: Cache) -> None:

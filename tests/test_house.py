@@ -23,7 +23,18 @@ ALLOWED = {
 # A file imports from its own storey and those below. Within a storey, and everywhere else, no imports run in a circle.
 STOREYS = {
     "cache": [
-        {"atomic", "bad_rows", "closed_pipe", "content", "kinds", "progress", "spelling", "text", "threads"},
+        {
+            "atomic",
+            "bad_rows",
+            "closed_pipe",
+            "collection",
+            "content",
+            "kinds",
+            "progress",
+            "spelling",
+            "text",
+            "threads",
+        },
         {"annotations", "errors", "rules"},
         {"schema"},
         {"hdf5", "indexed"},

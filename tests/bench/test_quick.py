@@ -10,7 +10,12 @@ from bench import __main__, measure, scale
 
 RATIOS = {
     "extract": ["the report's method / Haechi", "peak memory of all processes, 1280 x 720"],
-    "read": ["cat / Haechi"],
+    "read": [
+        "cat / Haechi, shard by shard",
+        "plain reads / Haechi, all into memory",
+        "verify",
+        "cat into XXH3 / verify",
+    ],
     "scale": ["memory of extract, 6 videos / 5"],
     "train": ["the report's loop / Haechi, per epoch", "Haechi / a plain loop on tensors in memory, per epoch"],
 }
