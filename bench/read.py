@@ -1,8 +1,8 @@
 """Compares reading and checking a cache with what the machine can do with the same bytes: `python -m bench.read`.
 
-Everything is warm. `cat` is the limit of reading shard by shard, plain reads into one array are that of reading all into
-memory (new memory may cost more than reading), and `cat` into XXH3 in a second process is that of checking. `inspect` is
-measured with caches of many videos that have few features.
+Everything is warm. `cat` is the limit of reading shard by shard, plain reads into one array are that of reading all
+into memory (new memory may cost more than reading), and `cat` into XXH3 in a second process is that of checking.
+`inspect` is measured with caches of many videos that have few features.
 """
 
 import subprocess
