@@ -36,7 +36,7 @@ MAX_SECONDS = 10**9  # 31 years, before or after 0; times in some containers sta
 # Version 1: chunks have this size, which is 1024 rows of 512 float16 values. A smaller dataset is one chunk.
 CHUNK_BYTES = 1 << 20
 # Version 2: each block of so many bytes, in whole rows, has a checksum. 64 rows of 512 float16 values: who reads the
-# features of one video reads few others. Ours: with smaller blocks, checking them takes longer than reading them.
+# features of one video reads few others. With smaller blocks, calling the hash function takes longer than the hash.
 BLOCK_BYTES = 1 << 16
 
 INDEX = "index"
