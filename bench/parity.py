@@ -99,8 +99,9 @@ def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: b
 
         def stream(stream: str, array: str) -> np.ndarray:
             values = cache.rows(stream, array)
-            values = values.reshape(len(videos), -1, *values.shape[1:])[place]  # (N, T or 1, ...)
-            return values.reshape(-1, *values.shape[2:])
+            num_rows = len(values) // len(videos)
+            values = values.reshape(len(videos), num_rows, *values.shape[1:])[place]  # (N, T or 1, ...)
+            return values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])
 
         return ComparedFeatures(
             clip=stream("clip", "features"),
