@@ -1,5 +1,6 @@
 """Reads a cache: all its shards as one table of media, and one array for each dataset of features."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -129,6 +130,11 @@ class Cache:
         columns = self._table("failure", schema.FAILURE_TYPES)
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return [Failure(**dict(zip(columns, row, strict=True))) for row in rows]
+
+    @property
+    def failure_counts(self) -> dict[str, int]:
+        """Reason, in alphabetical order -> number of videos that could not be used."""
+        return dict(sorted(Counter(failure.reason for failure in self.failures).items()))
 
     def _table(self, table: str, types: dict[str, Any]) -> dict[str, np.ndarray]:
         names = [f"{table}/{column}" for column in types]

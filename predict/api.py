@@ -104,7 +104,7 @@ def evaluate_heads(
     questions = Questions(
         prevalences=_several(prevalence),
         budgets=_several(budget),
-        requirements=parse_requirements([require] if isinstance(require, str) else require),
+        requirements=parse_requirements(one_or_more(require)),
         by_point=by_point,
         keep_overlap=keep_overlap,
     )
@@ -113,7 +113,7 @@ def evaluate_heads(
         data=data,
         labels=None if labels is None else Path(labels),
         positive_labels=tuple(one_or_more(positive_labels or ())),
-        columns=tuple([by] if isinstance(by, str) else by),
+        columns=tuple(one_or_more(by)),
         cache=None if cache is None else Path(cache),
         reading=reading,
     )

@@ -136,8 +136,7 @@ class Result:
     @property
     def failures(self) -> dict[str, int]:
         """Reason -> videos of the cache that could not be used."""
-        reasons = [failure.reason for failure in self.plan.dataset.cache.failures]
-        return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+        return self.plan.dataset.cache.failure_counts
 
     @property
     def similarity_threshold(self) -> float | None:

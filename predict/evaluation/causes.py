@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from haechi.predict.evaluation.scored import Scored
-from haechi.train.evaluate.bootstrap import NUM_DRAWS, Interval, Replicates, Sample, combine, replicate
+from haechi.train.evaluate.bootstrap import NUM_DRAWS, Interval, Replicates, combine, replicate
 from haechi.train.evaluate.cells import Cells
 from haechi.train.evaluate.metrics import WeightedCounts
 from haechi.train.evaluate.threshold import choose_threshold, predict
@@ -88,14 +88,10 @@ def find_causes(own: Scored, here: Scored, policy: Policy, *, num_draws: int = N
     if not all((own.num_harmful, own.num_safe, here.num_harmful, here.num_safe)):
         return None
     beta = policy.beta or 1.0
-    own_cells, here_cells = (Cells.of(side.scores, side.labels, side.thresholds) for side in (own, here))
-    samples = [Sample(groups=side.groups, cells=each.index) for side, each in ((own, own_cells), (here, here_cells))]
-    own_rates, here_rates = (
-        _Rates.of(each, sample.totals) for each, sample in zip((own_cells, here_cells), samples, strict=True)
-    )
+    own_rates, here_rates = (_Rates.of(side.cells, side.sample.totals) for side in (own, here))
 
     def statistic(own_weights: np.ndarray, here_weights: np.ndarray) -> dict[str, np.ndarray]:
-        own_drawn, here_drawn = _Rates.of(own_cells, own_weights), _Rates.of(here_cells, here_weights)
+        own_drawn, here_drawn = _Rates.of(own.cells, own_weights), _Rates.of(here.cells, here_weights)
         share = here_drawn.share_harmful
         best, best_on_all = here_drawn.best(share, beta, here_rates)
         reweighted, reweighted_on_all = own_drawn.best(share, beta, own_rates)
@@ -109,7 +105,7 @@ def find_causes(own: Scored, here: Scored, policy: Policy, *, num_draws: int = N
             "reweighted optimism": reweighted - reweighted_on_all,
         }
 
-    values = replicate(statistic, *samples, num_draws=num_draws)
+    values = replicate(statistic, own.sample, here.sample, num_draws=num_draws)
 
     def reduced(name: str, least: Replicates) -> Replicates:
         found = values[name]
@@ -150,17 +146,15 @@ def check_policy(own: Scored | None, here: Scored, policy: Policy, *, num_draws:
     if policy.bound is None or not len(here):
         return None
     figure, promised = policy.bound.figure, policy.bound.value
-    cells = Cells.of(here.scores, here.labels, here.thresholds)
     found = replicate(
-        lambda weights: {figure: _figure(figure, cells, weights)},
-        Sample(groups=here.groups, cells=cells.index),
+        lambda weights: {figure: _figure(figure, here.cells, weights)},
+        here.sample,
         num_draws=num_draws,
         seed=1,  # as in `fall.find_changes`
     )[figure]
     values = [found.estimate]
     if own is not None and len(own):
-        own_cells = Cells.of(own.scores, own.labels, own.thresholds)
-        values.append(float(_figure(figure, own_cells, Sample(groups=own.groups, cells=own_cells.index).totals)[0]))
+        values.append(float(_figure(figure, own.cells, own.sample.totals)[0]))
     value, own_value = (None if np.isnan(each) else each for each in [*values, np.nan][:2])
     return PolicyCheck(
         policy=policy,

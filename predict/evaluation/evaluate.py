@@ -1,11 +1,9 @@
 """From the media of a set and a finished run to an `Evaluation`. It trains nothing and chooses nothing."""
 
-from collections import Counter
-
 import numpy as np
 
 from haechi.cache.reader import Cache
-from haechi.cache.schema import HARMFUL, SAFE, UNLABELLED
+from haechi.cache.schema import UNLABELLED
 from haechi.cache.text import counted
 from haechi.predict.evaluation.causes import check_policy, find_causes
 from haechi.predict.evaluation.disagreements import find_disagreements
@@ -24,7 +22,6 @@ from haechi.train.data.scenes import find_scenes_of, merge_groups, same_files
 from haechi.train.errors import TrainError
 from haechi.train.evaluate.calibration import Reliability, measure_reliability
 from haechi.train.evaluate.compare import FinishedRun
-from haechi.train.evaluate.metrics import metrics_at
 from haechi.train.model.checkpoint import Checkpoint
 from haechi.train.policy import Policy
 from haechi.train.training_set import TrainingSet
@@ -61,10 +58,9 @@ def evaluate(
             "is left to evaluate; --keep-overlap evaluates them nevertheless"
         )
     labelled = used & (media.labels != UNLABELLED)
-    unlabelled = used & (media.labels == UNLABELLED)
-    own, here = _own(run), scored.select(labelled)
+    is_unlabelled = used & (media.labels == UNLABELLED)
+    own, here, unlabelled = _own(run), scored.select(labelled), scored.select(is_unlabelled)
     changes = find_changes(own, here) if len(here) else []
-    figures = metrics_at(here.scores, here.labels, here.thresholds)
     intervals = {change.metric.name: change.here_interval for change in changes}
     return Evaluation(
         run=RunFacts(
@@ -81,9 +77,9 @@ def evaluate(
         data=SetFacts(
             name=name,
             labels_file=new_labels.file if new_labels else "",
-            num_unlabelled=int(unlabelled.sum()),
+            num_unlabelled=len(unlabelled),
             num_other_kind=media.num_other_kind,
-            failures=dict(sorted(Counter(failure.reason for failure in cache.failures).items())),
+            failures=cache.failure_counts,
             num_groups=len(set(here.groups.tolist()) - {""}),
             group_source=group_source,
             num_longer=int((media.durations_seconds[used] > LONGER * model.longest_seconds).sum()),
@@ -91,10 +87,10 @@ def evaluate(
         own=own,
         here=here,
         ids=media.ids[labelled],
-        unlabelled_ids=media.ids[unlabelled],
-        unlabelled=scored.select(unlabelled),
-        own_figures=metrics_at(own.scores, own.labels, own.thresholds),
-        figures=figures,
+        unlabelled_ids=media.ids[is_unlabelled],
+        unlabelled=unlabelled,
+        own_figures=own.figures,
+        figures=here.figures,
         changes=changes,
         causes=find_causes(own, here, policy) if len(here) else None,
         policy_check=check_policy(own, here, policy) if len(here) else None,
@@ -112,10 +108,10 @@ def evaluate(
         prevalence_curve=at_prevalences(here, curve_prevalences().tolist()),
         budgets=review(here, questions.budgets),
         budget_curve=budget_curve(here),
-        estimate=_estimate(scored.select(unlabelled), own, here, model) if unlabelled.any() else None,
+        estimate=_estimate(unlabelled, own, here, model) if len(unlabelled) else None,
         overlap=overlap,
         disagreements=find_disagreements(here),
-        verdicts=[each.judge(figures, intervals, by_point=questions.by_point) for each in questions.requirements],
+        verdicts=[each.judge(here.figures, intervals, by_point=questions.by_point) for each in questions.requirements],
         notices=_notices(run, overlap, media, here, new_labels),
     )
 
@@ -156,7 +152,7 @@ def _reliability(scored: Scored) -> tuple[Reliability, Reliability]:
 
 
 def _estimate(unlabelled: Scored, own: Scored, here: Scored, model: Checkpoint) -> PrevalenceEstimate:
-    is_enough = min((here.labels == label).sum() for label in (HARMFUL, SAFE)) >= ENOUGH_LABELLED
+    is_enough = min(here.num_harmful, here.num_safe) >= ENOUGH_LABELLED
     return estimate_prevalence(
         unlabelled.scores,
         unlabelled.calibrated,

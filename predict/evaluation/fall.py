@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from haechi.predict.evaluation.scored import Scored
-from haechi.train.evaluate.bootstrap import NUM_DRAWS, Interval, Sample, replicate, weighted_figures
-from haechi.train.evaluate.cells import Cells
-from haechi.train.evaluate.metrics import METRICS, Metric, metrics_at
+from haechi.train.evaluate.bootstrap import NUM_DRAWS, Interval, replicate, weighted_figures
+from haechi.train.evaluate.metrics import METRICS, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +38,17 @@ def find_changes(own: Scored | None, here: Scored, *, num_draws: int = NUM_DRAWS
     sides = {name: side for name, side in (("own", own), ("here", here)) if side is not None and len(side)}
     if "here" not in sides:
         return []
-    cells = {name: Cells.of(side.scores, side.labels, side.thresholds) for name, side in sides.items()}
-    figures = {name: metrics_at(side.scores, side.labels, side.thresholds) for name, side in sides.items()}
 
     def statistic(*weights: np.ndarray) -> dict[str, np.ndarray]:
         found = {
-            name: weighted_figures(each.scores, each.labels, each.thresholds, drawn)
-            for (name, each), drawn in zip(cells.items(), weights, strict=True)
+            name: weighted_figures(side.cells.scores, side.cells.labels, side.cells.thresholds, drawn)
+            for (name, side), drawn in zip(sides.items(), weights, strict=True)
         }
         if "own" in found:
             found["difference"] = {metric: value - found["own"][metric] for metric, value in found["here"].items()}
         return {f"{metric} {name}": value for name, each in found.items() for metric, value in each.items()}
 
-    samples = [Sample(groups=side.groups, cells=cells[name].index) for name, side in sides.items()]
+    samples = [side.sample for side in sides.values()]
     values = replicate(statistic, *samples, num_draws=num_draws, seed=2 - len(samples))  # the same seed for `here`
 
     def change(metric: Metric) -> Change:
@@ -60,9 +57,9 @@ def find_changes(own: Scored | None, here: Scored, *, num_draws: int = NUM_DRAWS
         }
         return Change(
             metric=metric,
-            own=figures["own"][metric.name] if "own" in sides else None,
+            own=sides["own"].figures[metric.name] if "own" in sides else None,
             own_interval=intervals.get("own"),
-            here=figures["here"][metric.name],
+            here=here.figures[metric.name],
             here_interval=intervals["here"],
             difference_interval=values[f"{metric.name} difference"].interval()
             if intervals.get("own") and intervals["here"]

@@ -6,12 +6,13 @@ import numpy as np
 
 from haechi.cache.schema import UNLABELLED
 from haechi.predict.evaluation.media import Media
-from haechi.train.data.leaks import NEAR_DUPLICATE, SAME_BYTES
-from haechi.train.data.scenes import SAMPLE_VIDEOS, choose_similarity_threshold, closest, unit_length
+from haechi.train.data.leaks import NEAR_DUPLICATE, SAME_BYTES, SEEN_BEFORE
+from haechi.train.data.scenes import choose_similarity_threshold, sample_of
+from haechi.train.data.similar import closest, unit_length
 from haechi.train.training_set import KnownScenes, TrainingSet
 
-# Parts of the split that a head was trained on, or chosen.
-SEEN_PARTS = ("train", "val")
+# Parts of the split that a head was trained or chosen on.
+SEEN_PARTS = SEEN_BEFORE["test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,9 @@ def _same_bytes(known: TrainingSet, seen: np.ndarray, media: Media) -> np.ndarra
 def _near_duplicates(known: KnownScenes, seen: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each of n media the row of the most similar video in `seen`, or -1 (n,); and the cosine of the two (n,)."""
     ours, theirs = known.space.describe(means), unit_length(known.descriptors[seen].astype(np.float32))
-    sample = [each[np.linspace(0, len(each) - 1, min(len(each), SAMPLE_VIDEOS)).astype(int)] for each in (ours, theirs)]
+    cosines = ours[sample_of(len(ours))] @ theirs[sample_of(len(theirs))].T
     threshold, _ = choose_similarity_threshold(
-        (sample[0] @ sample[1].T).ravel(), known.space.own_similarity, num_videos=len(ours) + len(theirs)
+        cosines.ravel(), known.space.own_similarity, num_videos=len(ours) + len(theirs)
     )
-    near, cosines = closest(ours, theirs, max(threshold, known.similarity_threshold))
-    return np.where(near >= 0, seen[near], -1), cosines
+    near, similarity = closest(ours, theirs, max(threshold, known.similarity_threshold))
+    return np.where(near >= 0, seen[near], -1), similarity

@@ -10,8 +10,7 @@ from scipy.stats import t
 from haechi.cache.schema import HARMFUL, SAFE
 from haechi.predict.evaluation.scored import Scored
 from haechi.train.data.groups import group_numbers
-from haechi.train.evaluate.bootstrap import COVERAGE, NUM_DRAWS, Interval, Sample, replicate
-from haechi.train.evaluate.cells import Cells
+from haechi.train.evaluate.bootstrap import COVERAGE, NUM_DRAWS, Interval, replicate
 from haechi.train.evaluate.metrics import WeightedCounts
 from haechi.train.evaluate.threshold import predict
 
@@ -149,7 +148,7 @@ def review(here: Scored, budgets: Sequence[int], *, num_draws: int = NUM_DRAWS) 
         return []
     reviewed = np.minimum(np.asarray(budgets, dtype=np.int64), len(here))
     all_found = _found(_all_counts(here), reviewed[:, None])[:, 0]
-    cells = Cells.of(here.scores, here.labels, here.thresholds)
+    cells = here.cells
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         counts = WeightedCounts.of(cells.scores, cells.labels, cells.thresholds, weights)
@@ -161,7 +160,7 @@ def review(here: Scored, budgets: Sequence[int], *, num_draws: int = NUM_DRAWS) 
             f"precision {i}": precision for i, precision in enumerate(precisions)
         }
 
-    values = replicate(statistic, Sample(groups=here.groups, cells=cells.index), num_draws=num_draws)
+    values = replicate(statistic, here.sample, num_draws=num_draws)
     return [
         Budget(
             reviewed=int(each),

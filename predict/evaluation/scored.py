@@ -1,10 +1,14 @@
 """Labelled videos with the scores of one head: what all figures of an evaluation are computed from."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from haechi.cache.schema import HARMFUL, SAFE
+from haechi.train.evaluate.bootstrap import Sample
+from haechi.train.evaluate.cells import Cells
+from haechi.train.evaluate.metrics import Figures, metrics_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,21 @@ class Scored:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def figures(self) -> Figures:
+        """Their metrics."""
+        return metrics_at(self.scores, self.labels, self.thresholds)
+
+    @cached_property
+    def cells(self) -> Cells:
+        """Their cells, in which the bootstrap counts them. At least one video."""
+        return Cells.of(self.scores, self.labels, self.thresholds)
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The sample that the bootstrap draws. At least one video."""
+        return Sample(groups=self.groups, cells=self.cells.index)
 
     @property
     def num_harmful(self) -> int:

@@ -1,6 +1,7 @@
 """Videos that were cut, turned, put beside other streams or recorded from the middle on: each frame must be ffmpeg's.
 
-They are made from a few small videos, each encoded once, whose frames differ so much that a wrong frame is noticed.
+They are cut and changed copies of a few small videos, each encoded once. All frames of these look different, so that a
+wrong frame is noticed.
 """
 
 import math

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from haechi.train.api import train_head
-from haechi.train.data.scenes import unit_length
+from haechi.train.data.similar import unit_length
 from haechi.train.errors import TrainError
 from haechi.train.run_folder import TRAINING_SET_FILE
 from haechi.train.training_set import TrainingSet

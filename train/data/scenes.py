@@ -6,7 +6,6 @@ normalisation (Hatch, Kajarekar, Stolcke, "Within-Class Covariance Normalization
 Interspeech 2006) with each video as a class. It also works for random weights, whose raw features are all very similar.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,7 @@ from scipy.stats import median_abs_deviation, norm
 
 from haechi.cache.reader import Cache
 from haechi.cache.text import bullet_list
+from haechi.train.data.similar import similar_pairs, unit_length
 from haechi.train.errors import TrainError
 
 # The most videos, evenly spaced, that the scatter within videos and the threshold are estimated from: 2 million pairs.
@@ -42,23 +42,10 @@ HALFWAY = 0.5**0.5
 # one kind, where there are up to 20 kinds.
 UPPER = 0.95
 
-# Limits on memory: rows of features read at once, side of a tile of the similarity matrix, links before pruning.
+# Limits on memory: rows of features read at once, links before pruning.
 READ_ROWS = 1 << 16
-TILE_VIDEOS = 1024
 SMALL_VIDEOS = 16  # whose frames fit into the processor's cache as float32
 MOST_LINKS = 1 << 20
-
-# With more descriptors than this, pairs are first compared in a random subspace. In d dimensions the cosine of a pair
-# with the cosine c has about the standard deviation (1 - c^2) / sqrt(d) there: a pair is compared exactly unless it
-# lies below the threshold by more than four of them. 3 in 100,000 links at the threshold are missed.
-MANY_VIDEOS = 8192
-SUBSPACE_DEVIATIONS = 4.0
-# The dimensions are so many that unrelated pairs, with a cosine of 0, pass only beyond this many deviations.
-UNRELATED_DEVIATIONS = 3.5
-# With more dimensions than this share of all, the exact comparison is as fast.
-MOST_DIMENSIONS = 0.6
-# Where more pairs of a tile than this share pass, the whole tile is compared exactly.
-MOST_PASSING = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +202,7 @@ def _link(space: SceneSpace, descriptors: np.ndarray, sha256: np.ndarray) -> Sce
     """The scenes of N videos, given the descriptors (M, D) of their M different files, in the order of `_distinct`."""
     files, file_of_video = _distinct(sha256)
     copies = same_files(sha256)
-    sample = descriptors[_sample(len(files))]
+    sample = descriptors[sample_of(len(files))]
     cosines = (sample @ sample.T)[np.triu_indices(len(sample), k=1)]
     threshold, chance = choose_similarity_threshold(cosines, space.own_similarity, num_videos=len(files))
     scene, links, link_cosines = _group(descriptors, threshold)
@@ -230,7 +217,7 @@ def _link(space: SceneSpace, descriptors: np.ndarray, sha256: np.ndarray) -> Sce
     )
 
 
-def _sample(count: int) -> np.ndarray:
+def sample_of(count: int) -> np.ndarray:
     """At most `SAMPLE_VIDEOS` evenly spaced indices of `count` videos."""
     return np.linspace(0, count - 1, min(count, SAMPLE_VIDEOS)).astype(int)
 
@@ -242,7 +229,7 @@ def _measure(cache: Cache, videos: np.ndarray) -> tuple[SceneSpace, np.ndarray]:
     video.
     """
     sampled = np.zeros(len(videos), bool)
-    sampled[_sample(len(videos))] = True
+    sampled[sample_of(len(videos))] = True
     width = cache.settings["clip"]["widths"]["features"]
     means = np.zeros((len(videos), width), np.float32)
     scatter, num_free = np.zeros((width, width)), 0  # sum of squares and products, and its degrees of freedom
@@ -313,12 +300,6 @@ def _whitening(scatter: np.ndarray) -> np.ndarray:
     return np.asarray(directions / np.sqrt(variances), np.float32)
 
 
-def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """The vectors along the last axis scaled to length 1; a zero vector stays zero."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
-
-
 def _group(descriptors: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The scene (M,) int64 of each descriptor, the links (L, 2) that make them, and the links' cosines (L,) float32."""
     links, cosines = _closest_links(descriptors, threshold)
@@ -345,92 +326,13 @@ def _closest_links(descriptors: np.ndarray, threshold: float) -> tuple[np.ndarra
     """
     count = len(descriptors)
     links, cosines = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    for found, tile in _similar_pairs(descriptors, descriptors, threshold):
+    for found, tile in similar_pairs(descriptors, descriptors, threshold):
         later = found[:, 0] < found[:, 1]
         links = np.concatenate([links, found[later]])
         cosines = np.concatenate([cosines, tile[later]])
         if len(links) > MOST_LINKS:
             links, cosines = _spanning_forest(links, cosines, count)
     return _spanning_forest(links, cosines, count)
-
-
-def closest(ours: np.ndarray, theirs: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each descriptor of `ours` (N, D) the closest one of `theirs` (M, D), if its cosine is at least `threshold`.
-
-    Returns its index (N,) int64, -1 if there is none, and the cosine (N,) float32, 0 then.
-    """
-    index, cosine = np.full(len(ours), -1), np.zeros(len(ours), np.float32)
-    for pairs, cosines in _similar_pairs(ours, theirs, threshold):
-        order = np.argsort(cosines, kind="stable")  # of several values for one place, the last one stays
-        rows, others, values = pairs[order, 0], pairs[order, 1], cosines[order]
-        better = values > cosine[rows]
-        index[rows[better]], cosine[rows[better]] = others[better], values[better]
-    return index, cosine
-
-
-def _similar_pairs(ours: np.ndarray, theirs: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs (n, 2) of `ours` (N, D) and `theirs` (M, D) with a cosine of at least `threshold`, and cosines (n,).
-
-    Tile by tile. Where both are the same array, each pair of different descriptors is found in one order at least.
-    """
-    same = ours is theirs
-    num_dimensions = _num_dimensions(threshold)
-    projected = _project(ours, theirs, num_dimensions)
-    margin = SUBSPACE_DEVIATIONS * (1 - threshold**2) / num_dimensions**0.5
-    for start in range(0, len(ours), TILE_VIDEOS):
-        rows = slice(start, start + TILE_VIDEOS)
-        for other in range(start if same else 0, len(theirs), TILE_VIDEOS):
-            columns = slice(other, other + TILE_VIDEOS)
-            found, cosines = _similar(
-                (ours[rows], theirs[columns]),
-                projected and (projected[0][rows], projected[1][columns]),
-                threshold,
-                margin=margin,
-            )
-            yield found + np.array([start, other]), cosines
-
-
-Sides = tuple[np.ndarray, np.ndarray]
-
-
-def _num_dimensions(threshold: float) -> int:
-    """Dimensions of a subspace in which pairs with a cosine of `threshold` differ from unrelated ones."""
-    deviations = SUBSPACE_DEVIATIONS * (1 - threshold**2) + UNRELATED_DEVIATIONS
-    return math.ceil((deviations / max(threshold, 1e-3)) ** 2)
-
-
-def _project(ours: np.ndarray, theirs: np.ndarray, num_dimensions: int) -> Sides | None:
-    """The descriptors (N, D) and (M, D) in a random subspace, again of unit length; None where it is not used."""
-    width = ours.shape[1]
-    if max(len(ours), len(theirs)) <= MANY_VIDEOS or num_dimensions > MOST_DIMENSIONS * width:
-        return None
-    normal = np.random.default_rng(0).standard_normal((width, num_dimensions))
-    directions = np.linalg.qr(normal)[0].astype(np.float32)
-    projected = unit_length(ours @ directions)
-    return projected, projected if ours is theirs else unit_length(theirs @ directions)
-
-
-def _similar(tile: Sides, projected: Sides | None, threshold: float, *, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of a tile with a cosine of at least `threshold`: (n, 2) places in the tile, and cosines (n,).
-
-    `margin`: how far below the threshold the cosine in the subspace may be.
-    """
-    ours, theirs = tile
-    if projected is not None:
-        near = projected[0] @ projected[1].T >= threshold - margin
-        if np.count_nonzero(near) <= MOST_PASSING * near.size:
-            pairs = _places(near)
-            cosines = np.einsum("nd,nd->n", ours[pairs[:, 0]], theirs[pairs[:, 1]])
-            kept = cosines >= threshold
-            return pairs[kept], cosines[kept]
-    every = ours @ theirs.T
-    pairs = _places(every >= threshold)
-    return pairs, every[pairs[:, 0], pairs[:, 1]]
-
-
-def _places(found: np.ndarray) -> np.ndarray:
-    """As `numpy.argwhere` of a contiguous matrix of bool with few true values, in a tenth of the time."""
-    return np.stack(np.divmod(np.flatnonzero(found), found.shape[1]), axis=1)
 
 
 def _spanning_forest(links: np.ndarray, cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """The files of a run for programs: metrics.json and predictions.csv."""
 
-import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from haechi.cache.text import harmless
 from haechi.train import run_folder
 from haechi.train.evaluate.threshold import chosen_row, predict
 from haechi.train.model.fit import Epoch
+from haechi.train.output.csv_columns import write_columns
 from haechi.train.output.verdict import find, verdict
 from haechi.train.result import Fold, Result
 
@@ -67,7 +66,6 @@ def write_predictions(path: Path, result: Result) -> None:
     """Write predictions.csv: one row for each labelled video; without folds, the column fold is empty.
 
     Scores have all their digits, so that prediction = score >= threshold also holds for the values that are read back.
-    Texts that a spreadsheet would run as a formula (they start with = + - @ or a tab or line break) get a `'` in front.
     """
     columns = {
         "id": result.plan.dataset.ids,
@@ -80,11 +78,7 @@ def write_predictions(path: Path, result: Result) -> None:
         "threshold": result.thresholds,
         "prediction": predict(result.scores, result.thresholds),
     }
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-            writer.writerow([harmless(value) if isinstance(value, str) else value for value in row])
+    write_columns(path, columns)
 
 
 def _leaks(result: Result) -> dict[str, Any]:

@@ -1,21 +1,16 @@
 """disagreements.csv: what to check first, in the form that `haechi train --labels` reads."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
-from haechi.cache.text import harmless
 from haechi.predict.evaluation.evaluation import Evaluation
 from haechi.train.evaluate.threshold import predict
+from haechi.train.output.csv_columns import write_columns
 
 
 def write_disagreements(path: Path, evaluation: Evaluation) -> None:
-    """Write one row for each disagreement, the most confident first. `label` is as it is now, for the user to correct.
-
-    Scores have all their digits. Texts that a spreadsheet would run as a formula get a `'` in front, as in
-    predictions.csv.
-    """
+    """Write one row for each disagreement, the most confident first, for the user to correct `label`."""
     found, here = evaluation.disagreements, evaluation.here
     rows = np.array([each.row for each in found], dtype=int)
     columns = {
@@ -28,8 +23,4 @@ def write_disagreements(path: Path, evaluation: Evaluation) -> None:
         "self_confidence": np.array([each.self_confidence for each in found]),
         "likely_label_error": np.array([each.is_likely_label_error for each in found], dtype=int),
     }
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-            writer.writerow([harmless(value) if isinstance(value, str) else value for value in row])
+    write_columns(path, columns)

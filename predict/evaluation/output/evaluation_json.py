@@ -1,6 +1,5 @@
 """The files of an evaluation for programs: evaluation.json and scores.csv."""
 
-import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from haechi.cache.text import harmless
 from haechi.predict.evaluation.causes import Causes, PolicyCheck
 from haechi.predict.evaluation.evaluation import Evaluation
 from haechi.predict.evaluation.scored import Scored
@@ -16,6 +14,7 @@ from haechi.predict.evaluation.slices import Slice
 from haechi.train import run_folder
 from haechi.train.evaluate.calibration import Reliability
 from haechi.train.evaluate.threshold import predict
+from haechi.train.output.csv_columns import write_columns
 
 
 def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
@@ -89,23 +88,18 @@ def write_scores(path: Path, evaluation: Evaluation) -> None:
 
     Scores have all their digits, as in the predictions.csv of a run.
     """
-    here, num_unlabelled = evaluation.here, len(evaluation.unlabelled_ids)
-    unlabelled, nothing = evaluation.unlabelled, np.full(num_unlabelled, "", dtype=object)
+    both = evaluation.here, evaluation.unlabelled
+    labels = evaluation.here.labels.astype(object), np.full(len(evaluation.unlabelled), "", dtype=object)
     columns = {
         "id": (evaluation.ids, evaluation.unlabelled_ids),
-        "label": (here.labels.astype(object), nothing),
-        "group": (here.groups, unlabelled.groups),
-        "score": (here.scores, unlabelled.scores),
-        "calibrated": (here.calibrated, unlabelled.calibrated),
-        "threshold": (here.thresholds, unlabelled.thresholds),
-        "prediction": tuple(predict(each.scores, each.thresholds) for each in (here, unlabelled)),
+        "label": labels,
+        "group": [each.groups for each in both],
+        "score": [each.scores for each in both],
+        "calibrated": [each.calibrated for each in both],
+        "threshold": [each.thresholds for each in both],
+        "prediction": [predict(each.scores, each.thresholds) for each in both],
     }
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for part in (0, 1):
-            for row in zip(*(column[part].tolist() for column in columns.values()), strict=True):
-                writer.writerow([harmless(value) if isinstance(value, str) else value for value in row])
+    write_columns(path, {name: np.concatenate(parts) for name, parts in columns.items()})
 
 
 def _counts(scored: Scored | None) -> dict[str, int] | None:

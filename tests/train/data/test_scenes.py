@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from haechi.cache.reader import Cache
 from haechi.cache.writer import shard_path, write_shard
-from haechi.train.data import scenes
+from haechi.train.data import scenes, similar
 from haechi.train.data import scenes as scenes_module
 from haechi.train.data.scenes import (
     Scenes,
@@ -19,8 +19,8 @@ from haechi.train.data.scenes import (
     find_scenes,
     find_scenes_of,
     merge_groups,
-    unit_length,
 )
+from haechi.train.data.similar import unit_length
 from haechi.train.errors import TrainError
 from tests import synthetic
 
@@ -201,7 +201,7 @@ def test_reading_and_comparing_in_parts_changes_nothing(tmp_path: Path, monkeypa
     videos = [film(place, rng, num_frames=int(rng.integers(2, 12))) for place in places(30, rng)[truth]]
     whole = find(tmp_path / "whole", videos)
     monkeypatch.setattr(scenes, "READ_ROWS", 50)
-    monkeypatch.setattr(scenes, "TILE_VIDEOS", 7)
+    monkeypatch.setattr(similar, "TILE_VIDEOS", 7)
     monkeypatch.setattr(scenes, "MOST_LINKS", 10)
     in_parts = find(tmp_path / "parts", videos, shard_size=9)
     assert adjusted_rand_score(truth, whole.scene) > 0.99
@@ -283,20 +283,20 @@ def many() -> np.ndarray:
 
 def test_many_videos_have_the_links_of_the_exact_search(many: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = scenes_module._closest_links(many, 0.7)
-    nearest = scenes_module.closest(many[:500], many[500:], 0.7)
-    monkeypatch.setattr(scenes_module, "MANY_VIDEOS", 1 << 30)
+    nearest = similar.closest(many[:500], many[500:], 0.7)
+    monkeypatch.setattr(similar, "MANY_VIDEOS", 1 << 30)
     exact = scenes_module._closest_links(many, 0.7)
     assert len(exact[0]) > 150
     assert fast[0].tolist() == exact[0].tolist()
     np.testing.assert_allclose(fast[1], exact[1], atol=1e-6)
-    index, cosine = scenes_module.closest(many[:500], many[500:], 0.7)
+    index, cosine = similar.closest(many[:500], many[500:], 0.7)
     assert (index >= 0).sum() > 20
     assert nearest[0].tolist() == index.tolist()
     np.testing.assert_allclose(nearest[1], cosine, atol=1e-6)
 
 
 def test_the_closest_descriptor_is_found(many: np.ndarray) -> None:
-    index, cosine = scenes_module.closest(many[:40], many[8000:8040], 0.7)
+    index, cosine = similar.closest(many[:40], many[8000:8040], 0.7)
     every = many[:40] @ many[8000:8040].T
     found = every.max(axis=1) >= 0.7
     assert index.tolist() == np.where(found, every.argmax(axis=1), -1).tolist()

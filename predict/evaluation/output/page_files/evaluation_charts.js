@@ -170,6 +170,19 @@ function upright(x, colour, dash) {
   return { type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: colour, width: 1.5, dash } };
 }
 
+/** A mark for each point that was asked for on the command line; `x` and `y` are names of its fields. */
+function askedFor(points, x, y, colours) {
+  return {
+    type: "scatter",
+    mode: "markers",
+    x: points.map((point) => point[x]),
+    y: points.map((point) => point[y]),
+    name: "asked for",
+    marker: { color: colours.green, symbol: "diamond", size: 11 },
+    visible: points.length > 0,
+  };
+}
+
 function prevalenceChart(state, colours) {
   const { points, texts } = DATA.dials.prevalence;
   const x = points.map((point) => point.prevalence);
@@ -205,15 +218,7 @@ function prevalenceChart(state, colours) {
         text: texts.map((text) => text.words),
         hovertemplate: "%{y:.3f} at %{x:.2%}<extra></extra>",
       }),
-      {
-        type: "scatter",
-        mode: "markers",
-        x: DATA.asked.map((point) => point.prevalence),
-        y: DATA.asked.map((point) => point.precision),
-        name: "asked for",
-        marker: { color: colours.green, symbol: "diamond", size: 11 },
-        visible: DATA.asked.length > 0,
-      },
+      askedFor(DATA.asked, "prevalence", "precision", colours),
       point(here.prevalence, here.precision, "slider", colours.red, "circle"),
     ],
     text: `Precision against prevalence. ${texts[state.prevalence].words}`,
@@ -241,15 +246,7 @@ function budgetChart(state, colours) {
         width: 2.5,
         hovertemplate: "%{y:,.0f} found in %{x:,d}<extra></extra>",
       }),
-      {
-        type: "scatter",
-        mode: "markers",
-        x: DATA.budgets.map((budget) => budget.reviewed),
-        y: DATA.budgets.map((budget) => budget.found),
-        name: "asked for",
-        marker: { color: colours.green, symbol: "diamond", size: 11 },
-        visible: DATA.budgets.length > 0,
-      },
+      askedFor(DATA.budgets, "reviewed", "found", colours),
       point(here.reviewed, here.found, "slider", colours.red, "circle"),
     ],
     text: `Harmful videos found against videos reviewed. ${texts[state.budget].words}`,
