@@ -24,6 +24,7 @@ from haechi.train.model.regression import (
     class_weights,
     fit_regression,
     regression_logits,
+    restricted,
 )
 from haechi.train.model.rehearsal import Rehearsal
 from haechi.train.model.scores import compute_logits, compute_scores
@@ -178,7 +179,8 @@ def _fit_parts(
 
     Appends epoch 0, the regression alone, and if there are moments epoch 1, the head as it is used.
     """
-    settings, rows, head = experiment.settings, experiment.fit_rows, experiment.head
+    settings, head, folds = experiment.settings, experiment.head, restricted(experiment.folds, fitted.kept)
+    rows = experiment.fit_rows[fitted.kept]
     labels, pos_weight = experiment.dataset.labels, experiment.pos_weight
     judge = Judge(labels[rows], pos_weight=pos_weight)
     started = time.perf_counter()
@@ -213,13 +215,13 @@ def _fit_parts(
     head.regression.load_state_dict(regression.state_dict())
     found = rehearse(start)
     add_epoch(found, loss=judge.loss(_standardised(start)), improved=True)
-    if head.moments is None or not experiment.folds:
+    if head.moments is None or not folds:
         return found
     parts = fit_moments(
         features,
         labels,
         rows,
-        experiment.folds,
+        folds,
         weights=class_weights(labels[rows], pos_weight),
         num_directions=settings.moments,
     )

@@ -210,7 +210,7 @@ def fit(
         judge = Judge(val_labels, pos_weight=pos_weight)
         yield make_epoch(
             0,
-            train_loss=mean_loss(fitted.held_out, labels[train_rows]),
+            train_loss=mean_loss(fitted.held_out, labels[train_rows[fitted.kept]]),
             val_loss=mean_loss(start, val_labels),
             logits=start,
             labels=val_labels,

@@ -21,7 +21,7 @@ from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
 from haechi.train.model.head import MOMENTS, Moments, centred_and_steps, pool_directions, trends
 from haechi.train.model.judge import Judge
-from haechi.train.model.regression import MAX_FIT_VIDEOS, Folds, Problem, restricted, thin_out
+from haechi.train.model.regression import Folds, Problem, thin_out
 
 # The most videos that the directions are found in.
 MAX_DIRECTION_VIDEOS = 1000
@@ -215,21 +215,13 @@ def _fit_member(
 
 def _fit_trend(trend: np.ndarray, truth: np.ndarray, weights: np.ndarray, folds: Folds) -> Part:
     """A regression on the trends (n, F), whose strength is chosen as that of `fit_regression`."""
-    kept = thin_out(truth, folds, MAX_FIT_VIDEOS)
-    scaler = StandardScaler().fit(trend[kept])
-    points = scaler.transform(trend)
+    scaler = StandardScaler(copy=False)
     problem = Problem(
-        points=points[kept],
-        num_columns=points.shape[1],
-        labels=truth[kept],
-        weights=weights[kept],
-        folds=restricted(folds, kept),
+        points=scaler.fit_transform(trend), num_columns=trend.shape[1], labels=truth, weights=weights, folds=folds
     )
     solution = problem.solve()
-    held_out = points @ solution.weight + solution.bias
-    held_out[kept] = solution.held_out
     buffers = {"trend_mean": scaler.mean_, "trend_scale": scaler.scale_, "trend_weight": solution.weight}
-    return Part(held_out=held_out, bias=solution.bias, buffers=_as_tensors(buffers))
+    return Part(held_out=solution.held_out, bias=solution.bias, buffers=_as_tensors(buffers))
 
 
 def _as_tensors(values: dict[str, np.ndarray]) -> dict[str, Tensor]:

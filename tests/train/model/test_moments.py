@@ -275,7 +275,6 @@ def test_more_directions_than_columns_leave_the_rest_empty() -> None:
 @pytest.mark.parametrize("num_harmful", [2, 3, 7])
 def test_a_rare_class_is_not_lost_in_a_large_cache(num_harmful: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_DIRECTION_VIDEOS", 10)
-    monkeypatch.setattr(module, "MAX_FIT_VIDEOS", 20)
     monkeypatch.setattr(regression, "MAX_CHOICE_VIDEOS", 10)
     labels = np.zeros_like(LABELS)
     labels[np.random.default_rng(0).choice(NUM_FITTED, num_harmful, replace=False)] = 1
@@ -290,7 +289,6 @@ def test_a_rare_class_is_not_lost_in_a_large_cache(num_harmful: int, monkeypatch
 
 def test_directions_are_found_in_a_share_of_a_large_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_DIRECTION_VIDEOS", 60)
-    monkeypatch.setattr(module, "MAX_FIT_VIDEOS", 100)
     for what, name in (("spread", "rows"), ("ramp", "trend")):
         part = fit_parts(planted(what))[name]
         assert roc_auc_score(LABELS[ROWS], part.held_out) >= 0.9

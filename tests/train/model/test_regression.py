@@ -55,6 +55,12 @@ def fit(dataset: Dataset, rows: np.ndarray, *, pos_weight: float = 1.0, folds: F
     return fit_regression(dataset.features, dataset.labels, rows, folds, pos_weight=pos_weight)
 
 
+def fit_on(num_videos: int, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let regressions of this dataset be fitted on about so many videos at most."""
+    num_columns = pooled_columns(dataset.features).shape[1]
+    monkeypatch.setattr(regression, "MAX_FIT_VALUES", num_videos * num_columns)
+
+
 def pooled_columns(features: Features) -> np.ndarray:
     """(N, D), computed with NumPy, for videos without padding."""
     x = features.batch(torch.arange(len(features)))[0].double().numpy()  # (N, T, F)
@@ -271,12 +277,12 @@ def test_a_large_cache_is_fitted_on_a_share_of_each_class(tmp_path: Path, monkey
     harmful, safe = np.flatnonzero(dataset.labels == 1), np.flatnonzero(dataset.labels == 0)
     chosen = np.sort(np.concatenate([harmful[[0, 14, 29]], safe[[0, 19]]]))
     expected = fit(dataset, chosen).regression.state_dict()
-    monkeypatch.setattr(regression, "MAX_FIT_VIDEOS", 5)
+    fit_on(5, dataset, monkeypatch)
     found = fit(dataset, np.arange(50)).regression.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_videos_that_a_large_cache_leaves_out_are_held_out_by_it(
+def test_videos_that_a_large_cache_leaves_out_start_from_the_regression(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = load(tmp_path)
@@ -285,13 +291,15 @@ def test_videos_that_a_large_cache_leaves_out_are_held_out_by_it(
     assert 25 <= len(kept) < 35
     restricted = regression.restricted(folds, kept)
     expected = fit(dataset, kept, folds=restricted)
-    monkeypatch.setattr(regression, "MAX_FIT_VIDEOS", 25)
+    fit_on(25, dataset, monkeypatch)
     found = fit(dataset, np.arange(50), folds=folds)
     assert torch.equal(found.regression.weight, expected.regression.weight)
-    assert (found.held_out[kept] == expected.held_out).all()
-    others = np.setdiff1d(np.arange(50), kept)
-    logits = regression_logits(dataset.features, expected.regression, others)
-    np.testing.assert_allclose(found.held_out[others], logits, rtol=1e-6)
+    assert (found.kept == kept).all()
+    assert (found.held_out == expected.held_out).all()
+    offset = found.offset(dataset.features, np.arange(50))
+    assert (np.delete(offset, kept) == 0).all()
+    logits = regression_logits(dataset.features, expected.regression, kept)
+    np.testing.assert_allclose(offset[kept] + logits, expected.held_out, rtol=1e-6)
 
 
 def test_the_strength_is_chosen_on_a_share_of_a_large_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +327,7 @@ def test_the_strength_is_chosen_on_a_share_of_a_large_cache(monkeypatch: pytest.
 
 def test_a_rare_class_is_not_lost_in_a_large_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = load(tmp_path, num_harmful=1, num_safe=49)
-    monkeypatch.setattr(regression, "MAX_FIT_VIDEOS", 5)
+    fit_on(5, dataset, monkeypatch)
     logits = regression_logits(dataset.features, fit(dataset, np.arange(50)).regression, np.arange(50))
     assert logits[dataset.labels == 1] == logits.max()
 
@@ -327,7 +335,7 @@ def test_a_rare_class_is_not_lost_in_a_large_cache(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("num_harmful", [2, 3, 7])
 def test_a_rare_class_is_not_lost_in_a_fold(tmp_path: Path, num_harmful: int, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = load(tmp_path, num_harmful=num_harmful, num_safe=60 - num_harmful)
-    monkeypatch.setattr(regression, "MAX_FIT_VIDEOS", 20)
+    fit_on(20, dataset, monkeypatch)
     monkeypatch.setattr(regression, "MAX_CHOICE_VIDEOS", 10)
     rows = np.arange(60)
     folds = folds_of(dataset.labels)
