@@ -42,9 +42,10 @@ HALFWAY = 0.5**0.5
 # one kind, where there are up to 20 kinds.
 UPPER = 0.95
 
-# Limits on memory: rows of features read at once, links before pruning.
+# Limits on memory: rows of features read at once, videos described at once, links before pruning.
 READ_ROWS = 1 << 16
 SMALL_VIDEOS = 16  # whose frames fit into the processor's cache as float32
+DESCRIBED_VIDEOS = 1 << 16
 MOST_LINKS = 1 << 20
 
 
@@ -64,7 +65,12 @@ class SceneSpace:
 
         `centre` (D,): of these videos, if they are compared with each other; None: that of the space.
         """
-        return unit_length((means - (self.centre if centre is None else centre)) @ self.whitening)
+        descriptors = np.empty_like(means)
+        for start in range(0, len(means), DESCRIBED_VIDEOS):
+            part = slice(start, start + DESCRIBED_VIDEOS)
+            centred = means[part] - (self.centre if centre is None else centre)
+            descriptors[part] = unit_length(centred @ self.whitening)
+        return descriptors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +116,9 @@ def find_scenes(cache: Cache, videos: np.ndarray) -> Scenes:
     if len(files) <= 2:
         return same_files(sha256)
     space, means = _measure(cache, videos[files])
-    return _link(space, space.describe(means), sha256)
+    descriptors = space.describe(means)
+    del means  # 2 GB for a million videos
+    return _link(space, descriptors, sha256)
 
 
 def find_scenes_of(means: np.ndarray, sha256: np.ndarray, space: SceneSpace) -> Scenes:
@@ -213,7 +221,7 @@ def _link(space: SceneSpace, descriptors: np.ndarray, sha256: np.ndarray) -> Sce
         space=space,
         pairs=np.concatenate([files[links], copies.pairs]),
         pair_similarity=np.concatenate([link_cosines, copies.pair_similarity]),
-        descriptors=descriptors[file_of_video],
+        descriptors=descriptors if len(files) == len(sha256) else descriptors[file_of_video],
     )
 
 
@@ -305,16 +313,20 @@ def _group(descriptors: np.ndarray, threshold: float) -> tuple[np.ndarray, np.nd
     links, cosines = _closest_links(descriptors, threshold)
     order = np.lexsort((links[:, 1], links[:, 0], -cosines))
     links, cosines = links[order], cosines[order]
-    groups, totals, sizes = DisjointSet(range(len(descriptors))), descriptors.copy(), np.ones(len(descriptors))
+    linked, places = np.unique(links, return_inverse=True)  # most videos are alone
+    groups, totals, sizes = DisjointSet(range(len(linked))), descriptors[linked], np.ones(len(linked))
     kept = np.zeros(len(links), bool)
-    for n, (i, j) in enumerate(links.tolist()):
+    pairs: list[tuple[int, int]] = places.reshape(links.shape).tolist()
+    for n, (i, j) in enumerate(pairs):
         a, b = groups[i], groups[j]
         if totals[a] @ totals[b] >= threshold * sizes[a] * sizes[b]:  # the mean cosine of all pairs across
             total, size = totals[a] + totals[b], sizes[a] + sizes[b]
             groups.merge(i, j)
             totals[groups[i]], sizes[groups[i]] = total, size
             kept[n] = True
-    _, first, inverse = np.unique([groups[i] for i in range(len(descriptors))], return_index=True, return_inverse=True)
+    root = np.arange(len(descriptors))
+    root[linked] = linked[[groups[i] for i in range(len(linked))]]
+    _, first, inverse = np.unique(root, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse], links[kept], cosines[kept]
 
 

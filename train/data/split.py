@@ -1,5 +1,6 @@
 """The split into train, val (chooses epoch and threshold) and test (scored once, at the end)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,10 @@ from haechi.train.data.groups import group_numbers, own_groups
 from haechi.train.errors import TrainError
 from haechi.train.settings import TrainSettings
 
-# Number of random draws of a part with whole groups; the one closest to the wanted size is used.
+# Number of random draws of a part with whole groups; the one closest to the wanted size is used. Of many videos, where
+# any draw is close, as many as go over `DRAWN_VIDEOS` videos in all, which takes some seconds.
 GROUP_DRAWS = 200
+DRAWN_VIDEOS = 4_000_000
 
 # The fewest test videos of each class: with fewer, a single video changes the recall of its class by more than a tenth.
 FEWEST_TESTED = 10
@@ -23,6 +26,10 @@ FEWEST_DRAWN = 3
 DEFAULT_FOLDS = 5
 
 INNER_FOLDS = 5
+
+# Videos without a group are dealt out to folds in at most this many bundles of each class: one after another, 100,000
+# of them take 20 s.
+MOST_BUNDLES = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +121,8 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, settings: TrainSettings, 
 
     Stratified, with `settings.seed` and whole groups; each video is in the test part of one fold.
     """
-    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=settings.seed)
     given = []
-    for _, test in folds.split(labels, labels, own_groups(groups)):
+    for test in _draw_folds(labels, group_numbers(groups), num_folds, settings.seed):
         names = np.full(len(labels), "", dtype=object)
         names[test] = "test"
         given.append(names)
@@ -129,14 +135,33 @@ def inner_folds(labels: np.ndarray, groups: np.ndarray, *, seed: int) -> list[tu
     Stratified, groups whole; each video is held out once, and every fold is fitted on both classes. `INNER_FOLDS` of
     them, or as many as there are groups of the rarer class; empty if that is fewer than two.
     """
-    own = own_groups(groups)
-    possible = min(len(set(own[labels == label].tolist())) for label in (HARMFUL, SAFE))
-    for number in range(min(INNER_FOLDS, possible), 1, -1):
-        drawn = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
-        folds = list(drawn.split(labels, labels, own))
+    numbers = group_numbers(groups)
+    possible = min(len(np.unique(numbers[labels == label])) for label in (HARMFUL, SAFE))
+    for num_folds in range(min(INNER_FOLDS, possible), 1, -1):
+        drawn = _draw_folds(labels, numbers, num_folds, seed)
+        folds = [(np.setdiff1d(np.arange(len(labels)), held_out), held_out) for held_out in drawn]
         if all(_fewest(labels[fitted]) for fitted, _ in folds):
             return folds
     return []
+
+
+def _draw_folds(labels: np.ndarray, numbers: np.ndarray, num_folds: int, seed: int) -> list[np.ndarray]:
+    """The videos of each fold, ascending: stratified, groups whole. `labels` and the groups' `numbers` are (n,)."""
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    return [held_out for _, held_out in folds.split(labels, labels, _bundled(labels, numbers, seed))]
+
+
+def _bundled(labels: np.ndarray, numbers: np.ndarray, seed: int) -> np.ndarray:
+    """Group numbers (n,) in which videos that are alone in their group share numbers at random, if there are many."""
+    is_alone = np.bincount(numbers)[numbers] == 1
+    bundled, rng = numbers.copy(), np.random.default_rng(seed)
+    for label in (SAFE, HARMFUL):
+        rows = np.flatnonzero(is_alone & (labels == label))
+        size = math.ceil(len(rows) / MOST_BUNDLES)
+        if size > 1:
+            rows = rng.permutation(rows)
+            bundled[rows] = numbers[rows[np.arange(len(rows)) // size * size]]  # that of the first in the bundle
+    return bundled
 
 
 def _fewest(labels: np.ndarray) -> int:
@@ -210,6 +235,7 @@ def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, pa
         rest = np.bincount(labels, minlength=2) - found
         return float(np.abs(found - wanted).sum()) + num_rows * bool((found == 0).any() or (rest == 0).any())
 
-    draws = GroupShuffleSplit(n_splits=GROUP_DRAWS, test_size=fraction, random_state=seed)
+    num_draws = min(GROUP_DRAWS, math.ceil(DRAWN_VIDEOS / num_rows))
+    draws = GroupShuffleSplit(n_splits=num_draws, test_size=fraction, random_state=seed)
     drawn[min((chosen for _, chosen in draws.split(labels, groups=numbers)), key=distance)] = True
     return drawn

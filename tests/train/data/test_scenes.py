@@ -281,7 +281,11 @@ def many() -> np.ndarray:
     return unit_length((rows + 0.4 * rng.normal(size=rows.shape)).astype(np.float32))
 
 
-def test_many_videos_have_the_links_of_the_exact_search(many: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_bfloat16", [False, True])
+def test_many_videos_have_the_links_of_the_exact_search(
+    many: np.ndarray, is_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similar, "has_bfloat16", lambda device: is_bfloat16)
     fast = scenes_module._closest_links(many, 0.7)
     nearest = similar.closest(many[:500], many[500:], 0.7)
     monkeypatch.setattr(similar, "MANY_VIDEOS", 1 << 30)
@@ -293,6 +297,18 @@ def test_many_videos_have_the_links_of_the_exact_search(many: np.ndarray, monkey
     assert (index >= 0).sum() > 20
     assert nearest[0].tolist() == index.tolist()
     np.testing.assert_allclose(nearest[1], cosine, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_bfloat16", [False, True])
+def test_a_subspace_leaves_out_most_pairs_and_none_that_is_similar(many: np.ndarray, is_bfloat16: bool) -> None:
+    subspace = similar.Subspace(many, many, 0.7, num_dimensions=90, is_bfloat16=is_bfloat16)
+    cosines = many[:2048] @ many[2048:3000].T
+    for _ in range(2):  # the same memory
+        near = subspace.near(slice(2048), slice(2048, 3000))
+        assert near.shape == cosines.shape
+        assert near[cosines >= 0.7].all()
+        assert near[cosines < 0].mean() < 0.001
+        assert near.mean() < 0.05
 
 
 def test_the_closest_descriptor_is_found(many: np.ndarray) -> None:

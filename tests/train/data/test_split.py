@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from haechi.train.data import split
 from haechi.train.data.groups import own_groups
 from haechi.train.data.split import INNER_FOLDS, Split, inner_folds, make_folds, make_split, num_folds
 from haechi.train.errors import TrainError
@@ -237,6 +238,27 @@ def test_few_groups_of_a_class_give_few_inner_folds(num_groups: int, expected: i
     labels = np.repeat([1, 0], [27, 30])
     groups = np.array([f"g{i % num_groups}" for i in range(27)] + [""] * 30, dtype=object)
     assert len(inner_folds(labels, groups, seed=0)) == expected
+
+
+def test_many_videos_without_a_group_are_dealt_out_in_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "MOST_BUNDLES", 40)
+    rng = np.random.default_rng(0)
+    labels = (np.arange(1000) % 100 < 30).astype(np.int8)
+    labels[labels == 1] = np.arange(300) < 7  # a rare class stays in videos of its own
+    groups = no_groups(1000)
+    groups[500:] = rng.choice([f"camera {i}" for i in range(60)], 500)
+    folds = inner_folds(labels, groups, seed=0)
+    assert len(folds) == INNER_FOLDS
+    assert sorted(np.concatenate([held_out for _, held_out in folds]).tolist()) == list(range(1000))
+    for fitted, held_out in folds:
+        assert (np.diff(held_out) > 0).all()
+        assert set(groups[fitted]) & set(groups[held_out]) <= {""}
+        assert 1 <= labels[held_out].sum() <= 2
+        assert abs(len(held_out) - 200) <= 40
+    again = inner_folds(labels, groups, seed=0)
+    other = inner_folds(labels, groups, seed=1)
+    assert all((one[1] == two[1]).all() for one, two in zip(folds, again, strict=True))
+    assert any(len(one[1]) != len(two[1]) or (one[1] != two[1]).any() for one, two in zip(folds, other, strict=True))
 
 
 def test_one_group_of_all_videos_has_no_inner_folds() -> None:
