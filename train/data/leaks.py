@@ -91,16 +91,17 @@ def find_leaks(names: np.ndarray, *, ids: np.ndarray, groups: np.ndarray, sha256
     its file. For each kind there are fewer pairs than videos in the two parts, even if a group is very large.
     """
     pairs, rows = [], []
+    numbered = {kind: _numbered(marks) for kind, marks in zip(LEAK_KINDS, (sha256, groups, scenes.scene), strict=True)}
     for part, others in SEEN_BEFORE.items():
         found: dict[tuple[int, int], tuple[str, float]] = {}
         closest_to_ours = set()
-        for kind, marks in zip(LEAK_KINDS, (sha256, groups, scenes.scene), strict=True):
+        for kind, numbers in numbered.items():
             for other_part in others:
                 ours, theirs = names == part, names == other_part
-                for row, other, cosine in _closest(marks, ours, theirs, scenes.descriptors):
+                for row, other, cosine in _closest(numbers, ours, theirs, scenes.descriptors):
                     found.setdefault((row, other), (kind, cosine))
                     closest_to_ours.add((row, other))
-                for other, row, cosine in _closest(marks, theirs, ours, scenes.descriptors):
+                for other, row, cosine in _closest(numbers, theirs, ours, scenes.descriptors):
                     found.setdefault((row, other), (kind, cosine))
         order = {pair: (pair not in closest_to_ours, LEAK_KINDS.index(found[pair][0]), *pair) for pair in found}
         for row, other in sorted(found, key=order.__getitem__):
@@ -119,21 +120,29 @@ def find_leaks(names: np.ndarray, *, ids: np.ndarray, groups: np.ndarray, sha256
     return Leaks(pairs=pairs, rows=np.array(rows, np.int64))
 
 
+def _numbered(marks: np.ndarray) -> np.ndarray:
+    """(N,) int64: a number for each different mark of `marks` (N,) of str or int, from 0; -1 for an empty string."""
+    numbers, marked = np.full(len(marks), -1), marks != ""
+    numbers[marked] = np.unique(marks[marked], return_inverse=True)[1]
+    return numbers
+
+
 def _closest(
-    marks: np.ndarray, ours: np.ndarray, theirs: np.ndarray, descriptors: np.ndarray
+    numbers: np.ndarray, ours: np.ndarray, theirs: np.ndarray, descriptors: np.ndarray
 ) -> Iterator[tuple[int, int, float]]:
     """For each row of `ours` with the same mark as rows of `theirs`: the row, the closest of these, and the cosine.
 
-    For N videos, `marks` is (N,) str or int, where an empty string matches nothing; `ours` and `theirs` are (N,) bool;
-    `descriptors` (N, D).
+    For N videos, `numbers` is (N,) as of `_numbered`; `ours` and `theirs` are (N,) bool; `descriptors` (N, D).
     """
-    marked = np.flatnonzero((ours | theirs) & (marks != ""))
-    _, numbers = np.unique(marks[marked], return_inverse=True)
-    order = np.argsort(numbers, kind="stable")
-    for rows in np.split(marked[order], np.flatnonzero(np.diff(numbers[order])) + 1):
+    is_there = [np.bincount(numbers[side] + 1, minlength=len(numbers) + 1) > 0 for side in (ours, theirs)]
+    is_shared = is_there[0] & is_there[1]
+    is_shared[0] = False  # no mark
+    marked = np.flatnonzero((ours | theirs) & is_shared[numbers + 1])
+    order = marked[np.argsort(numbers[marked], kind="stable")]
+    for rows in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
         mine, others = rows[ours[rows]], rows[theirs[rows]]
-        if not len(mine) or not len(others):
-            continue
+        if not len(rows):  # no mark is shared
+            return
         step = max(1, MOST_COSINES // len(others))
         for start in range(0, len(mine), step):
             part = mine[start : start + step]

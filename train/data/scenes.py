@@ -316,8 +316,8 @@ def _group(descriptors: np.ndarray, threshold: float) -> tuple[np.ndarray, np.nd
     linked, places = np.unique(links, return_inverse=True)  # most videos are alone
     groups, totals, sizes = DisjointSet(range(len(linked))), descriptors[linked], np.ones(len(linked))
     kept = np.zeros(len(links), bool)
-    pairs: list[tuple[int, int]] = places.reshape(links.shape).tolist()
-    for n, (i, j) in enumerate(pairs):
+    firsts, seconds = places.reshape(links.shape).T
+    for n, (i, j) in enumerate(zip(firsts.tolist(), seconds.tolist(), strict=True)):
         a, b = groups[i], groups[j]
         if totals[a] @ totals[b] >= threshold * sizes[a] * sizes[b]:  # the mean cosine of all pairs across
             total, size = totals[a] + totals[b], sizes[a] + sizes[b]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class Stream:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """(N,) int64: the number of rows of each video that the head sees."""
         lengths: np.ndarray = np.minimum(next(iter(self.in_cache.values())), self.max_rows)

@@ -277,8 +277,10 @@ def threshold_interval(
     All arrays are (N,).
     """
 
+    order = np.argsort(scores)  # once: sorting again what is sorted takes little time
+
     def chosen(weights: np.ndarray) -> dict[str, np.ndarray]:
-        drawn = [np.repeat(np.arange(len(scores)), counts) for counts in weights.astype(int)]
+        drawn = [np.repeat(order, counts[order]) for counts in weights.astype(int)]
         both = [0 < labels[rows].sum() < len(rows) for rows in drawn]
         found = [
             choose_shrunk_threshold(scores[rows], labels[rows], policy, pos_weight=pos_weight).threshold

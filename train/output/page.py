@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from haechi.train.data.leaks import Pair
 from haechi.train.data.relabel import NewLabels
 from haechi.train.evaluate.bootstrap import Interval
@@ -135,6 +137,7 @@ class Page:
     leaks: LeakSummary
     data: DataCard
     videos: list[ScoredVideo]
+    """Of the held-out parts."""
     thumbnails: dict[str, bytes]
     """Id -> JPEG; videos without one are shown without a picture."""
 
@@ -227,5 +230,5 @@ def _scored_videos(result: Result) -> list[ScoredVideo]:
             height=int(dataset.sizes[i, 1]),
             fold=int(result.fold[i]) or None,
         )
-        for i in range(len(dataset.ids))
+        for i in np.flatnonzero(result.split.names != "train").tolist()
     ]
