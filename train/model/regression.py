@@ -21,6 +21,8 @@ from haechi.train.model.head import Pooled, Regression, pool
 # 80,000 are, and 0.79 for the true direction.
 MAX_FIT_VALUES = 1 << 28
 
+SCALED_VIDEOS = 1 << 14  # whose mean and deviation are computed at once
+
 # The most videos that the strength is chosen on.
 MAX_CHOICE_VIDEOS = 1000
 
@@ -88,8 +90,10 @@ def fit_regression(
         columns[done : done + len(found)] = found.cpu().numpy()
         done += len(found)
     scaler = StandardScaler(copy=False)
+    for start in range(0, len(kept), SCALED_VIDEOS):  # all at once it would take another 2 GB
+        scaler.partial_fit(columns[start : start + SCALED_VIDEOS])
     problem = Problem(
-        points=scaler.fit_transform(columns),
+        points=scaler.transform(columns),
         num_columns=num_columns,
         labels=labels[rows[kept]],
         weights=class_weights(labels[rows], pos_weight)[kept],
