@@ -13,7 +13,7 @@ from haechi.extract.backbones.device import Compute
 from haechi.extract.backbones.openclip import OpenClip
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.backbones.repeats import Repeats
-from haechi.extract.backbones.work import MOST_BATCHES
+from haechi.extract.backbones.waiting import MOST_BATCHES
 from haechi.extract.settings import ExtractSettings
 
 Piece = tuple[Key, list[np.ndarray]]
