@@ -2,8 +2,9 @@
 
 A frame or window that is identical to the one before in its video is not computed again. The last bits of a feature may
 depend on how many frames a network computes at once, so a frame is always computed among as many as if there were no
-repeats. They may also depend on its place among them: for each number it is tried whether they do, and then all frames
-are computed. So the features are the same to the last bit:
+repeats. They may also depend on its place among them: for each number it is tried whether they do, once there were as
+many repeats as the trial costs; until then, and if they do, all frames are computed. So the features are the same to
+the last bit:
 
     without repeats, 8 frames at once; video a is a still    a a a a a a a a │ b c d e f g h i
     computed                                                 a b c d e f g h │ i, which waits for 7 more
@@ -12,7 +13,7 @@ Frames that are fewer than a network takes at once are computed together; if som
 for more that would be computed in the same number. What waits too long, or at the end, is filled up with copies.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     import torch
 
     from haechi.extract.backbones.pair import Backbones, RunningBatch
+
+# Repeats are left out after this many of them, times the number of frames that a network computes at once. To try the
+# network costs as much, and so does filling up: otherwise, a single still would take twice as long.
+REPEATS_BEFORE = 1
 
 # Names a piece: the index of its video, and the number of the attempt at that video.
 Key = tuple[int, int]
@@ -45,6 +50,7 @@ class BatchQueue:
         self._free: list[dict[str, torch.Tensor]] = []  # made when the first piece comes
         self._filling: list[tuple[Key, dict[str, list[Seen]]]] = []  # the pieces of the batch that is being filled
         self._repeats = Repeats()
+        self._num_repeats = Counter[tuple[str, int]]()  # by stream and by how many are computed at once
         self._waiting = Waiting()
         self._running: deque[tuple[dict[str, torch.Tensor], dict[str, list[Row]], RunningBatch]] = deque()
         self._unfinished: deque[tuple[Key, dict[str, list[Row]]]] = deque()  # pieces that wait or run
@@ -129,7 +135,7 @@ class BatchQueue:
             new: list[Task] = []
             for position in positions:
                 found, frame = seen[position].rows, frames[position]
-                if at_once not in found or not self._backbones.is_alike_in_all_places(stream, frame, at_once):
+                if at_once not in found or not self._may_leave_out(stream, frame, at_once):
                     found[at_once] = Row()
                     new.append((frame, found[at_once]))
                 rows.append(found[at_once])
@@ -137,6 +143,12 @@ class BatchQueue:
                 tasks += self._waiting.merge(stream, at_once, new)
         self.num_saved[stream] += len(seen)
         return tasks, rows
+
+    def _may_leave_out(self, stream: str, repeat: "torch.Tensor", at_once: int) -> bool:
+        """Whether this repeat is not computed again: after some others, and if bits do not depend on the place."""
+        self._num_repeats[stream, at_once] += 1
+        enough = self._num_repeats[stream, at_once] >= REPEATS_BEFORE * at_once
+        return enough and self._backbones.is_alike_in_all_places(stream, repeat, at_once)
 
     def _run(self, tasks: Mapping[str, list[Task]]) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Run frames and windows, which may be in the buffers that were filled. Returns finished pieces."""
