@@ -21,7 +21,9 @@ from haechi.cache.errors import DamageError
 from haechi.cache.hdf5 import read_errors
 
 CHECKSUM_DIGITS = 16
-MAX_INDEX_BYTES = 1 << 28  # ours: enough for a terabyte of features
+# Ours: enough for 64 GB of features. Parsed, an index of this size made to be large takes less than a gigabyte.
+MAX_INDEX_BYTES = 1 << 25
+MAX_NUMBER = (1 << 63) - 1  # of rows and bytes: HDF5 and the system cannot have more
 
 # Blocks are read this many at a time: they are still in the processor's cache when they are checked.
 BLOCKS_PER_READ = 16
@@ -91,35 +93,51 @@ class Index:
 
     @classmethod
     def decode(cls, content: bytes, *, where: str) -> "Index":
-        """Raises `DamageError` if the checksum does not match or a field is missing or of another type."""
+        """Raises `DamageError` if the checksum does not match, or a field is missing or is not what it must be."""
         line, checksum = content[: -CHECKSUM_DIGITS - 1], content[-CHECKSUM_DIGITS - 1 :]
         if checksum != xxh3_64_hexdigest(line).encode("ascii") + b"\n":
             raise DamageError(f"{where}: its index is damaged; see `haechi verify`")
         try:
             fields = json.loads(line)
             datasets = {
-                name: Place(
-                    dtype=_checked(str, found["dtype"]),
-                    shape=tuple(_checked(int, length) for length in _checked(list, found["shape"])),
-                    offset=_checked(int, found["offset"]),
-                    checksums=_checked(str, found["checksums"]),
+                _text(name): Place(
+                    dtype=_text(found["dtype"]),
+                    shape=tuple(_number(length) for length in _checked(list, found["shape"])),
+                    offset=_number(found["offset"]),
+                    checksums=_text(found["checksums"]),
                 )
                 for name, found in _checked(dict, fields["datasets"]).items()
             }
             attributes = {
-                name: _checked((str, int), value) for name, value in _checked(dict, fields["attributes"]).items()
+                name: _text(value) if isinstance(value, str) else _number(value)
+                for name, value in _checked(dict, fields["attributes"]).items()
             }
-            bad_rows = BadRows(**{name: _checked(int, fields["bad_rows"][name]) for name in ("zero", "nonfinite")})
+            bad_rows = BadRows(**{name: _number(fields["bad_rows"][name]) for name in ("zero", "nonfinite")})
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise DamageError(f"{where}: its index lacks fields that cache_schema.md requires ({error})") from error
+            raise DamageError(f"{where}: its index is not as cache_schema.md requires ({error})") from error
         return cls(attributes=attributes, datasets=datasets, bad_rows=bad_rows)
 
 
-def _checked(kind: Any, value: Any) -> Any:
-    """`value`, which must be of a type or of one of several."""
+def _checked(kind: type, value: Any) -> Any:
+    """`value`, which must be of a type."""
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r:.40} is a {type(value).__name__}")
     return value
+
+
+def _number(value: Any) -> int:
+    """`value`, which must be a number of rows or bytes."""
+    number: int = _checked(int, value)
+    if not 0 <= number <= MAX_NUMBER:
+        raise ValueError(f"a number is not from 0 to {MAX_NUMBER}")
+    return number
+
+
+def _text(value: Any) -> str:
+    """`value`, which must be text that UTF-8 can write: JSON can escape half a character."""
+    text: str = _checked(str, value)
+    text.encode()
+    return text
 
 
 def read_index(path: Path, start: int, length: int) -> Index:
@@ -127,7 +145,7 @@ def read_index(path: Path, start: int, length: int) -> Index:
     if length > MAX_INDEX_BYTES:
         raise DamageError(f"{path}: declares an index of {length} bytes, at most {MAX_INDEX_BYTES} are allowed")
     with read_errors(path), path.open("rb", buffering=0) as file:
-        if start + length > path.stat().st_size:
+        if start + length > os.fstat(file.fileno()).st_size:
             raise DamageError(f"{path}: its index is damaged, it would lie outside the file; see `haechi verify`")
         file.seek(start)
         content = file.read(length)
@@ -147,6 +165,12 @@ class IndexedContent:
     def attributes(self) -> Attributes:
         return self.index.attributes
 
+    def user_block(self) -> bytes:
+        """The first bytes of the open file. Raises as `read_errors` does."""
+        with read_errors(self._path):
+            self._file.seek(0)
+            return self._file.read(schema.USER_BLOCK_BYTES)
+
     def array(self, name: str) -> Array | str:
         """Raises as `read_errors` does."""
         if name not in self._arrays:
@@ -158,9 +182,9 @@ class IndexedContent:
         if found is None:
             return "is missing"
         if not TYPES.fullmatch(found.dtype):
-            return f"has type {found.dtype:.20}, which is none of a shard"
-        if not found.shape or min(found.shape) < 0:
-            return f"has shape {found.shape}, which is not a number of rows"
+            return f"has type {found.dtype!r:.20}, which no dataset of a shard has"
+        if len(found.shape) not in (1, 2):
+            return f"has {len(found.shape)} axes, expected 1 or 2"
         return Array(
             dtype=np.dtype(found.dtype),
             is_text=found.dtype.startswith("|S"),

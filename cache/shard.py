@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from haechi.cache import schema
 from haechi.cache.content import Array, Content
 from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.hdf5 import CHUNK_CACHE_BYTES, MAX_ATTRIBUTE_BYTES, Hdf5Content, open_hdf5, read_errors
-from haechi.cache.indexed import BadRows, Index, open_indexed, read_index
+from haechi.cache.indexed import BadRows, Index, IndexedContent, open_indexed, read_index
 from haechi.cache.schema import Provenance, Seal
 from haechi.cache.text import bullet_list
 
@@ -43,7 +44,17 @@ class Shard:
         Raises `DamageError` that lists every problem of its structure, and `CacheError` if it cannot be read or has
         another version.
         """
-        seal = read_seal(path)
+        while True:
+            seal = read_seal(path)
+            try:
+                return cls._open(path, seal)
+            except DamageError:
+                if read_seal(path) == seal:
+                    raise
+                # It was replaced in between, as for new labels: old seal and new content do not fit together.
+
+    @classmethod
+    def _open(cls, path: Path, seal: Seal) -> "Shard":
         index = read_index(path, *seal.index) if seal.version > 1 else None
         with open_content(path, index) as content:
             provenance, attributes = read_attributes(content, path, version=seal.version)
@@ -83,7 +94,7 @@ class Shard:
 
     def read_raw(self, *names: str, rows: slice = slice(None)) -> list[np.ndarray]:
         """As `read`, with texts as bytes."""
-        with open_content(self.path, self._index_now()) as content:
+        with self._content() as content:
             return [content.read(name, *_bounds(content, name, self.path, rows)) for name in names]
 
     def read_into(self, result: np.ndarray, name: str, *, ranges: list[tuple[int, int]]) -> None:
@@ -93,33 +104,36 @@ class Shard:
         """
         # Without HDF5's chunk cache, one range is read in half the time. Several ranges may share a chunk, and with the
         # cache it is read only once.
-        chunk_cache_bytes = CHUNK_CACHE_BYTES if len(ranges) > 1 else 0
-        with open_content(self.path, self._index_now(), chunk_cache_bytes=chunk_cache_bytes) as content:
+        with self._content(chunk_cache_bytes=CHUNK_CACHE_BYTES if len(ranges) > 1 else 0) as content:
             length = sound_array(content, name, self.path).shape[0]
             if ranges and ranges[-1][1] > length:  # h5py would silently read fewer rows
                 raise CacheError(f"{self.path}: /{name} has {length} rows, row {ranges[-1][1] - 1} was requested")
             content.read_into(result, name, ranges)
 
-    def _index_now(self) -> Index | None:
-        """The index; of the new file if the shard was replaced since it was opened, as for new labels.
+    @contextmanager
+    def _content(self, *, chunk_cache_bytes: int = CHUNK_CACHE_BYTES) -> Iterator[Content]:
+        """Its content; that of the new file if the shard was replaced since it was opened, as for new labels.
 
         Raises `CacheError` if the new one has other rows.
         """
-        if self.index is None:
-            return None
-        with read_errors(self.path), self.path.open("rb", buffering=0) as file:
-            block = file.read(schema.USER_BLOCK_BYTES)
-        if block == self.seal.encode():
-            return self.index
+        with open_content(self.path, self.index, chunk_cache_bytes=chunk_cache_bytes) as content:
+            if not isinstance(content, IndexedContent) or content.user_block() == self.seal.encode():
+                yield content
+                return
         new = Shard.open(self.path)
-        if (new.fingerprint, new.num_items, new.num_failures, new.num_rows) != (
-            self.fingerprint,
-            self.num_items,
-            self.num_failures,
-            self.num_rows,
-        ):
+        if (new.fingerprint, new._rows) != (self.fingerprint, self._rows):
             raise CacheError(f"{self.path}: was replaced by a shard with other rows; run the command again")
-        return new.index
+        with new._content(chunk_cache_bytes=chunk_cache_bytes) as content:
+            yield content
+
+    @property
+    def _rows(self) -> dict[str, tuple[str, tuple[int, ...], str]]:
+        """Types, shapes and checksums of all datasets that new labels leave as they are; empty in version 1."""
+        return {
+            name: (place.dtype, place.shape, place.checksums)
+            for name, place in (self.index.datasets.items() if self.index is not None else ())
+            if name == "media/id" or not name.startswith("media/")
+        }
 
 
 @contextmanager
@@ -141,9 +155,9 @@ def read_seal(path: Path) -> Seal:
     with read_errors(path):
         if path.exists() and not path.is_file():  # reading a named pipe would block
             raise CacheError(f"{path}: not a file")
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             block = file.read(schema.USER_BLOCK_BYTES)
-        size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
     seal = Seal.decode(block, where=str(path))
     if size != schema.USER_BLOCK_BYTES + seal.num_bytes:
         raise DamageError(

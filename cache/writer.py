@@ -16,6 +16,7 @@ import numpy as np
 from haechi.cache import schema
 from haechi.cache.atomic import PARTIAL_PREFIX, replaced
 from haechi.cache.bad_rows import find_bad_rows
+from haechi.cache.hdf5 import read_errors
 from haechi.cache.indexed import BadRows, Index, Place, place
 from haechi.cache.schema import Failure, Item, Media, Provenance, Seal
 from haechi.cache.shard import Shard
@@ -71,8 +72,8 @@ def write_shard(
 def rewrite_media(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Replace columns of a shard's `/media`, such as `label` or `mtime_ns`; everything else stays byte for byte.
 
-    `columns`: name -> one value for each used video, in the shard's order. Raises as `Shard.open` does; an `OSError`
-    leaves the shard as it was.
+    `columns`: name -> one value for each used video, in the shard's order. Raises as `Shard.open` does, and
+    `DamageError` if HDF5 cannot read the shard, whose rows may be sound; an `OSError` leaves the shard as it was.
     """
     shard = Shard.open(path)
     image = io.BytesIO(path.read_bytes())
@@ -81,11 +82,12 @@ def rewrite_media(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         # The other columns and the features keep their checksums, so that damage to them is still found.
         bad_rows = shard.index.bad_rows
         draft = _Draft(places=dict(shard.index.datasets), num_zero=bad_rows.zero, num_nonfinite=bad_rows.nonfinite)
-    with _open_image(image, "r+", shard.version) as file:
+    with read_errors(path), _open_image(image, "r+", shard.version) as file:
         for name, values in columns.items():
             assert len(values) == shard.num_items, f"{path}: {len(values)} values for /media/{name}"
+            dtype = schema.MEDIA_TYPES[name]
             del file[f"media/{name}"]
-            _write_column(file["media"], name, values, schema.MEDIA_TYPES[name], draft)
+            _write_column(file["media"], name, values, dtype, draft)
         index = (0, 0)
         if shard.index is not None and draft is not None:
             del file[schema.INDEX]

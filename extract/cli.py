@@ -186,17 +186,8 @@ def extract(
     if as_json:
         fields = [
             *("fingerprint", "untrained", "num_rows", "num_used", "num_failed", "failures", "num_defects", "traits"),
-            *(
-                "num_new",
-                "num_saved",
-                "device",
-                "precision",
-                "decoders",
-                "workers",
-                "seconds",
-                "work_seconds",
-                "steps",
-            ),
+            *("num_new", "num_saved", "device", "precision", "decoders", "workers"),
+            *("seconds", "work_seconds", "steps"),
         ]
         click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
     else:

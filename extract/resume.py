@@ -33,8 +33,8 @@ class Known:
     """Empty for a used video."""
 
 
-class _Known:
-    """What the cache holds of all ids, as columns: objects for a million of them would take seconds."""
+class _Columns:
+    """What the cache holds of all ids. To make a `Known` of each of a million would take seconds."""
 
     def __init__(self, cache: Cache | None) -> None:
         ids, sizes, times = [list[Any]()] * 3
@@ -110,7 +110,7 @@ def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reaso
     only the modification time of a file is different, the file is hashed to find out. Failures whose reason is in
     `retry` are tried again.
     """
-    known = _Known(cache)
+    known = _Columns(cache)
     entries, num_changed, touched = [], 0, {}
     for entry in manifest.entries:
         row = known.rows.get(entry.id)

@@ -1,5 +1,6 @@
 """Version 2 as HDF5 shows it to other programs: it must say the same as the index that Haechi reads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -21,10 +22,7 @@ def differences(path: Path, index: Index) -> list[tuple[str, str]]:
         with open_hdf5(path) as file, read_errors(path):
             found = attributes(file)
             problems += [
-                (
-                    "",
-                    f"root attribute {name} is another for HDF5 than in the index",
-                )
+                ("", f"root attribute {name} is another for HDF5 than in the index")
                 for name, value in found.items()
                 if value != index.attributes.get(name)
             ]
@@ -52,6 +50,7 @@ def _difference(shown: h5py.Dataset, place: Place) -> str:
 def find_index(path: Path) -> tuple[int, Index | None]:
     """The format version of a shard whose seal is damaged, and its index in version 2.
 
+    Datasets are where HDF5 shows them: a program such as `h5repack` moved them, and left index and seal as they were.
     Raises `DamageError` if HDF5 cannot read the file or there is no sound index; and as `read_errors` does.
     """
     with open_hdf5(path) as file, read_errors(path):
@@ -61,4 +60,19 @@ def find_index(path: Path) -> tuple[int, Index | None]:
         if isinstance(found, str):
             raise DamageError(f"{path}: /{schema.INDEX} {found}")
         start, length = found.id.get_offset(), int(np.dtype(found.dtype).itemsize)
-    return 2, read_index(path, start or 0, length)
+        index = read_index(path, start or 0, length)
+        moved = {
+            name: replace(place, offset=_offset(file, path, name, place)) for name, place in index.datasets.items()
+        }
+    return 2, replace(index, datasets=moved)
+
+
+def _offset(file: h5py.File, path: Path, name: str, place: Place) -> int:
+    """Where HDF5 shows the rows of a dataset; if it shows none, where the index does."""
+    try:
+        with read_errors(path):
+            found = dataset(file, name, version=2)
+            shown = None if isinstance(found, str) else found.id.get_offset()
+    except DamageError:
+        shown = None
+    return place.offset if shown is None else shown

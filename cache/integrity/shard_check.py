@@ -165,8 +165,13 @@ class ShardCheck:
         """Note what the index says otherwise than HDF5 does, or than the rows of features are."""
         for name, what in differences(self.path, index):
             self.note(what, name=name)
-        if not self.bad_rows["media"] and index.bad_rows != BadRows(**self._num_bad):
-            self.note(f"its index gives {index.bad_rows}, which is not so", name=schema.INDEX)
+        given, found = index.bad_rows, BadRows(**self._num_bad)
+        if not self.bad_rows["media"] and given != found:
+            self.note(
+                f"gives {given.zero} rows that are all zero and {given.nonfinite} that are not finite, "
+                f"there are {found.zero} and {found.nonfinite}",
+                name=schema.INDEX,
+            )
 
     def read(
         self, content: Content, name: str, table: str, owners: Callable[[range], Iterable[int]]

@@ -2,8 +2,9 @@
 
 A frame or window that is identical to the one before in its video is not computed again. The last bits of a feature may
 depend on how many frames a network computes at once, so a frame is always computed among as many as if there were no
-repeats. They may also depend on its place among them: for each number it is tried whether they do, and then all frames
-are computed. So the features are the same to the last bit:
+repeats. They may also depend on its place among them: for each number it is tried whether they do, once there were as
+many repeats as the trial costs; until then, and if they do, all frames are computed. So the features are the same to
+the last bit:
 
     without repeats, 8 frames at once; video a is a still    a a a a a a a a │ b c d e f g h i
     computed                                                 a b c d e f g h │ i, which waits for 7 more
@@ -12,7 +13,7 @@ Frames that are fewer than a network takes at once are computed together; if som
 for more that would be computed in the same number. What waits too long, or at the end, is filled up with copies.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,16 @@ import numpy as np
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import STREAMS
 from haechi.extract.backbones.repeats import Repeats, Row, Seen
-from haechi.extract.backbones.work import Waiting, Work
+from haechi.extract.backbones.waiting import Task, Waiting
 
 if TYPE_CHECKING:
     import torch
 
     from haechi.extract.backbones.pair import Backbones, RunningBatch
+
+# Repeats are left out after this many of them, times the number of frames that a network computes at once. To try the
+# network costs as much, and so does filling up: otherwise, a single still would take twice as long.
+REPEATS_BEFORE = 1
 
 # Names a piece: the index of its video, and the number of the attempt at that video.
 Key = tuple[int, int]
@@ -45,8 +50,9 @@ class BatchQueue:
         self._free: list[dict[str, torch.Tensor]] = []  # made when the first piece comes
         self._filling: list[tuple[Key, dict[str, list[Seen]]]] = []  # the pieces of the batch that is being filled
         self._repeats = Repeats()
+        self._num_repeats = Counter[tuple[str, int]]()  # by stream and by how many are computed at once
         self._waiting = Waiting()
-        self._running: deque[tuple[dict[str, torch.Tensor], dict[str, Work], RunningBatch]] = deque()
+        self._running: deque[tuple[dict[str, torch.Tensor], dict[str, list[Row]], RunningBatch]] = deque()
         self._unfinished: deque[tuple[Key, dict[str, list[Row]]]] = deque()  # pieces that wait or run
         self.seconds = dict.fromkeys(STREAMS, 0.0)
         """The device's seconds for all finished batches, by stream."""
@@ -89,8 +95,8 @@ class BatchQueue:
     def drain(self) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Run the pieces that wait, and return all that are not finished yet, as `add` does."""
         finished = self._start() if self._filling else []
-        for stream, work in self._waiting.drain():
-            finished += self._run({stream: work})
+        for stream, tasks in self._waiting.drain():
+            finished += self._run({stream: tasks})
         return finished + self._finish(0)
 
     @property
@@ -104,64 +110,67 @@ class BatchQueue:
 
     def _start(self) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Run the batch that was filled, without repeats and without what waits for more. Returns finished pieces."""
-        work: dict[str, Work] = {}
+        tasks: dict[str, list[Task]] = {}
         rows: list[dict[str, list[Row]]] = [{} for _ in self._filling]
         for stream in self._backbones.streams:
             seen = [each for _, piece in self._filling for each in piece[stream]]
-            work[stream], row_of_each = self._without_repeats(stream, seen)
+            tasks[stream], row_of_each = self._without_repeats(stream, seen)
             remaining = iter(row_of_each)
             for piece_rows, (_, piece) in zip(rows, self._filling, strict=True):
                 piece_rows[stream] = [next(remaining) for _ in piece[stream]]
         self._unfinished.extend((key, piece_rows) for (key, _), piece_rows in zip(self._filling, rows, strict=True))
         self._filling = []
-        finished = self._run(work)
+        finished = self._run(tasks)
         for stream, overdue in self._waiting.next_batch():
             finished += self._run({stream: overdue})
         return finished
 
-    def _without_repeats(self, stream: str, seen: Sequence[Seen]) -> tuple[Work, list[Row]]:
+    def _without_repeats(self, stream: str, seen: Sequence[Seen]) -> tuple[list[Task], list[Row]]:
         """What to compute now of the n frames or windows in the buffer, and each one's row."""
-        frames, size = self._free[-1][stream][: len(seen)], self._backbones.batch_size(stream)
+        frames, size = self._free[-1][stream], self._backbones.batch_size(stream)
         num_whole = len(seen) - len(seen) % size  # computed `size` at once; the rest is computed together
+        tasks: list[Task] = []
         rows: list[Row] = []
-        new: list[int] = []  # positions
-        for position, each in enumerate(seen):
-            at_once = size if position < num_whole else len(seen) - num_whole
-            is_repeat = at_once in each.rows
-            if not is_repeat or not self._backbones.is_alike_in_all_places(stream, frames[position], at_once):
-                each.rows[at_once] = Row()
-                new.append(position)
-            rows.append(each.rows[at_once])
+        for at_once, positions in ((size, range(num_whole)), (len(seen) - num_whole, range(num_whole, len(seen)))):
+            new: list[Task] = []
+            for position in positions:
+                found, frame = seen[position].rows, frames[position]
+                if at_once not in found or not self._may_leave_out(stream, frame, at_once):
+                    found[at_once] = Row()
+                    new.append((frame, found[at_once]))
+                rows.append(found[at_once])
+            if positions:
+                tasks += self._waiting.merge(stream, at_once, new)
         self.num_saved[stream] += len(seen)
-        every = Work(frames=frames, rows=rows)
-        if len(new) == len(seen) and not self._waiting.has(stream):
-            return every, rows
-        whole = self._waiting.merge(stream, size, every.take([position for position in new if position < num_whole]))
-        if num_whole == len(seen):
-            return whole, rows
-        rest = every.take([position for position in new if position >= num_whole])
-        return whole.joined(self._waiting.merge(stream, len(seen) - num_whole, rest)), rows
+        return tasks, rows
 
-    def _run(self, work: dict[str, Work]) -> list[tuple[Key, dict[str, np.ndarray]]]:
+    def _may_leave_out(self, stream: str, repeat: "torch.Tensor", at_once: int) -> bool:
+        """Whether this repeat is not computed again: after some others, and if bits do not depend on the place."""
+        self._num_repeats[stream, at_once] += 1
+        enough = self._num_repeats[stream, at_once] >= REPEATS_BEFORE * at_once
+        return enough and self._backbones.is_alike_in_all_places(stream, repeat, at_once)
+
+    def _run(self, tasks: Mapping[str, list[Task]]) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Run frames and windows, which may be in the buffers that were filled. Returns finished pieces."""
         buffers = self._free.pop()
-        frames = {stream: work[stream].frames if stream in work else buffer[:0] for stream, buffer in buffers.items()}
+        frames = {stream: _joined(tasks.get(stream, []), buffer) for stream, buffer in buffers.items()}
         counts = {stream: [len(each)] for stream, each in frames.items()}
         self.num_saved = {stream: number - sum(counts.get(stream, [])) for stream, number in self.num_saved.items()}
         batch = self._backbones.start(frames, counts, progress=self._progress)
-        self._running.append((buffers, work, batch))
+        rows = {stream: [row for _, row in each] for stream, each in tasks.items()}
+        self._running.append((buffers, rows, batch))
         return self._finish(self._num_running)
 
     def _finish(self, num_left: int) -> list[tuple[Key, dict[str, np.ndarray]]]:
         """Wait for the oldest batches until only `num_left` run. Returns the pieces that are finished."""
         while len(self._running) > num_left:
-            buffers, work, batch = self._running.popleft()
+            buffers, running, batch = self._running.popleft()
             (arrays,), seconds = batch.result()
             self._free.append(buffers)
             self.seconds = {stream: total + seconds[stream] for stream, total in self.seconds.items()}
-            for stream, each in work.items():
+            for stream, rows in running.items():
                 of_stream = {name: values for name, values in arrays.items() if name.startswith(f"{stream}/")}
-                for i, row in enumerate(each.rows):
+                for i, row in enumerate(rows):
                     row.features = {name: values[i] for name, values in of_stream.items()}
         finished = []
         while self._unfinished and all(row.features for rows in self._unfinished[0][1].values() for row in rows):
@@ -179,3 +188,16 @@ class BatchQueue:
                 assert row.features is not None
                 value[:] = row.features[f"{stream}/{array}"]
             yield f"{stream}/{array}", values
+
+
+def _joined(tasks: Sequence[Task], buffer: "torch.Tensor") -> "torch.Tensor":
+    """The frames of tasks (n, ...), not copied if they are the first n of the buffer.
+
+    On a GPU they always are, and it copies them from there by itself, because the buffer is pinned memory.
+    """
+    own = buffer[: len(tasks)]
+    if [frame.data_ptr() for frame, _ in tasks] == [frame.data_ptr() for frame in own]:
+        return own
+    import torch  # not on top: a run with nothing to do does not load it
+
+    return torch.stack([frame for frame, _ in tasks])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from haechi.cache import schema
+from haechi.cache.indexed import MAX_INDEX_BYTES
 from haechi.cache.shard import Shard, settings_are_complete
 from haechi.cache.writer import shard_path, write_shard
 from haechi.extract.decoding.reasons import STAGES, Reason
@@ -94,6 +95,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"whole rows as fit into {schema.BLOCK_BYTES} bytes",
         f"max(1, {schema.BLOCK_BYTES} // row_bytes)",
         f"The dataset `/{schema.INDEX}`",
+        f"LENGTH MUST be at most {MAX_INDEX_BYTES}, ",
         f"videos of a chunk ({schema.CHUNK_BYTES >> 20} MiB)",
         f"MUST be named `{schema.SHARD_PATTERN}`",
     ):

@@ -6,18 +6,20 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from haechi.cache import shard as shard_module
 from haechi.cache import writer
 from haechi.cache.errors import CacheError, DamageError
+from haechi.cache.integrity.repair import repair
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
-from haechi.cache.schema import MEDIA_TYPES, STREAMS
+from haechi.cache.schema import MEDIA_TYPES, STREAMS, Item
 from haechi.cache.shard import Shard
 from haechi.cache.writer import remove_leftovers, rewrite_media, shard_path, write_shard
 from tests import synthetic
@@ -219,11 +221,48 @@ def test_a_shard_that_was_opened_before_is_still_read_after_relabelling(tmp_path
     assert set(cache.media["group"]) == {"a group with a long name"}
 
 
-def test_a_shard_that_was_replaced_by_other_rows_is_refused(tmp_path: Path) -> None:
+def test_a_shard_that_is_relabelled_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its seal was read, and just before its rows are read."""
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance())
+    honest, groups = shard_module.open_content, [""]
+
+    def replaced_before(path: Path, *arguments: object, **options: object) -> object:
+        monkeypatch.setattr(shard_module, "open_content", honest)
+        groups.append(str(len(groups)) * 5000)
+        rewrite_media(path, {"label": [0] * len(ITEMS), "group": [groups[-1]] * len(ITEMS)})
+        return honest(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shard_module, "open_content", replaced_before)
+    shard = Shard.open(path)
+    assert shard.read("media/group")[0].tolist() == [groups[-1]] * len(ITEMS)
+    monkeypatch.setattr(shard_module, "open_content", replaced_before)
+    features, group = shard.read("clip/features", "media/group")
+    np.testing.assert_array_equal(features, np.concatenate([item.arrays["clip/features"] for item in ITEMS]))
+    assert group.tolist() == [groups[-1]] * len(ITEMS)
+
+
+def test_new_labels_for_a_shard_that_hdf5_cannot_read(tmp_path: Path, version: int) -> None:
+    """In version 2 its rows are read without HDF5, but labels are written with it. A repair writes the shard again."""
+    path = shard_path(tmp_path, 0)
+    write_shard(path, ITEMS, FAILURES, synthetic.provenance())
+    damaged = path.read_bytes().replace(b"\x89HDF\r\n", b"\x89HDF\r\r", 1)
+    path.write_bytes(damaged)
+    with pytest.raises(DamageError, match=r"HDF5 cannot read it .*; see `haechi verify`"):
+        rewrite_media(path, {"label": [0] * len(ITEMS)})
+    assert path.read_bytes() == damaged
+    if version == 2:
+        assert repair(tmp_path).to_redo == []
+        rewrite_media(path, {"label": [0] * len(ITEMS)})
+        assert Cache.open(tmp_path).media["label"].tolist() == [0] * len(ITEMS)
+
+
+@pytest.mark.parametrize("others", [ITEMS[:2], [ITEMS[0], replace(ITEMS[1], media=synthetic.media("other")), ITEMS[2]]])
+def test_a_shard_that_was_replaced_by_other_rows_is_refused(tmp_path: Path, others: list[Item]) -> None:
     path = shard_path(tmp_path, 0)
     write_shard(path, ITEMS, FAILURES, synthetic.provenance(), version=2)
     shard = Shard.open(path)
-    write_shard(path, ITEMS[:2], FAILURES, synthetic.provenance(), version=2)
+    write_shard(path, others, FAILURES, synthetic.provenance(), version=2)
     with pytest.raises(CacheError, match=r"shard-00000.h5: was replaced by a shard with other rows") as error:
         shard.read("clip/features")
     assert not isinstance(error.value, DamageError)

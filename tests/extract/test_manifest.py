@@ -64,6 +64,12 @@ def test_root_and_absolute_paths(data: Path, tmp_path_factory: pytest.TempPathFa
     assert [e.path for e in entries] == [data / "b.mp4", data / "a.mp4"]
 
 
+def test_the_root_of_all_folders(data: Path) -> None:
+    (data / "from-root.csv").write_text("path\ndata/a.mp4\n/data/b.mp4\n")
+    found = read_manifest(data / "from-root.csv", root=Path("/"))
+    assert [entry.path for entry in found.entries] == [Path("/data/a.mp4"), Path("/data/b.mp4")]
+
+
 def test_missing_files_are_reported_with_their_lines_and_kept_as_rows(data: Path) -> None:
     manifest = read_manifest(write(data, "path,label\na.mp4,1\ngone.mp4,0\n"))
     assert len(manifest.entries) == 2

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from bench.networks import SIDE
+from haechi.extract.backbones import batch_queue
 from haechi.extract.backbones.batch_queue import BatchQueue, Key
 from haechi.extract.backbones.device import Compute
 from haechi.extract.backbones.openclip import OpenClip
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.backbones.repeats import Repeats
-from haechi.extract.backbones.work import MOST_BATCHES
+from haechi.extract.backbones.waiting import MOST_BATCHES
 from haechi.extract.settings import ExtractSettings
 
 Piece = tuple[Key, list[np.ndarray]]
@@ -116,8 +117,27 @@ def test_stills_share_a_batch(tiny_settings: ExtractSettings) -> None:
     assert calls.count(8) == 2
 
 
-def test_the_real_networks_give_the_same_bits() -> None:
+@pytest.mark.parametrize("shown", [[1] * 8, [1, 1, 2, 2, 3, 3, 4, 4]])
+def test_a_single_video_is_not_computed_twice(
+    tiny_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch, shown: list[int]
+) -> None:
+    """To try the network and to fill up a batch with copies would cost more than the repeats save."""
+    honest, numbers = OpenClip.forward, []
+
+    def forward(self: OpenClip, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        numbers.append(len(frames))
+        return honest(self, frames)
+
+    monkeypatch.setattr(OpenClip, "forward", forward)
+    backbones = Backbones(tiny_settings, Compute.choose(tiny_settings))
+    numbers.clear()  # a frame was computed to find the width
+    computed(backbones, [piece(0, shown, [1, 2])], once=True)
+    assert numbers == [8]
+
+
+def test_the_real_networks_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """ViT-B-32 and slowfast_r50 in float32: a slide show of two slides in windows, and a still between two videos."""
+    monkeypatch.setattr(batch_queue, "REPEATS_BEFORE", 0)
     settings = ExtractSettings(
         clip_weights="random:0", slowfast_weights="random:0", device="cpu", precision="fp32", frames=4, batch_windows=2
     )
@@ -181,7 +201,7 @@ def test_where_bits_depend_on_the_place_all_frames_are_computed(
 
     monkeypatch.setattr(OpenClip, "forward", forward)
     for count, expected_saved in ((7, 0), (8, 40)):
-        pieces = [piece(i, [i] * count, [i, i + 1]) for i in range(6)]
+        pieces = [piece(i, [i] * count, [i, i + 1]) for i in range(7)]
         settings = replace(tiny_settings, batch_frames=count, frames=count)
         backbones = Backbones(settings, Compute.choose(settings))
         expected, _, _ = computed(backbones, pieces, once=False)
