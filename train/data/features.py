@@ -13,6 +13,8 @@ from haechi.train.errors import TrainError
 
 CLIP_FEATURES = "clip/features"
 
+CHECKED_ROWS = 1 << 16  # at once: limits memory
+
 
 class FeaturesError(TrainError):
     """Some videos cannot be trained on: `problems` has a line for each."""
@@ -139,9 +141,12 @@ def _problems(arrays: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray
     for name, rows in arrays.items():
         what = "frames" if name == CLIP_FEATURES else "windows"
         problems += [f"{id!r}: no {what} in /{name}" for id in ids[lengths[name] == 0]]
-        bad_row = ~np.isfinite(rows).all(axis=1)  # (ΣT,)
         owner = np.repeat(np.arange(len(ids)), lengths[name])  # (ΣT,)
-        problems += [f"{id!r}: NaN or infinite values in /{name}" for id in ids[np.unique(owner[bad_row])]]
+        blocks = [slice(start, start + CHECKED_ROWS) for start in range(0, len(rows), CHECKED_ROWS)]
+        bad = [owner[block][~np.isfinite(rows[block]).all(axis=1)] for block in blocks]
+        problems += [
+            f"{id!r}: NaN or infinite values in /{name}" for id in ids[np.unique(np.concatenate([owner[:0], *bad]))]
+        ]
     return problems
 
 

@@ -16,10 +16,13 @@ from haechi.train.data.features import Features
 from haechi.train.data.stream import Stream
 from haechi.train.model.head import Pooled, Regression, pool
 
-# The most values in the columns of the videos that are fitted on, 2 GB in float64, however large the cache is: 138,000
+# The most values in the columns of the videos that are fitted on, 1 GB in float32, however large the cache is: 138,000
 # videos with CLIP and the logits. On 100,000 made-up videos ROC AUC is 0.76 if 20,000 of them are fitted on, 0.78 if
 # 80,000 are, and 0.79 for the true direction.
 MAX_FIT_VALUES = 1 << 28
+
+# Up to so many values are computed with in float64.
+MAX_FLOAT64_VALUES = 1 << 25
 
 SCALED_VIDEOS = 1 << 14  # whose mean and deviation are computed at once
 
@@ -84,13 +87,14 @@ def fit_regression(
     regression = Regression(*features.widths)
     num_columns = len(regression.weight)
     kept = thin_out(labels[rows], folds, max(1, MAX_FIT_VALUES // num_columns))
-    columns, done = np.empty((len(kept), num_columns)), 0
+    dtype = np.float64 if len(kept) * num_columns <= MAX_FLOAT64_VALUES else np.float32
+    columns, done = np.empty((len(kept), num_columns), dtype), 0
     for part in pooled_batches(features, rows[kept]):
         found = regression.columns(*part)
         columns[done : done + len(found)] = found.cpu().numpy()
         done += len(found)
     scaler = StandardScaler(copy=False)
-    for start in range(0, len(kept), SCALED_VIDEOS):  # all at once it would take another 2 GB
+    for start in range(0, len(kept), SCALED_VIDEOS):  # all at once it would take twice the memory of the columns
         scaler.partial_fit(columns[start : start + SCALED_VIDEOS])
     problem = Problem(
         points=scaler.transform(columns),
@@ -130,7 +134,7 @@ class Problem:
     """k videos that a regression is fitted on."""
 
     points: np.ndarray
-    """(k, D) float64: the standardised columns, or fewer that span the same."""
+    """(k, D) float64 or float32: the standardised columns, or fewer that span the same."""
     num_columns: int
     """D"""
     labels: np.ndarray
@@ -142,7 +146,7 @@ class Problem:
     def thinned(self) -> "Problem":
         """`MAX_CHOICE_VIDEOS` of the videos, in as few dimensions as they span; distances do not change by that."""
         kept = thin_out(self.labels, self.folds, MAX_CHOICE_VIDEOS)
-        points = self.points[kept]
+        points = self.points[kept].astype(np.float64)
         if len(kept) < points.shape[1]:
             variances, directions = np.linalg.eigh(points @ points.T)
             points = directions * np.sqrt(variances.clip(min=0))

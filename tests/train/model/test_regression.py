@@ -30,6 +30,7 @@ from haechi.train.model.regression import (
     regression_logits,
     thin_out,
 )
+from haechi.train.model.scores import compute_scores
 from haechi.train.settings import TrainSettings
 from tests.synthetic import write_cache
 
@@ -270,6 +271,21 @@ def test_a_stream_gives_the_same_regression_to_the_last_bit(tmp_path: Path) -> N
     assert isinstance(streamed.features, Stream)
     folds = folds_of(in_memory.labels[TRAIN])
     assert equal(fit(streamed, TRAIN, folds=folds), fit(in_memory, TRAIN, folds=folds))
+
+
+def test_a_large_cache_is_fitted_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load(tmp_path)
+    folds = folds_of(dataset.labels)
+    expected = fit(dataset, np.arange(50), folds=folds)
+    monkeypatch.setattr(regression, "MAX_FLOAT64_VALUES", 0)
+    found = fit(dataset, np.arange(50), folds=folds)
+    assert found.prior_deviation == expected.prior_deviation
+    assert not np.array_equal(found.held_out, expected.held_out)
+    one, two = (
+        compute_scores(regression_logits(dataset.features, each.regression, np.arange(50)))
+        for each in (found, expected)
+    )
+    np.testing.assert_allclose(one, two, atol=1e-3)
 
 
 def test_a_large_cache_is_fitted_on_a_share_of_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
