@@ -27,7 +27,7 @@ from haechi.cache.schema import DATASETS, Item, Media, without_model
 from haechi.cache.writer import shard_path, write_shard
 from haechi.train.data.scenes import find_scenes
 
-SIZES, QUICK_SIZES = (100_000, 1_000_000), (200, 400)
+SIZES, QUICK_SIZES = (100_000, 1_000_000), (240, 300)
 NUM_FRAMES, FEW_FRAMES = 32, 4
 SHARD_SIZE = 4096
 SHARE_HARMFUL, SHIFT, NOISE = 0.3, 0.05, 0.5
