@@ -89,7 +89,8 @@ def _decoded(
     pool: "DecodePool", manifest: Manifest, outputs: "list[Output]"
 ) -> "list[tuple[tuple[int, int], list[np.ndarray]]]":
     """The frames of all videos, in memory, under the keys that the batch queue needs."""
-    from haechi.extract.decoding.pool import DecodedFrames, Rejected
+    from haechi.extract.decoding.pool import DecodedFrames
+    from haechi.extract.decoding.supply import Rejected
 
     pieces = []
     for index, result in pool.run([entry.path for entry in manifest.entries], outputs):

@@ -16,8 +16,9 @@ from haechi.extract.assembly import Assembly
 from haechi.extract.backbones.batch_queue import BatchQueue
 from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.decoding.reasons import STAGES, Reason
+from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Entry
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.timing import WAIT, Stopwatch

@@ -16,8 +16,9 @@ from haechi.cache.schema import LABEL_NAMES
 from haechi.cache.text import harmless
 from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.decoding.reasons import DEFECT, STAGES
+from haechi.extract.decoding.supply import Rejected
 from haechi.extract.interrupt import Interrupt
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings

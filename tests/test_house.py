@@ -30,6 +30,7 @@ STOREYS = {
             "collection",
             "content",
             "kinds",
+            "location",
             "progress",
             "spelling",
             "text",
@@ -46,7 +47,7 @@ STOREYS = {
     "extract": [
         {"pixel_aspect", "sampling", "settings", "timing", "backbones.catalog"},
         {"decoding"},
-        {"backbones"},
+        {"backbones", "stores"},
         {"search"},
         {"assembly", "flow", "folder", "interrupt", "layout", "manifest", "resume", "samples", "shard_queue"},
         {"pipeline", "validation"},

@@ -12,6 +12,12 @@ from haechi.cache.text import shown
 class Reason(StrEnum):
     """One code for each kind of failure; the cache and the CSV of `haechi validate` hold its value."""
 
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    THROTTLED = "throttled"
+    FETCH_TIMEOUT = "fetch_timeout"
+    FETCH_FAILED = "fetch_failed"
+    CHANGED_WHILE_READ = "changed_while_read"
     MISSING = "missing"
     UNREADABLE = "unreadable"
     EMPTY_FILE = "empty_file"
@@ -28,6 +34,12 @@ class Reason(StrEnum):
 
 
 STAGES = {
+    Reason.NOT_FOUND: "fetch",
+    Reason.FORBIDDEN: "fetch",
+    Reason.THROTTLED: "fetch",
+    Reason.FETCH_TIMEOUT: "fetch",
+    Reason.FETCH_FAILED: "fetch",
+    Reason.CHANGED_WHILE_READ: "fetch",
     Reason.MISSING: "validate",
     Reason.UNREADABLE: "validate",
     Reason.EMPTY_FILE: "validate",
