@@ -51,7 +51,7 @@ class ManifestError(HaechiError):
     """A manifest that cannot be used; the text lists every problem with its line number."""
 
     @classmethod
-    def of(cls, where: Path, problems: list[str]) -> "ManifestError":
+    def of(cls, where: object, problems: list[str]) -> "ManifestError":
         """One error for all problems of a file or folder."""
         return cls(f"{where}: wrong in {counted(len(problems), 'place')}:\n{bullet_list(problems, limit=100)}")
 

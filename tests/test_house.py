@@ -45,11 +45,11 @@ STOREYS = {
         {"cli"},
     ],
     "extract": [
-        {"pixel_aspect", "sampling", "settings", "timing", "backbones.catalog"},
+        {"folder", "pixel_aspect", "sampling", "settings", "timing", "backbones.catalog"},
         {"decoding"},
         {"backbones", "stores"},
         {"search"},
-        {"assembly", "flow", "folder", "interrupt", "layout", "manifest", "resume", "samples", "shard_queue"},
+        {"assembly", "flow", "interrupt", "layout", "manifest", "resume", "samples", "shard_queue"},
         {"pipeline", "validation"},
         {"api", "console"},
         {"cli"},

@@ -186,8 +186,8 @@ class DecodePool:
                         supply.put_back(index)
                         raise
                     free.pop()
-                arrivals = supply.arrivals if free and stop_at is None else []
-                done, _ = wait([*running, *arrivals], timeout=self._poll_seconds, return_when=FIRST_COMPLETED)
+                expected: list[Future[Any]] = [*running, *(supply.arrivals if free and stop_at is None else [])]
+                done, _ = wait(expected, timeout=self._poll_seconds, return_when=FIRST_COMPLETED)
                 finished = done & running.keys()
                 ready = running if self._is_streamed else finished
                 for future in sorted(ready, key=lambda future: running[future].index):

@@ -1,8 +1,6 @@
 """Where a file in an object store or on a web server is, and which locations are accepted."""
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.text import shown
@@ -74,12 +72,6 @@ class Location:
 
 
 CREDENTIALS = "credentials belong into the environment"
-
-
-def path_or_location(text: str | os.PathLike[str], *, allow_https: bool = False) -> Path | Location:
-    """A path, or the location that a text with a scheme means. Raises `LocationError`."""
-    text = os.fspath(text)
-    return Location.parse(text, allow_https=allow_https) if scheme_of(text) else Path(text)
 
 
 def refused_hint() -> str:
