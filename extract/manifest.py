@@ -105,9 +105,8 @@ def located(text: str | os.PathLike[str]) -> Path | Location:
     """A manifest or folder on this machine, or a prefix in a store. Raises `ManifestError` for one that is not read."""
     text = os.fspath(text)
     if scheme_of(text) == WEB:
-        raise ManifestError(
-            f"{shown(without_secrets(text))}: a web server has no listing; name its files in a manifest"
-        )
+        name = shown(without_secrets(text))
+        raise ManifestError(f"{name}: a web server has no listing; name its files in a manifest")
     try:
         prefix = Location.parse(text) if scheme_of(text) else None
     except LocationError as error:

@@ -54,7 +54,7 @@ def _problem(locations: list[Location]) -> str:
         except FetchError as error:
             if error.reason is not Reason.FORBIDDEN or error.code not in ("", "AccessDenied", "AllAccessDisabled"):
                 raise
-        denied = [error for location in locations if (error := _denied(store, location))]
+        denied = [found for location in locations if (found := _denied(store, location))]
         if len(denied) < len(locations):
             return ""
         raise denied[0]

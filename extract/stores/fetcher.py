@@ -215,7 +215,7 @@ class Fetcher:
         return None
 
     def _reserve(self, index: int, num_bytes: int) -> None:
-        """Wait until a file fits into the spool. Of the files that wait, the first one is next, so that none starves."""
+        """Wait until a file fits into the spool. The first of those that wait is next, so that none starves."""
         with self._changed:
             heapq.heappush(self._waiting_for_space, index)
             self._wait_for(
@@ -253,6 +253,7 @@ class Fetcher:
                         raise FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True)
                 except FetchError as error:
                     if time.monotonic() > late and error.is_temporary:
-                        raise FetchError(Reason.FETCH_TIMEOUT, f"not fetched within {limit:.0f} s: {error.message}")
+                        message = f"not fetched within {limit:.0f} s: {error.message}"
+                        raise FetchError(Reason.FETCH_TIMEOUT, message) from error
                     retry.after(error)
         return digest.hexdigest()

@@ -52,12 +52,8 @@ class Repository:
         if start:
             headers["Range"] = f"bytes={start}-"
         url = hf_hub_url(filename=location.key, **self._place)
-        with (
-            _converted(),
-            client.get_session().stream(
-                "GET", url, headers=headers, follow_redirects=True, timeout=SILENCE_SECONDS
-            ) as answer,
-        ):
+        options = {"headers": headers, "follow_redirects": True, "timeout": SILENCE_SECONDS}
+        with _converted(), client.get_session().stream("GET", url, **options) as answer:
             if answer.status_code not in (200, 206):
                 raise of_status(answer.status_code)
             skipped = 0 if answer.status_code == 206 else start  # a server may ignore the range
