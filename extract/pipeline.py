@@ -93,8 +93,8 @@ def extract(
 
     Raises `SettingsError` for unknown reasons and devices, `SettingsConflictError` for settings that differ from those
     of the cache, `WeightsError` for weights that cannot be loaded, `InterruptedRunError` for Ctrl-C, and `HaechiError`
-    if `out` is not a cache, if another run is writing to it, if a store cannot be used, or if the files of many entries in
-    a row disappear.
+    if `out` is not a cache, if another run is writing to it, if a store cannot be used, or if the files of many entries
+    in a row disappear.
     """
     started = time.monotonic()
     reasons = parse_reasons(one_or_more(retry))
