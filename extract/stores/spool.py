@@ -42,6 +42,7 @@ def open_spool(parent: str | None, *, spool_gb: float) -> Iterator[Spool]:
     folder = above / f"{PREFIX}{secrets.token_hex(8)}"
     with contextlib.ExitStack() as stack:
         try:
+            above.stat()  # FileLock would create it
             _remove_leftovers(above)
             lock = Path(f"{folder}.lock")
             stack.enter_context(FileLock(lock).acquire(timeout=0))  # held first: a folder without it would be deleted

@@ -151,7 +151,7 @@ def test_a_full_disk_ends_the_run(memory: Memory, tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(memory, "read", full)
-    with opened([at("1.mp4")], tmp_path) as files, pytest.raises(HaechiError, match="No space left.* --spool-gb"):
+    with opened([at("1.mp4")], tmp_path) as files, pytest.raises(HaechiError, match=r"No space left.* --spool-gb"):
         next_of(files)
 
 
