@@ -10,9 +10,10 @@ from haechi.cache.errors import HaechiError
 from haechi.cache.text import bullet_list, shown
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.stores.errors import FetchError
+from haechi.extract.stores.kinds import open_store
 from haechi.extract.stores.location import BUCKETS, HUB, WEB, Location
 from haechi.extract.stores.retry import retried
-from haechi.extract.stores.store import Store, open_store
+from haechi.extract.stores.store import Store
 
 # If access to a listing and to this many files is denied, it is denied to all.
 NUM_TRIED = 10

@@ -16,10 +16,11 @@ from haechi.extract.decoding.reasons import Reason
 from haechi.extract.decoding.supply import LocalFiles, Rejected, Supplied, Supply
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.stores.errors import CHANGED, FetchError
+from haechi.extract.stores.kinds import open_store
 from haechi.extract.stores.location import Location
 from haechi.extract.stores.retry import Retry, StoppedError, retried
 from haechi.extract.stores.spool import Spool, open_spool
-from haechi.extract.stores.store import Store, open_store
+from haechi.extract.stores.store import Store
 
 # A small file takes two requests, and a request easily 0.1 s: this many threads fetch 80 small files in a second.
 NUM_THREADS = 16

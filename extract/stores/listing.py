@@ -7,9 +7,9 @@ from haechi.extract.decoding.files import FileState
 from haechi.extract.folder import FolderScan, scan_names
 from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.stores.errors import FetchError
+from haechi.extract.stores.kinds import open_store
 from haechi.extract.stores.location import Location
 from haechi.extract.stores.retry import Retry
-from haechi.extract.stores.store import open_store
 
 
 def list_media(prefix: Location) -> tuple[FolderScan, dict[str, FileState]]:

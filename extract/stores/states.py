@@ -10,9 +10,10 @@ from haechi.extract.decoding.files import MISSING, FileState
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.stores.errors import FetchError
 from haechi.extract.stores.fetcher import NUM_THREADS
+from haechi.extract.stores.kinds import open_store
 from haechi.extract.stores.location import WEB, Location
 from haechi.extract.stores.retry import retried
-from haechi.extract.stores.store import Store, open_store
+from haechi.extract.stores.store import Store
 
 # A listing brings 1,000 files with a request. It is given up if it takes more than one request for each of so many
 # files: then most of what it brings is not asked for.

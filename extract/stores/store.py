@@ -1,10 +1,10 @@
-"""What every kind of store can do, and which class does it."""
+"""What every kind of store can do."""
 
 from collections.abc import Iterator
 from typing import Protocol
 
 from haechi.extract.decoding.files import FileState
-from haechi.extract.stores.location import BUCKETS, HUB, Location
+from haechi.extract.stores.location import Location
 
 # A connection on which nothing arrives for this time is given up.
 SILENCE_SECONDS = 30.0
@@ -24,19 +24,3 @@ class Store(Protocol):
 
     def pages(self, prefix: str) -> Iterator[list[tuple[str, FileState]]]:
         """The keys of all files below a prefix with their states, as many at a time as a request brings."""
-
-
-def open_store(location: Location) -> Store:
-    """The store that a location is in, with credentials from the environment."""
-    # imported when needed: obstore and huggingface_hub may not be installed, and take time to load
-    if location.scheme in BUCKETS:
-        from haechi.extract.stores.bucket import Bucket
-
-        return Bucket(location.scheme, location.container)
-    if location.scheme == HUB:
-        from haechi.extract.stores.hub import Repository
-
-        return Repository(location.container)
-    from haechi.extract.stores.web import WebServer
-
-    return WebServer()

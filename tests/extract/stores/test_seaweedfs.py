@@ -22,7 +22,7 @@ from haechi.extract.decoding.reasons import Reason
 from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
-from haechi.extract.stores import fetcher, spool, states, store
+from haechi.extract.stores import fetcher, kinds, spool, states
 from haechi.extract.stores.bucket import Bucket
 from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.stores.errors import FetchError
@@ -373,7 +373,7 @@ def test_a_listing_that_shows_other_files_is_given_up(clips: Path, monkeypatch: 
     asked = [at(f"s3://videos/clips/{name}") for name in NAMES]
     monkeypatch.setattr(states, "FILES_PER_PAGE", 3)
     found = current_states(asked)
-    assert found[asked[0]] == store.open_store(asked[0]).head(asked[0])
+    assert found[asked[0]] == kinds.open_store(asked[0]).head(asked[0])
     assert Endless.num_pages == 1 + len(NAMES) // 3 + 1
 
 
