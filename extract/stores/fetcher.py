@@ -33,7 +33,7 @@ MAX_AHEAD = 256
 BYTES_PER_TIMEOUT = 10**7
 
 # How long the end of a run waits for the threads, which look up at each chunk.
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
 
 
 @contextlib.contextmanager

@@ -40,24 +40,22 @@ def current_states(locations: Iterable[Location]) -> dict[Location, FileState | 
 def _of_store(store: Store, locations: Sequence[Location]) -> dict[Location, FileState | None]:
     by_key = {location.key: location for location in locations}
     states: dict[Location, FileState | None] = {}
-    for prefix, keys in _prefixes(locations):
-        listed = _listed(store, prefix, set(keys))
-        states |= {by_key[key]: state for key, state in listed.items()}
-    rest = [location for location in locations if location not in states]
-    if rest:
-        with ThreadPoolExecutor(min(2 * NUM_THREADS, len(rest)), thread_name_prefix="head") as pool:
-            states |= zip(rest, pool.map(lambda location: _head(store, location), rest), strict=True)
+    with ThreadPoolExecutor(2 * NUM_THREADS, thread_name_prefix="state") as pool:
+        for listed in pool.map(lambda folder: _listed(store, *folder), _prefixes(locations)):
+            states |= {by_key[key]: state for key, state in listed.items()}
+        rest = [location for location in by_key.values() if location not in states]
+        states |= zip(rest, pool.map(lambda location: _head(store, location), rest), strict=True)
     return states
 
 
-def _prefixes(locations: Sequence[Location]) -> list[tuple[str, list[str]]]:
+def _prefixes(locations: Sequence[Location]) -> list[tuple[str, set[str]]]:
     """The folders to list, and the keys in each: those that hold many files, or what all files have in common."""
-    folders: dict[str, list[str]] = defaultdict(list)
+    folders: dict[str, set[str]] = defaultdict(set)
     for location in locations:
         if location.scheme != WEB:
-            folders[location.key.rpartition("/")[0]].append(location.key)
+            folders[location.key.rpartition("/")[0]].add(location.key)
     if len(folders) * FILES_PER_PAGE > len(locations):
-        folders = {os.path.commonpath(folders) if folders else "": [key for keys in folders.values() for key in keys]}
+        folders = {os.path.commonpath(folders) if folders else "": set().union(*folders.values())}
     return [(folder, keys) for folder, keys in folders.items() if len(keys) >= FILES_PER_PAGE]
 
 
