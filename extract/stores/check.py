@@ -78,6 +78,8 @@ def _sentence(location: Location, error: FetchError) -> str:
         return f"{name}: there is no such {'bucket' if location.scheme in BUCKETS else 'repository or revision'}"
     if error.code in REGIONS:
         return f"{name}: the bucket is in another region; set AWS_REGION to it"
+    if error.code.startswith("ExpiredToken"):
+        return f"{name}: the credentials have expired"
     if error.reason is Reason.FORBIDDEN:
         return f"{name}: {error.message}; {CREDENTIALS[location.scheme]}"
     if error.reason is Reason.NOT_FOUND and location.scheme == HUB:

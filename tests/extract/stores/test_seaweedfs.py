@@ -305,10 +305,11 @@ def test_all_unusable_stores_are_named(s3: str, monkeypatch: pytest.MonkeyPatch)
     [
         (301, "PermanentRedirect", "the bucket is in another region; set AWS_REGION to it"),
         (400, "AuthorizationHeaderMalformed", "the bucket is in another region; set AWS_REGION to it"),
-        (400, "ExpiredToken", r"the store answered with an error \(HTTP 400, ExpiredToken\)"),
+        (400, "ExpiredToken", "the credentials have expired"),
+        (400, "InvalidRequest", r"the store answered with an error \(HTTP 400, InvalidRequest\)"),
     ],
 )
-def test_another_region(proxy: Proxy, status: int, code: str, problem: str) -> None:
+def test_errors_of_the_whole_store(proxy: Proxy, status: int, code: str, problem: str) -> None:
     fault = Fault(status=status, body=f"<Error><Code>{code}</Code></Error>")
     proxy.plan = lambda method, path, number: fault
     with pytest.raises(HaechiError, match=problem):
@@ -339,7 +340,7 @@ def test_a_store_that_goes_away_ends_the_run_and_keeps_what_is_done(
         return Fault(status=403, body="<Error><Code>ExpiredToken</Code></Error>") if gone.is_set() else None
 
     proxy.plan = plan
-    with pytest.raises(HaechiError, match=r"ExpiredToken\); set AWS.* Finished videos are kept"):
+    with pytest.raises(HaechiError, match=r"the credentials have expired.* Finished videos are kept"):
         run(manifest_in(tmp_path, names))
     proxy.plan = lambda method, path, number: None
     done = run(manifest_in(tmp_path, names))
