@@ -44,7 +44,7 @@ class Bucket:
             return _state(obstore.head(self._store, location.key))
 
     def read(self, location: Location, state: FileState, *, start: int) -> Iterator[memoryview]:
-        options: Any = {"if_match": state.etag} if state.etag else {}
+        options: Any = {"if_match": f'"{state.etag}"'} if state.etag and not state.etag.startswith("W/") else {}
         if start:
             options["range"] = {"offset": start}
         with _converted():
@@ -72,7 +72,8 @@ class Bucket:
 
 def _state(meta: Any) -> FileState:
     mtime_ns = int(meta["last_modified"].timestamp()) * 10**9  # HTTP dates have whole seconds, listings sometimes more
-    return FileState(size_bytes=meta["size"], mtime_ns=mtime_ns, etag=meta["e_tag"] or "")
+    etag = (meta["e_tag"] or "").strip('"')  # Azure's listings have them without quotes, its other answers with them
+    return FileState(size_bytes=meta["size"], mtime_ns=mtime_ns, etag=etag)
 
 
 @contextmanager

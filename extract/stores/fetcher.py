@@ -187,7 +187,8 @@ class Fetcher:
             self._reserve(index, state.size_bytes)
             return Supplied(path=path, state=state, sha256=self._download(store, location, state, path))
         except FetchError as error:
-            result = Rejected(reason=error.reason, message=error.message, state=state)
+            # without a state, so that the next run sees another one and tries again
+            result = Rejected(reason=error.reason, message=error.message, state=MISSING)
         except OSError as error:
             raise HaechiError(
                 f"{self._spool.folder}: copies of fetched files cannot be written there ({error.strerror}); name "
