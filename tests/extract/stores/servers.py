@@ -1,9 +1,11 @@
 """A real S3 server (SeaweedFS), and a proxy in front of it that is slow or fails."""
 
 import contextlib
+import ctypes
 import http.client
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from haechi.extract.decoding.limits import PR_SET_PDEATHSIG
 
 KEY_ID, SECRET = "KEYIDOFTHETESTS", "SECRETOFTHETESTS"
 READER_ID, READER_SECRET = "READERIDOFTHETESTS", "READERSECRETOFTHETESTS"  # may read the bucket `open`, and not list it
@@ -49,7 +53,10 @@ def seaweedfs(folder: Path) -> Iterator[str]:
     command = [WEED, f"-logdir={folder}", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += ["-master.volumeSizeLimitMB=32", "-volume.max=8", *(f"-{name}={port}" for name, port in ports.items())]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_end_with_parent) as process,
+    ):
         try:
             for bucket in BUCKETS:
                 _until_ready(f"http://127.0.0.1:{ports['filer.port']}/buckets/{bucket}/", "POST", process)
@@ -58,6 +65,12 @@ def seaweedfs(folder: Path) -> Iterator[str]:
             yield address
         finally:
             process.kill()
+
+
+def _end_with_parent() -> None:
+    """In the server's process: it ends if the tests are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _until_ready(url: str, method: str, process: "subprocess.Popen[bytes]") -> None:
