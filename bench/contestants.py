@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.videos import local_paths
 from haechi.extract.decoding.limits import Limits
 from haechi.extract.manifest import Manifest, read_manifest
 from haechi.extract.settings import ExtractSettings
@@ -31,8 +32,9 @@ def report(manifest: Manifest, settings: ExtractSettings) -> float:
     from bench.report_extract import ReportExtractor
 
     extractor = ReportExtractor(settings, torch.device(device_kind()))
-    extractor.extract(manifest.entries[0].path)
-    return timed(lambda: [extractor.extract(entry.path) for entry in manifest.entries])
+    paths = local_paths(manifest)
+    extractor.extract(paths[0])
+    return timed(lambda: [extractor.extract(path) for path in paths])
 
 
 def decode(manifest: Manifest, settings: ExtractSettings) -> float:
@@ -44,7 +46,7 @@ def decode(manifest: Manifest, settings: ExtractSettings) -> float:
     with _pool(settings) as pool:
         _decoded(pool, manifest, outputs)
         started = time.perf_counter()
-        for _ in pool.run([entry.path for entry in manifest.entries], outputs):
+        for _ in pool.run(local_paths(manifest), outputs):
             pass
         return time.perf_counter() - started
 
@@ -89,10 +91,11 @@ def _decoded(
     pool: "DecodePool", manifest: Manifest, outputs: "list[Output]"
 ) -> "list[tuple[tuple[int, int], list[np.ndarray]]]":
     """The frames of all videos, in memory, under the keys that the batch queue needs."""
-    from haechi.extract.decoding.pool import DecodedFrames, Rejected
+    from haechi.extract.decoding.pool import DecodedFrames
+    from haechi.extract.decoding.supply import Rejected
 
     pieces = []
-    for index, result in pool.run([entry.path for entry in manifest.entries], outputs):
+    for index, result in pool.run(local_paths(manifest), outputs):
         assert not isinstance(result, Rejected), result
         if isinstance(result, DecodedFrames):
             pieces.append(((index, result.attempt), [array.copy() for array in result.frames]))

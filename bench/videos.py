@@ -4,7 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from haechi.extract.manifest import read_manifest
+from haechi.extract.manifest import Manifest, read_manifest
 from haechi.extract.samples import scene, write_video
 from haechi.extract.sampling import uniform
 
@@ -16,7 +16,7 @@ def pick_videos(
 ) -> list[Path]:
     """`num_videos` videos evenly spread over `data` (a manifest or a folder); without `data`, generated in `folder`."""
     if data is not None:
-        paths = [entry.path for entry in read_manifest(data).entries]
+        paths = local_paths(read_manifest(data))
         return [paths[i] for i in uniform(len(paths), min(num_videos, len(paths)))]
     folder.mkdir(parents=True, exist_ok=True)
     return [
@@ -27,6 +27,11 @@ def pick_videos(
         )
         for i in range(num_videos)
     ]
+
+
+def local_paths(manifest: Manifest) -> list[Path]:
+    """The files of a manifest, all on this machine."""
+    return [entry.path for entry in manifest.entries if isinstance(entry.path, Path)]
 
 
 def variable_times(num_frames: int) -> list[float]:

@@ -9,6 +9,9 @@ import numpy as np
 Attributes = Mapping[str, str | int | None]
 """Name -> value of a root attribute; None if it is neither one text nor one integer."""
 
+IS_MISSING = "is missing"
+"""Why a dataset is refused that is not there."""
+
 MAX_ROW_BYTES = 4 << 20  # limit for one row of float32 values, from the widths that settings may declare
 
 
@@ -38,7 +41,7 @@ class Content(Protocol):
         ...
 
     def array(self, name: str) -> Array | str:
-        """The dataset `name`; or a text that says why it is refused, such as `is missing`."""
+        """The dataset `name`; or a text that says why it is refused, such as `IS_MISSING`."""
         ...
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:

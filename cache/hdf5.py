@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from haechi.cache import schema
-from haechi.cache.content import MAX_ROW_BYTES, Array, Attributes
+from haechi.cache.content import IS_MISSING, MAX_ROW_BYTES, Array, Attributes
 from haechi.cache.errors import CacheError, DamageError
 
 MAX_ATTRIBUTE_BYTES = 60_000
@@ -138,7 +138,7 @@ def dataset(file: h5py.File, name: str, *, version: int = 1) -> h5py.Dataset | s
     for part in name.encode().split(b"/"):
         # h5py's `part in file[parent]` would follow an external link before the kind of the link can be checked.
         if not isinstance(parent, h5py.h5g.GroupID) or not parent.links.exists(part):
-            return "is missing"
+            return IS_MISSING
         if parent.links.get_info(part).type != h5py.h5l.TYPE_HARD:
             return "is a soft or external link; only data inside the shard is allowed"
         parent = h5py.h5o.open(parent, part)

@@ -16,7 +16,7 @@ import numpy as np
 from xxhash import xxh3_64_hexdigest
 
 from haechi.cache import schema
-from haechi.cache.content import Array, Attributes
+from haechi.cache.content import IS_MISSING, Array, Attributes
 from haechi.cache.errors import DamageError
 from haechi.cache.hdf5 import read_errors
 
@@ -180,7 +180,7 @@ class IndexedContent:
     def _array(self, name: str) -> Array | str:
         found = self.index.datasets.get(name)
         if found is None:
-            return "is missing"
+            return IS_MISSING
         if not TYPES.fullmatch(found.dtype):
             return f"has type {found.dtype!r:.20}, which no dataset of a shard has"
         if len(found.shape) not in (1, 2):

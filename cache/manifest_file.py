@@ -21,6 +21,7 @@ from haechi.cache.annotations import read_export
 from haechi.cache.collection import no_collection
 from haechi.cache.errors import HaechiError
 from haechi.cache.labels import EXPECTED, LabelRule, understood
+from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.text import bullet_list, counted, from_harmless, named, shown
 
 MANIFEST_COLUMNS = ("path", "label", "split", "group", "id")
@@ -50,7 +51,7 @@ class ManifestError(HaechiError):
     """A manifest that cannot be used; the text lists every problem with its line number."""
 
     @classmethod
-    def of(cls, where: Path, problems: list[str]) -> "ManifestError":
+    def of(cls, where: object, problems: list[str]) -> "ManifestError":
         """One error for all problems of a file or folder."""
         return cls(f"{where}: wrong in {counted(len(problems), 'place')}:\n{bullet_list(problems, limit=100)}")
 
@@ -483,9 +484,9 @@ def _row(
     if not [key for key in keys if texts[key]]:
         wrong.append(f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} empty")
         return None, wrong
-    path = posixpath.join(folder, texts["path"]) if texts["path"] else ""
+    path = texts["path"] and (texts["path"] if scheme_of(texts["path"]) else posixpath.join(folder, texts["path"]))
     row = ManifestRow(
-        id=texts["id"] or (path if posixpath.isabs(path) else posixpath.normpath(path)),
+        id=without_secrets(texts["id"] or _id_of(path)),
         path=path,
         label=label,
         split=texts["split"],
@@ -496,6 +497,10 @@ def _row(
         unit=reading.unit,
     )
     return row, wrong
+
+
+def _id_of(path: str) -> str:
+    return path if posixpath.isabs(path) or scheme_of(path) else posixpath.normpath(path)
 
 
 def _extra_text(value: Any) -> str:

@@ -70,6 +70,8 @@ class Media:
     width: int
     """Pixels as shown: after rotation metadata is applied and pixels that are not square are stretched in width."""
     height: int
+    etag: str = ""
+    """What an object store calls this version of the file; empty for a file of a file system."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ class Failure:
 
     id: str
     stage: str
-    """Where it failed: `validate`, `decode` or `features`."""
+    """Where it failed: `fetch`, `validate`, `decode` or `features`."""
     reason: str
     """A code of `haechi.extract.decoding.reasons`, such as `damaged` or `timeout`."""
     message: str
@@ -86,6 +88,7 @@ class Failure:
     size_bytes: int
     """0 if the file is missing."""
     mtime_ns: int
+    etag: str = ""
 
 
 MEDIA_TYPES: dict[str, Any] = {
@@ -102,6 +105,7 @@ MEDIA_TYPES: dict[str, Any] = {
     "num_frames": np.int64,
     "width": np.int32,
     "height": np.int32,
+    "etag": str,
 }
 FAILURE_TYPES: dict[str, Any] = {
     "id": str,
@@ -110,9 +114,13 @@ FAILURE_TYPES: dict[str, Any] = {
     "message": str,
     "size_bytes": np.int64,
     "mtime_ns": np.int64,
+    "etag": str,
 }
 assert list(MEDIA_TYPES) == [f.name for f in fields(Media)]
 assert list(FAILURE_TYPES) == [f.name for f in fields(Failure)]
+
+# Columns of text that are left out of a shard if all their values are empty.
+OPTIONAL = frozenset({"media/etag", "failure/etag"})
 
 # Arrays of a stream: name -> number of axes. The first axis is the rows; a row is a frame or a window.
 #

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from haechi.cache import schema
-from haechi.cache.content import Array, Content
+from haechi.cache.content import IS_MISSING, Array, Content
 from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.hdf5 import CHUNK_CACHE_BYTES, MAX_ATTRIBUTE_BYTES, Hdf5Content, open_hdf5, read_errors
 from haechi.cache.indexed import BadRows, Index, IndexedContent, open_indexed, read_index
@@ -95,7 +95,17 @@ class Shard:
     def read_raw(self, *names: str, rows: slice = slice(None)) -> list[np.ndarray]:
         """As `read`, with texts as bytes."""
         with self._content() as content:
-            return [content.read(name, *_bounds(content, name, self.path, rows)) for name in names]
+            return [
+                self._without_values(name, rows)
+                if is_left_out(content, name)
+                else content.read(name, *_bounds(content, name, self.path, rows))
+                for name in names
+            ]
+
+    def _without_values(self, name: str, rows: slice) -> np.ndarray:
+        """The rows of a column that was left out since all its values are empty."""
+        length = self.num_items if name.startswith("media/") else self.num_failures
+        return np.zeros(len(range(*rows.indices(length))), "S1")
 
     def read_into(self, result: np.ndarray, name: str, *, ranges: list[tuple[int, int]]) -> None:
         """Fill `result` with the rows of a dataset of numbers that are in `ranges`: (start, stop) pairs, ascending.
@@ -167,6 +177,11 @@ def read_seal(path: Path) -> Seal:
     return seal
 
 
+def is_left_out(content: Content, name: str) -> bool:
+    """Whether a column is not there because all its values are empty."""
+    return name in schema.OPTIONAL and content.array(name) == IS_MISSING
+
+
 def sound_array(content: Content, name: str, path: Path) -> Array:
     """A dataset that can be read. Raises `DamageError` if it is refused."""
     found = content.array(name)
@@ -189,6 +204,8 @@ def structure_problems(
         """Check one dataset and note its problem; returns its number of rows, or None if there is a problem."""
         try:
             found = content.array(name)
+            if is_left_out(content, name):
+                return None
             what = found if isinstance(found, str) else _mismatch(found, dtype, shape, num_bytes=num_bytes)
         except DamageError as error:
             found, what = "", f"cannot be opened ({error.__cause__})"

@@ -99,7 +99,7 @@ def describe_video(cache: Cache, id: str) -> dict[str, Any]:
     """What `haechi inspect --video ID --json` prints.
 
     - `id`, `shard` (file name), `failed`
-    - for a failed video: `stage`, `reason`, `message`, `size_bytes`, `mtime_ns`
+    - for a failed video: `stage`, `reason`, `message`, `size_bytes`, `mtime_ns`, and `etag` if there is one
     - for a used video: the other columns of `schema.Media`; `clip`: `time_seconds` and `norm` (Euclidean norm of the
       features), lists of T numbers; `slowfast`: `start_seconds`, `end_seconds` and `norm`, lists of S numbers
       (`norm` is empty if the stream was extracted without a model)
@@ -119,6 +119,8 @@ def describe_video(cache: Cache, id: str) -> dict[str, Any]:
     types = schema.MEDIA_TYPES if table == "media" else schema.FAILURE_TYPES
     values = shard.read(*(f"{table}/{column}" for column in types), rows=slice(row, row + 1))
     columns = {column: value.tolist()[0] for column, value in zip(types, values, strict=True)}
+    if not columns["etag"]:
+        del columns["etag"]
     description = {"id": columns.pop("id"), "shard": shard.path.name, "failed": table == "failure", **columns}
     if table == "failure":
         return description

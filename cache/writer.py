@@ -151,7 +151,9 @@ def _write_table(
 ) -> None:
     group = file.create_group(name)
     for column, dtype in types.items():
-        _write_column(group, column, [getattr(row, column) for row in rows], dtype, draft)
+        values = [getattr(row, column) for row in rows]
+        if any(values) or f"{name}/{column}" not in schema.OPTIONAL:
+            _write_column(group, column, values, dtype, draft)
 
 
 def _write_column(group: h5py.Group, name: str, values: Sequence[Any], dtype: Any, draft: _Draft | None) -> None:

@@ -8,13 +8,14 @@ import haechi
 from haechi.cache.errors import SettingsError
 from haechi.cache.progress import SILENT, Progress
 from haechi.extract import pipeline
-from haechi.extract.manifest import Manifest, read_manifest
+from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
+from haechi.extract.stores.location import Location
 
 
 def extract_features(
-    data: str | Path | Manifest,
+    data: str | Path | Location | Manifest,
     out: str | Path,
     *,
     root: str | Path | None = None,
@@ -22,6 +23,7 @@ def extract_features(
     positive_labels: str | Iterable[str] | None = None,
     group_by: str | None = None,
     follow_symlinks: bool = False,
+    allow_https: bool = False,
     retry: str | Iterable[str] = (),
     progress: Progress = SILENT,
     settings: ExtractSettings | None = None,
@@ -36,7 +38,8 @@ def extract_features(
     counted in `Extraction.failures`, and the cache records the reason.
 
     - `data`: a manifest (CSV or JSON Lines with the column `path`, and optionally `label`, `split`, `group`, `id`), a
-      folder with the class folders `harmful` and `safe`, or a `Manifest` that was read before
+      folder with the class folders `harmful` and `safe`, such as `"videos"` or `"s3://bucket/videos"`, or a
+      `Manifest` that was read before
     - `out`: the folder of the cache; it is created if it does not exist
     - `root`: the folder that relative paths of a manifest start from; None: the manifest's folder
     - `positive`: the name of the harmful class folder, or several, in any case, if it is not `harmful`; all other class
@@ -44,6 +47,7 @@ def extract_features(
     - `positive_labels`: the same for the labels in a manifest
     - `group_by`: a regular expression that finds the group in each id: its first capture group, or the whole match
     - `follow_symlinks`: in a folder, also read symbolic links that lead out of it
+    - `allow_https`: a manifest may name files of web servers, such as `https://example.org/a.mp4`
     - `retry`: reasons of failures that are tried again, such as `"timeout"` or `["timeout", "crashed"]`
     - `progress`: receives progress and notices; by default nothing is shown
     - `settings`, `changes`: the settings, and fields of `ExtractSettings` to change in them, such as `device="cuda:1"`
@@ -54,20 +58,24 @@ def extract_features(
     """
     settings = (settings or ExtractSettings()).changed(**changes)
     if isinstance(data, Manifest):
-        if root is not None or positive or positive_labels or group_by is not None or follow_symlinks:
+        if root is not None or positive or positive_labels or group_by is not None or follow_symlinks or allow_https:
             raise SettingsError(
-                ["root, positive, positive_labels, group_by and follow_symlinks are for a path, and data is a Manifest"]
+                [
+                    "root, positive, positive_labels, group_by, follow_symlinks and allow_https are for a path, and "
+                    "data is a Manifest"
+                ]
             )
         manifest = data
     else:
         root = None if root is None else Path(root)
         manifest = read_manifest(
-            Path(data),
+            data if isinstance(data, Location) else located(data),
             root=root,
             positive=positive,
             positive_labels=positive_labels,
             group_by=group_by,
             follow_symlinks=follow_symlinks,
+            allow_https=allow_https,
         )
     for notice in manifest.notices:
         progress.notice(notice)

@@ -43,7 +43,12 @@ def manifest_options(command: Any) -> Any:
             type=click.Path(path_type=Path, exists=True, file_okay=False),
             help="Folder that relative paths of a manifest start from. [default: the manifest's folder]",
         ),
-        click.argument("data", type=click.Path(path_type=Path)),
+        click.option(
+            "--allow-https",
+            is_flag=True,
+            help="Also fetch files of web servers that a manifest names, except from addresses of private networks.",
+        ),
+        click.argument("data"),
     ):
         command = decorator(command)
     return command
@@ -101,6 +106,8 @@ def decoding_options(command: Any) -> Any:
             type=float,
         ),
         option("--worker-memory-gb", "Memory limit of each decoding process, GB (1e9 bytes).", type=float),
+        option("--spool", "Folder for copies of files from stores. [default: the system's temporary folder]"),
+        option("--spool-gb", "What these copies may use together, GB (1e9 bytes).", type=float),
         option("--max-pixels", "Refuse files whose width x height is larger, in pixels.", type=click.IntRange(min=1)),
         option("--max-frames", "Refuse videos with more than this many frames.", type=click.IntRange(min=1)),
     )
@@ -138,12 +145,13 @@ def decoding_options(command: Any) -> Any:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(
     *,
-    data: Path,
+    data: str,
     root: Path | None,
     positive: tuple[str, ...],
     positive_labels: tuple[str, ...],
     group_by: str | None,
     follow_symlinks: bool,
+    allow_https: bool,
     out: Path,
     strict: bool,
     retry: str,
@@ -153,8 +161,8 @@ def extract(
     """Stage 1: extract the features of videos and images into a cache.
 
     DATA is a manifest (CSV or JSON Lines with the column path, and optionally label, split, group, id) or a folder with
-    the class folders harmful/ and safe/, which may stand in train/, val/ and test/. Running the command again extracts
-    only what is missing or has changed.
+    the class folders harmful/ and safe/, which may stand in train/, val/ and test/. Both may name files in stores,
+    such as s3://bucket/clips. Running the command again extracts only what is missing or has changed.
     """
     import json
 
@@ -179,6 +187,7 @@ def extract(
             positive_labels=positive_labels,
             group_by=group_by,
             follow_symlinks=follow_symlinks,
+            allow_https=allow_https,
             retry=reasons,
             progress=progress,
             **flags,
@@ -214,12 +223,13 @@ def extract(
 )
 def validate(
     *,
-    data: Path,
+    data: str,
     root: Path | None,
     positive: tuple[str, ...],
     positive_labels: tuple[str, ...],
     group_by: str | None,
     follow_symlinks: bool,
+    allow_https: bool,
     strict: bool,
     out: Path,
     **flags: Any,
@@ -236,17 +246,18 @@ def validate(
     from haechi.extract import validation
     from haechi.extract.console import show_check
     from haechi.extract.interrupt import InterruptedRunError
-    from haechi.extract.manifest import read_manifest
+    from haechi.extract.manifest import located, read_manifest
 
     settings = ExtractSettings(**flags)
     validation.refuse_other_file(out)
     manifest = read_manifest(
-        data,
+        located(data),
         root=root,
         positive=positive,
         positive_labels=positive_labels,
         group_by=group_by,
         follow_symlinks=follow_symlinks,
+        allow_https=allow_https,
     )
     with shown_progress(make_console(stderr=True)) as progress:
         for notice in manifest.notices:

@@ -16,10 +16,14 @@ from haechi.extract.assembly import Assembly
 from haechi.extract.backbones.batch_queue import BatchQueue
 from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.decoding.reasons import STAGES, Reason
+from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Entry
 from haechi.extract.settings import ExtractSettings
+from haechi.extract.stores.check import refuse_unusable_stores
+from haechi.extract.stores.fetcher import supply
+from haechi.extract.stores.location import Location
 from haechi.extract.timing import WAIT, Stopwatch
 
 if TYPE_CHECKING:
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 # If this many videos in a row disappear during a run, their disk is probably gone.
 MAX_VANISHED = 10
+
+# Reasons that all files of a store have if it is out of reach or the credentials ran out.
+OUT_OF_REACH = (Reason.FORBIDDEN, Reason.THROTTLED, Reason.FETCH_TIMEOUT, Reason.FETCH_FAILED)
 
 
 @contextmanager
@@ -59,7 +66,7 @@ class Flow:
     """Decoders and backbones, ready to work."""
 
     def __init__(self, pool: DecodePool, backbones: "Backbones", compute: "Compute", settings: ExtractSettings) -> None:
-        self._pool, self._store = pool, settings.store
+        self._pool, self._store, self._settings = pool, settings.store, settings
         self.traits: Counter[str] = Counter()
         """`haechi.extract.decoding.container.Trait` -> how many of the usable videos that were yielded have it."""
         self.num_saved: Counter[str] = Counter()
@@ -93,7 +100,7 @@ class Flow:
         memory, `progress.windows` only if SlowFast sees the windows of `windows` sampling. When `stopping` returns True
         no new video is started and the iterator ends early. `on_idle` is called from time to time while no video
         finishes. Raises `HaechiError` if `MAX_VANISHED` files in a row whose ids are in `readable` can no longer be
-        read.
+        read, or if as many cannot be fetched and their store cannot be used any more.
         """
         queue, assembly = BatchQueue(self.backbones, progress=progress), Assembly(self.backbones.streams)
         vanished: list[tuple[int, Rejected]] = []  # they become failures when a later file shows that the disk is there
@@ -130,13 +137,11 @@ class Flow:
                 assembly.forget(index)
                 if _vanished(entries[index], result, readable):
                     vanished.append((index, result))
-                    if len(vanished) == MAX_VANISHED:
-                        raise HaechiError(
-                            f"{entries[index].path}: cannot be read any more ({result.message}), and neither can the "
-                            f"{len(vanished) - 1} files before it, which were there when this run began; is their disk "
-                            "or network folder still connected? Finished videos are kept: run the same command again "
-                            "when the files are back"
-                        )
+                    if len(vanished) < MAX_VANISHED:
+                        continue
+                    _refuse_to_go_on([entries[lost] for lost, _ in vanished], result.message)
+                    yield from failed(vanished)
+                    vanished.clear()
                     continue
             yield from failed(vanished)
             vanished.clear()
@@ -154,19 +159,39 @@ class Flow:
         self, entries: Sequence[Entry], watch: Stopwatch, stopping: Callable[[], bool], on_idle: Callable[[], None]
     ) -> Iterator[tuple[int, DecodedFrames | DecodedFile | Rejected]]:
         """What the pool yields; `watch` adds up the seconds in which the backbones waited for it."""
-        paths = [entry.path for entry in entries]
-        results = self._pool.run(paths, self.backbones.outputs, stopping=stopping, on_idle=on_idle)
-        while True:
-            with watch.time(WAIT):
-                found = next(results, None)
-            if found is None:
-                return
-            yield found
+        with supply([entry.path for entry in entries], self._settings) as files:
+            results = self._pool.run(files, self.backbones.outputs, stopping=stopping, on_idle=on_idle)
+            while True:
+                with watch.time(WAIT):
+                    found = next(results, None)
+                if found is None:
+                    return
+                yield found
 
 
 def _vanished(entry: Entry, rejected: Rejected, readable: Collection[str]) -> bool:
-    """Whether a file could be read when the run began and cannot be read now."""
+    """Whether a file could be read when the run began and cannot be read now, or its store may be out of reach."""
+    if isinstance(entry.path, Location):
+        return rejected.reason in OUT_OF_REACH
     return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in readable
+
+
+def _refuse_to_go_on(vanished: Sequence[Entry], message: str) -> None:
+    """Raise `HaechiError` if the last files in a row vanished because their disk or their stores are out of reach."""
+    if not any(isinstance(entry.path, Location) for entry in vanished):
+        raise HaechiError(
+            f"{vanished[-1].path}: cannot be read any more ({message}), and neither can the "
+            f"{len(vanished) - 1} files before it, which were there when this run began; is their disk "
+            "or network folder still connected? Finished videos are kept: run the same command again "
+            "when the files are back"
+        )
+    try:
+        refuse_unusable_stores(entry.path for entry in vanished)
+    except HaechiError as error:
+        raise HaechiError(
+            f"{error}. {len(vanished)} files in a row could not be fetched. Finished videos are kept: run the same "
+            "command again to continue"
+        ) from error
 
 
 def _row(entry: Entry, sampled: DecodedFile, features: dict[str, np.ndarray], store: str) -> Item | Failure:
@@ -189,6 +214,7 @@ def _row(entry: Entry, sampled: DecodedFile, features: dict[str, np.ndarray], st
         num_frames=sampled.num_frames,
         width=sampled.width,
         height=sampled.height,
+        etag=sampled.state.etag,
     )
     return Item(
         media=media,
@@ -222,4 +248,5 @@ def _failure(entry: Entry, rejected: Rejected) -> Failure:
         message=text.encode()[: schema.MAX_MESSAGE_BYTES].decode(errors="ignore"),
         size_bytes=rejected.state.size_bytes,
         mtime_ns=rejected.state.mtime_ns,
+        etag=rejected.state.etag,
     )

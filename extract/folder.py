@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,6 +122,20 @@ def find_media(root: Path, *, follow_symlinks: bool) -> FolderScan:
             scan.result.links.append(f"{shown(id)}: leads to a hidden folder (--follow-symlinks)")
     scan.result.media.sort()
     return scan.result
+
+
+def scan_names(names: Iterable[str]) -> FolderScan:
+    """The scan of names below a prefix of an object store, in order. Paths are the names: no file system has them."""
+    result = FolderScan()
+    for name in names:
+        *folders, last = name.split("/")
+        if any(folder.startswith(".") for folder in folders):
+            continue
+        if last.startswith("."):
+            result.num_hidden += 1
+        else:
+            _add(result, Path(name), name)
+    return result
 
 
 def _visit(scan: _Scan, folder: Path, prefix: str) -> None:

@@ -10,11 +10,14 @@ from haechi.cache.collection import no_collection
 from haechi.cache.errors import SettingsError
 from haechi.cache.groups import GroupRule, group_clashes, group_summary
 from haechi.cache.labels import LabelRule, understood
+from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.manifest_file import ManifestError, ManifestFile, ManifestRow
 from haechi.cache.spelling import Files, hint
 from haechi.cache.text import bullet_list, counted, named, one_or_more, shown
-from haechi.extract.folder import MEDIA_SUFFIXES, find_media
-from haechi.extract.layout import Layout, find_metadata
+from haechi.extract.folder import MEDIA_SUFFIXES, FolderScan, find_media
+from haechi.extract.layout import METADATA_FILES, Layout, find_metadata
+from haechi.extract.stores.listing import list_media
+from haechi.extract.stores.location import WEB, Location, LocationError, refused_hint
 
 CLASSES, LABELS = ("class", "classes"), ("label", "labels")
 
@@ -24,8 +27,8 @@ class Entry:
     """One row of the manifest."""
 
     id: str
-    path: Path
-    """Absolute, so that no decoder takes it for a network address."""
+    path: Path | Location
+    """On this machine: absolute, so that no decoder takes it for a network address. Else: where the file is."""
     label: int
     """1 harmful, 0 safe, -1 unlabelled."""
     split: str
@@ -44,15 +47,16 @@ class Manifest:
 
 
 def read_manifest(
-    data: Path,
+    data: Path | Location,
     *,
     root: Path | None = None,
     positive: str | Iterable[str] | None = None,
     positive_labels: str | Iterable[str] | None = None,
     group_by: str | None = None,
     follow_symlinks: bool = False,
+    allow_https: bool = False,
 ) -> Manifest:
-    """Read a manifest file, or scan a folder whose subfolders are the classes.
+    """Read a manifest file, or scan a folder, or a prefix in a store, whose subfolders are the classes.
 
     - `root`: folder that relative paths of a file start from; None: the file's own folder
     - `positive`: names of the harmful class folders, in any case; all others are safe then. Without any, the class
@@ -61,20 +65,27 @@ def read_manifest(
     - `group_by`: a regular expression that finds each file's group in its id (`haechi.cache.groups`)
     - `follow_symlinks`: `haechi.extract.folder.find_media` says which symbolic links in a folder are followed; paths in
       a file always are
+    - `allow_https`: whether a file may name files of web servers
 
     A folder that holds metadata.csv or metadata.jsonl with the column `file_name`, itself or in each of its split
     folders, is read from these files, as a manifest.
 
     Missing files are not an error: each becomes a failure row, and a notice lists them. One `ManifestError` lists all
-    other problems: duplicate ids, unknown labels or splits, unreadable rows, an empty manifest. `SettingsError` for a
-    `group_by` that cannot be used.
+    other problems: duplicate ids, unknown labels or splits, unreadable rows, locations that are not read, an empty
+    manifest. `SettingsError` for a `group_by` that cannot be used, `HaechiError` for a store that cannot be listed.
     """
     rule = None if group_by is None else GroupRule.parse(group_by)
     classes = tuple(one_or_more(() if positive is None else positive))
     labels = LabelRule(positive=tuple(one_or_more(() if positive_labels is None else positive_labels)))
-    if not data.exists():
+    if isinstance(data, Location):
+        if root is not None or follow_symlinks:
+            raise ManifestError(
+                f"{data}: --root is for a manifest file, --follow-symlinks for a folder on this machine"
+            )
+        manifest = _read_prefix(data, classes, labels)
+    elif not data.exists():
         raise ManifestError(f"{data}: no such manifest or folder")
-    if data.is_dir():
+    elif data.is_dir():
         if root is not None:
             raise ManifestError(f"{data}: --root is for a manifest file, and this is a folder")
         manifest = _read_folder(data, classes, labels, follow_symlinks=follow_symlinks)
@@ -86,31 +97,50 @@ def read_manifest(
             )
         if follow_symlinks:
             raise ManifestError(f"{data}: --follow-symlinks is for a folder; the paths in a file are always followed")
-        manifest = _read_file(data, root if root is not None else data.parent, labels)
+        manifest = _read_file(data, root if root is not None else data.parent, labels, allow_https=allow_https)
     return manifest if rule is None else grouped(data, manifest, rule)
+
+
+def located(text: str | os.PathLike[str]) -> Path | Location:
+    """A manifest or folder on this machine, or a prefix in a store. Raises `ManifestError` for one that is not read."""
+    text = os.fspath(text)
+    if scheme_of(text) == WEB:
+        name = shown(without_secrets(text))
+        raise ManifestError(f"{name}: a web server has no listing; name its files in a manifest")
+    try:
+        prefix = Location.parse(text) if scheme_of(text) else None
+    except LocationError as error:
+        raise ManifestError(f"{error}; {refused_hint()}") from error
+    return Path(text) if prefix is None else prefix
 
 
 def read_manifest_paths(file: Path) -> Manifest:
     """Read the ids and paths of a manifest file; its labels, splits and groups may be anything and are not read."""
     read = manifest_file.read_manifest_file(file, keys=("path",), columns=("path", "id"))
-    entries = _entries(read.rows, file.parent)
+    entries = _entries(file, read.rows, file.parent)
     return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, file.parent)))
 
 
-def _read_file(data: Path, root: Path, rule: LabelRule) -> Manifest:
+def _read_file(data: Path, root: Path, rule: LabelRule, *, allow_https: bool) -> Manifest:
     read = manifest_file.read_manifest_file(data, keys=("path",), rule=rule)
-    entries = _entries(read.rows, root)
+    entries = _entries(data, read.rows, root, allow_https=allow_https)
     return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, root)))
 
 
-def _entries(rows: Iterable[ManifestRow], root: Path) -> list[Entry]:
-    """Each row with its file, whose path starts from `root` if it is relative."""
+def _entries(file: Path, rows: Iterable[ManifestRow], root: Path, *, allow_https: bool = False) -> list[Entry]:
+    """Each row with its file, whose path starts from `root` if it is relative.
+
+    Raises `ManifestError` that lists all locations that are not read.
+    """
     base = os.path.abspath(root)  # noqa: PTH100 (resolve() would follow links)
+    problems: list[str] = []
     with no_collection():
-        return [
+        entries = [
             Entry(
                 id=row.id,
-                path=Path(os.path.normpath(os.path.join(base, row.path))),  # noqa: PTH118 (slower)
+                path=_located(row, problems, allow_https=allow_https)
+                if scheme_of(row.path)
+                else Path(os.path.normpath(os.path.join(base, row.path))),  # noqa: PTH118 (slower)
                 label=row.label,
                 split=row.split,
                 group=row.group,
@@ -118,6 +148,19 @@ def _entries(rows: Iterable[ManifestRow], root: Path) -> list[Entry]:
             )
             for row in rows
         ]
+    if problems:
+        number = counted(len(problems), "location")
+        raise ManifestError(f"{file}: {number} that cannot be read; {refused_hint()}:\n{bullet_list(problems)}")
+    return entries
+
+
+def _located(row: ManifestRow, problems: list[str], *, allow_https: bool) -> Path | Location:
+    """Where a row's file is in a store; if it is not read, that is added to the problems."""
+    try:
+        return Location.parse(row.path, allow_https=allow_https)
+    except LocationError as error:
+        problems.append(f"{row.place}: {error}")
+        return Path()
 
 
 def _absolute(path: Path) -> Path:
@@ -140,7 +183,34 @@ def _read_folder(data: Path, positive: tuple[str, ...], rule: LabelRule, *, foll
         problems.append("--positive-label is for the labels in a file; for class folders there is --positive")
     if problems:
         raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *notices, *found.notices]))
-    if not found.media:
+    files: dict[str, Path | Location] = {id: _absolute(path) for id, path in found.media}
+    return _laid_out(data, found, files, layout, notices)
+
+
+def _read_prefix(data: Location, positive: tuple[str, ...], rule: LabelRule) -> Manifest:
+    """The files below a prefix in a store. Metadata files there are not read."""
+    found, states = list_media(data)
+    layout, wrong = Layout.of((id for id, _ in found.media), positive=positive)
+    problems = found.problems + wrong
+    if rule.positive:
+        problems.append("--positive-label is for the labels in a file; for class folders there is --positive")
+    if problems:
+        raise ManifestError("\n".join([str(ManifestError.of(data, problems)), *found.notices]))
+    notices = [
+        f"{shown(name)} is not read, since it lies in a store: copy it, with locations in its column path, and give "
+        "the copy as the manifest"
+        for name in states
+        if name.rpartition("/")[2] in METADATA_FILES and name.count("/") <= 1
+    ]
+    files: dict[str, Path | Location] = {id: data.below(id, states[id]) for id, _ in found.media}
+    return _laid_out(data, found, files, layout, notices)
+
+
+def _laid_out(
+    data: Path | Location, found: FolderScan, files: Mapping[str, Path | Location], layout: Layout, notices: list[str]
+) -> Manifest:
+    """The entries of a folder or prefix: id -> file, with the labels and splits of its subfolders."""
+    if not files:
         kinds = ", ".join(sorted(MEDIA_SUFFIXES))
         raise ManifestError(
             "\n".join([f"{data}: no videos or images in this folder (known suffixes: {kinds})", *found.notices])
@@ -148,13 +218,13 @@ def _read_folder(data: Path, positive: tuple[str, ...], rule: LabelRule, *, foll
     entries = [
         Entry(
             id=id,
-            path=_absolute(path),
+            path=file,
             label=layout.label_of(id),
             split=layout.split_of(id),
             group="",
             line=0,
         )
-        for id, path in found.media
+        for id, file in files.items()
     ]
     meaning = _understood(layout.classes, CLASSES, entries)
     return Manifest(entries=tuple(entries), notices=(*notices, *found.notices, meaning))
@@ -175,7 +245,7 @@ def _read_metadata(
 ) -> Manifest:
     """The rows of a folder's metadata files. Labels and splits that they do not give come from the folders."""
     read = manifest_file.read_manifest_files(data, metadata, keys=("path",), rule=rule)
-    ids = [os.path.normpath(row.path) for row in read.rows]
+    ids = ["/" if scheme_of(row.path) else os.path.normpath(row.path) for row in read.rows]  # "/": in no class folder
     has_labels = "label" in read.columns
     layout, problems = Layout.of(ids, positive=positive)
     if has_labels:
@@ -190,7 +260,7 @@ def _read_metadata(
             label=entry.label if has_labels else layout.label_of(path),
             split=entry.split or layout.split_of(path),
         )
-        for entry, path in zip(_entries(read.rows, data), ids, strict=True)
+        for entry, path in zip(_entries(data, read.rows, data), ids, strict=True)
     ]
     names = read.labels if has_labels else layout.classes
     files = named([str(file.relative_to(data)) for file in metadata])
@@ -205,7 +275,7 @@ def _read_metadata(
     return Manifest(entries=tuple(entries), notices=(*notices, *_missing_notice(read, entries, data)))
 
 
-def grouped(data: Path, manifest: Manifest, rule: GroupRule) -> Manifest:
+def grouped(data: Path | Location, manifest: Manifest, rule: GroupRule) -> Manifest:
     """The manifest with the groups that a rule gives. Files without one keep the group of their row."""
     try:
         groups = rule.groups([entry.id for entry in manifest.entries])
@@ -226,7 +296,7 @@ def _missing_notice(read: ManifestFile, entries: Sequence[Entry], root: Path) ->
     files = Files(root)
     missing, num_found = [], 0
     for row, entry in zip(read.rows, entries, strict=True):
-        if os.path.exists(entry.path):  # noqa: PTH110 (Path.exists raises for names too long)
+        if isinstance(entry.path, Location) or os.path.exists(entry.path):  # noqa: PTH110 (Path.exists raises for names too long)
             continue
         found = files.find(row.path)
         num_found += found is not None

@@ -22,6 +22,7 @@ from haechi.extract.interrupt import Interrupt, InterruptedRunError
 from haechi.extract.manifest import Manifest
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.shard_queue import ShardQueue, WriteError, next_number, version_of
+from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.timing import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
@@ -92,7 +93,8 @@ def extract(
 
     Raises `SettingsError` for unknown reasons and devices, `SettingsConflictError` for settings that differ from those
     of the cache, `WeightsError` for weights that cannot be loaded, `InterruptedRunError` for Ctrl-C, and `HaechiError`
-    if `out` is not a cache, if another run is writing to it, or if the files of many entries in a row disappear.
+    if `out` is not a cache, if another run is writing to it, if a store cannot be used, or if the files of many entries
+    in a row disappear.
     """
     started = time.monotonic()
     reasons = parse_reasons(one_or_more(retry))
@@ -104,6 +106,7 @@ def extract(
         if existing is not None:
             settings = resume.continued(settings, existing)
             resume.refuse_other_request(settings, existing)
+        refuse_unusable_stores(entry.path for entry in manifest.entries)
         remaining = resume.remaining(manifest, existing, retry=reasons)
         flow, watch, work_seconds = None, Stopwatch(), 0.0
         with contextlib.ExitStack() as stack:

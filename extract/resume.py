@@ -20,6 +20,8 @@ from haechi.extract.decoding.files import MISSING, FileState, sha256_of
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
+from haechi.extract.stores.location import Location
+from haechi.extract.stores.states import current_states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +52,15 @@ class _Columns:
     def at(self, row: int) -> Known:
         """One row."""
         return Known(
-            state=FileState(size_bytes=self.sizes[row], mtime_ns=self.times[row]),
+            state=FileState(size_bytes=self.sizes[row], mtime_ns=self.times[row], etag=self._etags[row]),
             sha256=self._sha256[row] if row < self._num_used else "",
             reason=self.reasons[row],
         )
+
+    @cached_property
+    def _etags(self) -> list[str]:
+        assert self._cache is not None
+        return [*self._cache.columns("etag")[0].tolist(), *(failure.etag for failure in self._cache.failures)]
 
     @cached_property
     def _sha256(self) -> list[str]:
@@ -107,15 +114,23 @@ def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reaso
     """Subtract finished work from the manifest.
 
     An entry is finished if the cache holds it, as a used video or as a failure, and its file did not change since. If
-    only the modification time of a file is different, the file is hashed to find out. Failures whose reason is in
-    `retry` are tried again.
+    only the modification time of a file is different, the file is hashed to find out. A file in a store changed if its
+    size or its ETag did. Failures whose reason is in `retry` are tried again.
     """
     known = _Columns(cache)
     entries, num_changed, touched = [], 0, {}
+    stored = current_states(
+        entry.path for entry in manifest.entries if isinstance(entry.path, Location) and entry.id in known.rows
+    )
     for entry in manifest.entries:
         row = known.rows.get(entry.id)
         if row is None or known.reasons[row] in retry:
             entries.append(entry)
+            continue
+        if isinstance(entry.path, Location):
+            if _is_another(stored[entry.path], known.at(row)):
+                num_changed += 1
+                entries.append(entry)
             continue
         now = FileState.of(entry.path)  # before it is hashed: a change in between is seen by the next run
         if now.size_bytes == known.sizes[row] and now.mtime_ns == known.times[row]:
@@ -132,8 +147,21 @@ def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reaso
         num_changed=num_changed,
         touched=touched,
         num_not_listed=len(known.rows.keys() - listed),
-        readable=frozenset(e.id for e in entries if os.path.isfile(e.path) and os.access(e.path, os.R_OK)),  # noqa: PTH113 (Path.is_file raises for names too long)
+        readable=frozenset(
+            e.id
+            for e in entries
+            if isinstance(e.path, Path) and os.path.isfile(e.path) and os.access(e.path, os.R_OK)  # noqa: PTH113 (Path.is_file raises for names too long)
+        ),
     )
+
+
+def _is_another(now: FileState | None, old: Known) -> bool:
+    """Whether a file in a store is another one than before; not if the store does not tell."""
+    if now is None or (now == MISSING and not old.reason):
+        return False  # of a used video: its features stay valid
+    if now.etag and old.state.etag:
+        return (now.size_bytes, now.etag) != (old.state.size_bytes, old.state.etag)
+    return now != old.state
 
 
 def _is_changed(path: Path, old: Known, now: FileState) -> bool:

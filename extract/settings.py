@@ -69,6 +69,10 @@ class ExtractSettings:
     video. After that its worker is killed."""
     worker_memory_gb: float = setting(4.0, Number(least=0.5, most=1e6))
     """Memory limit of a decoding process, 1e9 bytes. H.264 of 7680 x 4320 pixels was measured to need 1.6."""
+    spool: str | None = setting(None, Optional(NAME, "the system's folder for temporary files"))
+    """Folder for the local copies of files that are fetched from stores."""
+    spool_gb: float = setting(10.0, Number(least=0.001, most=1e6))
+    """What these copies may use together, 1e9 bytes; less if the disk has less."""
     max_pixels: int = setting(7680 * 4320, Whole(1, 1 << 40))
     """Largest width x height that is accepted (8K), checked in the header before any frame is decoded."""
     max_frames: int = setting(24 * 3600 * 60, Whole(1, 1 << 40))

@@ -16,11 +16,14 @@ from haechi.cache.schema import LABEL_NAMES
 from haechi.cache.text import harmless
 from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.decoding.reasons import DEFECT, STAGES
+from haechi.extract.decoding.supply import Rejected
 from haechi.extract.interrupt import Interrupt
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
+from haechi.extract.stores.check import refuse_unusable_stores
+from haechi.extract.stores.fetcher import supply
 
 COLUMNS = ("id", "label", "ok", "stage", "reason", "message")
 KNOWN = ("duration_seconds", "fps", "num_frames", "width", "height", "sha256")
@@ -72,6 +75,7 @@ def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progre
     missing too if the decoding processes fail, with the error of `DecodePool.run`.
     """
     entries = manifest.entries
+    refuse_unusable_stores(entry.path for entry in entries)
     results: dict[int, DecodedFile | Rejected] = {}
     error = None
     progress.start(len(entries), "validate")
@@ -80,10 +84,11 @@ def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progre
         sampling=settings.sampler,
         limits=Limits.of(settings),
     )
-    with Interrupt(progress) as interrupt, pool:  # left last, the interrupt still listens while processes stop
+    files = supply([entry.path for entry in entries], settings)
+    with Interrupt(progress) as interrupt, pool, files as given:  # left last, it still listens while processes stop
         interrupt.listen()
         try:
-            for index, result in pool.run([entry.path for entry in entries], outputs=[], stopping=interrupt.poll):
+            for index, result in pool.run(given, outputs=[], stopping=interrupt.poll):
                 if not isinstance(result, DecodedFrames):
                     results[index] = result
                     progress.advance(failed=isinstance(result, Rejected))

@@ -11,6 +11,7 @@ from haechi.cache.text import one_or_more
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.flow import open_flow
 from haechi.extract.manifest import Entry
+from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.timing import Stopwatch
 from haechi.predict.head_settings import extract_settings, refuse_unnamed_clip
 from haechi.predict.heads import HeadInput, Heads
@@ -81,6 +82,7 @@ class Classifier:
         """
         if not entries:
             return
+        refuse_unusable_stores(entry.path for entry in entries)
         refuse_unnamed_clip(self._settings, self._model, self.heads.path)
         with open_flow(self._settings, len(entries), backbones=self._backbones) as flow:
             self._backbones = flow.backbones

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from haechi.cache import manifest_file, schema
 from haechi.cache.errors import HaechiError
+from haechi.cache.location import scheme_of
 from haechi.cache.text import bullet_list, counted, shown
 from haechi.extract.folder import find_media
 from haechi.extract.manifest import Entry, read_manifest_paths
+from haechi.extract.stores.location import Location, LocationError, refused_hint
 
 
 def gather(names: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list[Entry], list[str]]:
@@ -17,13 +19,13 @@ def gather(names: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
 
     A folder gives all videos and images in it, a manifest (.csv, .jsonl) its rows, any other name itself, whether or
     not there is such a file. The id of a file is its path as given, in a folder the folder's name joined with the path
-    below it, in a manifest the id there.
+    below it, in a manifest the id there. A name with a scheme, such as `s3://bucket/a.mp4`, is a file in a store.
 
     Raises `HaechiError` that lists all names that cannot be used and all ids that two files share, or if there are no
     media.
     """
     found: dict[str, Entry] = {}
-    paths: set[Path] = set()
+    paths: set[Path | Location] = set()
     notices: list[str] = []
     problems: list[str] = []
     for name in names:
@@ -31,7 +33,14 @@ def gather(names: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
         if not name:
             problems.append("an empty name, expected the path of a file or folder")
             continue
-        if path.suffix.lower() in manifest_file.SUFFIXES and path.is_file():
+        if scheme_of(name):
+            try:
+                location = Location.parse(name)
+            except LocationError as error:
+                problems.append(f"{error}; {refused_hint()}")
+                continue
+            entries = [_entry(str(location), location)]
+        elif path.suffix.lower() in manifest_file.SUFFIXES and path.is_file():
             manifest = read_manifest_paths(path)
             notices += manifest.notices
             entries = list(manifest.entries)
@@ -70,10 +79,10 @@ def read_paths(source: Iterable[bytes]) -> Iterator[str]:
             yield os.fsdecode(path)
 
 
-def _entry(id: str, path: Path) -> Entry:
+def _entry(id: str, path: Path | Location) -> Entry:
     return Entry(
         id=id,
-        path=Path(os.path.abspath(path)),  # noqa: PTH100 (resolve() would follow links)
+        path=path if isinstance(path, Location) else Path(os.path.abspath(path)),  # noqa: PTH100 (resolve() would follow links)
         label=schema.UNLABELLED,
         split="",
         group="",

@@ -18,7 +18,7 @@ from haechi.cache.integrity.verify import Verification, check_shards, summed_up
 from haechi.cache.lock import locked
 from haechi.cache.reader import existing_shard_paths, shard_paths
 from haechi.cache.schema import Failure, Item, Media
-from haechi.cache.shard import open_content, read_attributes, sound_array
+from haechi.cache.shard import is_left_out, open_content, read_attributes, sound_array
 from haechi.cache.text import counted
 from haechi.cache.writer import remove_leftovers, write_shard
 
@@ -231,7 +231,8 @@ def _items(content: Content, path: Path, rows: np.ndarray) -> list[Item]:
 
 
 def _table(content: Content, path: Path, table: str, types: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
-    """Some rows (n,) of a table, each as column -> value."""
+    """Some rows (n,) of a table, each as column -> value, without columns that are left out."""
+    types = {column: dtype for column, dtype in types.items() if not is_left_out(content, f"{table}/{column}")}
     columns = [_take(content, path, f"{table}/{column}", rows).tolist() for column in types]
     decoded = [
         [value.decode() for value in values] if dtype is str else values

@@ -59,13 +59,14 @@ def sample(
     limits: Limits,
     sink: Sink,
     on_header: Callable[[container.Header], None] = lambda header: None,
+    sha256: str = "",
 ) -> DecodedFile:
     """Check a file, decode it once, and pass the transformed frames of each output to `sink`.
 
     With `uniform` all frames are passed on at once, after the whole file was found undamaged; with `windows` they are
     passed on while the video is decoded. Frames are transformed one by one, so that few source frames are in memory at
     a time. The single frame of an image goes to the first output only, since an image has no motion. `on_header` is
-    called with the header of a video before anything is decoded.
+    called with the header of a video before anything is decoded. `sha256` is the file's hash if it is known already.
 
     Raises `UnusableError` if the file, its header or a sampled frame is missing, damaged or too large.
     """
@@ -99,7 +100,7 @@ def sample(
             decoded = replace(decoded, width=max(1, round(decoded.width * header.pixel_aspect)))
             traits = header.traits
         with watch.time(READ):
-            sha256 = files.sha256_of(path)
+            sha256 = sha256 or files.sha256_of(path)
     except UnusableError:
         files.check_file(path)  # if the file was removed meanwhile, the reason is `missing`, not the decoder's error
         raise

@@ -15,6 +15,8 @@ class FileState:
 
     size_bytes: int
     mtime_ns: int
+    etag: str = ""
+    """What an object store calls this version of the file; empty for a file on this machine."""
 
     @classmethod
     def of(cls, path: Path) -> "FileState":

@@ -5,12 +5,11 @@ import itertools
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext
 from pathlib import Path
@@ -27,6 +26,7 @@ from haechi.extract.decoding.files import FileState
 from haechi.extract.decoding.limits import Limits, bind_to_parent
 from haechi.extract.decoding.reasons import Reason, UnusableError, defect_message
 from haechi.extract.decoding.shared_frames import Output, Slot, open_ring, remove_slots_of_dead_processes
+from haechi.extract.decoding.supply import LocalFiles, Rejected, Supplied, Supply
 from haechi.extract.sampling import Sampling
 
 # decord's memory grows slowly with the files that it opens: a worker is replaced after this many videos.
@@ -61,16 +61,6 @@ class DecodedFrames:
     """Number of the attempt at decoding the video; frames of two attempts must not be mixed."""
     frames: list[np.ndarray]
     """One array for each output: (frames, size, size, 3). Copy what must be kept."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
-    """A video that cannot be used, and why."""
-
-    reason: Reason
-    message: str
-    state: FileState
-    """State of the file before it was decoded, so that a later run can see whether it changed."""
 
 
 class _LockKeeper(SpawnContext):
@@ -130,13 +120,13 @@ class DecodePool:
 
     def run(
         self,
-        paths: Sequence[Path],
+        files: Sequence[Path] | Supply,
         outputs: Sequence[Output],
         *,
         stopping: Callable[[], bool] = lambda: False,
         on_idle: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[int, DecodedFrames | DecodedFile | Rejected]]:
-        """Yield (index into `paths`, result) of every path exactly once, in order of completion.
+        """Yield (index into `files`, result) of every file exactly once, in order of completion.
 
         Before that, frames of the video are yielded if there are `outputs`: once with `uniform`, as often as needed
         with `windows`.
@@ -150,27 +140,27 @@ class DecodePool:
         stopped and cannot be used again.
         """
         remove_slots_of_dead_processes()
+        supply = LocalFiles(files) if isinstance(files, Sequence) else files
         with ExitStack() as stack:
             slots = [Slot(outputs, self._num_places) for _ in range(2 * self.num_workers + 1)]
             for slot in slots:
                 stack.callback(slot.close)
             is_complete = False
             try:
-                is_complete = yield from self._run(paths, slots, stopping, on_idle)
+                is_complete = yield from self._run(supply, slots, stopping, on_idle)
             finally:
                 if not is_complete:  # a worker must not outlive its slot: the descriptor's number is used again
                     self._stop_pool()
 
     def _run(
-        self, paths: Sequence[Path], free: list[Slot], stopping: Callable[[], bool], on_idle: Callable[[], None]
+        self, supply: Supply, free: list[Slot], stopping: Callable[[], bool], on_idle: Callable[[], None]
     ) -> Generator[tuple[int, DecodedFrames | DecodedFile | Rejected], None, bool]:
         """As `run`; returns whether it ended without being asked to stop."""
-        waiting = deque(range(len(paths)))
         running: dict[Future[DecodedFile | Rejected], _Task] = {}
         tried_twice: set[int] = set()
         num_restarts = 0
         stop_at = None
-        while waiting or running:
+        while supply.oldest is not None or running:
             if stop_at is None and stopping():
                 stop_at = time.monotonic() + GRACE_SECONDS
                 for future in [future for future, task in running.items() if not task.slot.ring.deadline]:
@@ -179,14 +169,26 @@ class DecodePool:
             if stop_at is not None and (not running or time.monotonic() > stop_at):
                 return False
             try:
-                oldest = min((task.index for task in running.values()), default=0)
-                while stop_at is None and free and waiting and (not running or waiting[0] < oldest + MAX_AHEAD):
-                    state = FileState.of(paths[waiting[0]])
-                    task = _Task(index=waiting[0], attempt=next(self._attempts), slot=free[-1], state=state)
-                    running[self._submit(paths[task.index], task)] = task
-                    waiting.popleft()
+                while stop_at is None and free and (oldest := _oldest(supply, running)) is not None:
+                    taken = supply.take(below=oldest + MAX_AHEAD)
+                    if taken is None:
+                        break
+                    index, file = taken
+                    if isinstance(file, Rejected):
+                        yield index, file
+                        if stopping():
+                            break
+                        continue
+                    task = _Task(index=index, attempt=next(self._attempts), slot=free[-1], file=file)
+                    try:
+                        running[self._submit(task)] = task
+                    except BrokenProcessPool:
+                        supply.put_back(index)
+                        raise
                     free.pop()
-                finished, _ = wait(running, timeout=self._poll_seconds, return_when=FIRST_COMPLETED)
+                expected: list[Future[Any]] = [*running, *(supply.arrivals if free and stop_at is None else [])]
+                done, _ = wait(expected, timeout=self._poll_seconds, return_when=FIRST_COMPLETED)
+                finished = done & running.keys()
                 ready = running if self._is_streamed else finished
                 for future in sorted(ready, key=lambda future: running[future].index):
                     task = running[future]
@@ -199,8 +201,9 @@ class DecodePool:
                     del running[future]
                     if isinstance(result, _Killed) and task.index not in tried_twice:
                         tried_twice.add(task.index)
-                        waiting.appendleft(task.index)
+                        supply.put_back(task.index)
                     else:
+                        supply.done(task.index)
                         yield task.index, result.as_rejected(task.state) if isinstance(result, _Killed) else result
                     free.append(task.slot)
                     num_restarts = 0
@@ -217,7 +220,8 @@ class DecodePool:
                     ) from error
                 num_restarts += 1
                 self._stop_pool()
-                waiting.extendleft(sorted((task.index for task in running.values()), reverse=True))
+                for index in sorted((task.index for task in running.values()), reverse=True):
+                    supply.put_back(index)
                 free += [task.slot for task in running.values()]
                 running.clear()
                 self._pool = self._start_pool()
@@ -227,13 +231,13 @@ class DecodePool:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
-    def _submit(self, path: Path, task: "_Task") -> "Future[DecodedFile | Rejected]":
-        slot = task.slot
+    def _submit(self, task: "_Task") -> "Future[DecodedFile | Rejected]":
+        slot, file = task.slot, task.file
         slot.ring.reset()
         place = slot.name, slot.ring.outputs, slot.num_places
         try:
             future: Future[DecodedFile | Rejected] = self._pool.schedule(
-                _sample_into_slot, args=(path, place, task.state, self._sampling, self._limits)
+                _sample_into_slot, args=(file.path, place, file.state, self._sampling, self._limits, file.sha256)
             )
         except RuntimeError as error:  # pebble raises it for a pool that broke since the last call
             raise BrokenProcessPool from error
@@ -256,7 +260,11 @@ class _Task:
     index: int
     attempt: int
     slot: Slot
-    state: FileState
+    file: Supplied
+
+    @property
+    def state(self) -> FileState:
+        return self.file.state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +279,13 @@ class _Killed:
         return Rejected(reason=Reason.CRASHED, message=f"the decoder crashed on this file ({how})", state=state)
 
 
+def _oldest(supply: Supply, running: dict[Future[DecodedFile | Rejected], _Task]) -> int | None:
+    """The first index that is not finished; None if all files were taken."""
+    if supply.oldest is None:
+        return None
+    return min([supply.oldest, *(task.index for task in running.values())])
+
+
 def _prepare(parent: int, memory_bytes: int) -> None:
     """In a worker, when it starts."""
     bind_to_parent(parent, memory_bytes)
@@ -282,10 +297,12 @@ def _sample_into_slot(
     state: FileState,
     sampling: Sampling,
     limits: Limits,
+    sha256: str = "",
 ) -> DecodedFile | Rejected:
     """In a worker: decode one video into the slot `place` (its name, outputs and number of places).
 
-    Raises nothing: whatever happens, it is that video's result, so that no file can end a run.
+    `sha256` is given for a copy, whose state is that of the original. Raises nothing: whatever happens, it is that
+    video's result, so that no file can end a run.
     """
     started = time.monotonic()
     try:
@@ -295,8 +312,12 @@ def _sample_into_slot(
         def extend_deadline(header: Header) -> None:
             ring.deadline = started + limits.seconds_to_decode(header)
 
-        return sample(path, sampling=sampling, limits=limits, sink=ring, on_header=extend_deadline)
+        decoded = sample(path, sampling=sampling, limits=limits, sink=ring, on_header=extend_deadline, sha256=sha256)
+        return replace(decoded, state=state) if sha256 else decoded
     except UnusableError as error:
+        if error.reason is Reason.MISSING and sha256:
+            message = "its local copy disappeared before it was decoded"
+            return Rejected(reason=Reason.FETCH_FAILED, message=message, state=state)
         if error.reason is Reason.MISSING:
             state = FileState.of(path)  # it may have existed when the task was created
         return Rejected(reason=error.reason, message=error.message, state=state)

@@ -25,6 +25,12 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NO_MOTION = "no_motion"
     BAD_FEATURES = "bad_features"
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    THROTTLED = "throttled"
+    FETCH_TIMEOUT = "fetch_timeout"
+    FETCH_FAILED = "fetch_failed"
+    CHANGED_WHILE_READ = "changed_while_read"
 
 
 STAGES = {
@@ -41,6 +47,12 @@ STAGES = {
     Reason.OUT_OF_MEMORY: "decode",
     Reason.NO_MOTION: "features",
     Reason.BAD_FEATURES: "features",
+    Reason.NOT_FOUND: "fetch",
+    Reason.FORBIDDEN: "fetch",
+    Reason.THROTTLED: "fetch",
+    Reason.FETCH_TIMEOUT: "fetch",
+    Reason.FETCH_FAILED: "fetch",
+    Reason.CHANGED_WHILE_READ: "fetch",
 }
 assert STAGES.keys() == set(Reason)
 

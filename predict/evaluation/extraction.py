@@ -17,7 +17,7 @@ from haechi.predict.head_settings import extract_settings, refuse_unnamed_clip
 from haechi.predict.heads import Heads
 
 # Arguments of `extract_features` that say how media are read; all others are fields of `ExtractSettings`.
-READING = ("root", "positive", "group_by", "follow_symlinks")
+READING = ("root", "positive", "group_by", "follow_symlinks", "allow_https")
 
 
 def extract_set(

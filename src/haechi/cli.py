@@ -73,7 +73,8 @@ class LazyGroup(click.Group):
                 raise
             raise click.ClickException(
                 f"the package {error.name!r} is not installed; stage 1 needs `pip install 'haechi[extract]'`, "
-                "stage 2 `pip install 'haechi[train]'`, export `pip install 'haechi[export]'`"
+                "stage 2 `pip install 'haechi[train]'`, export `pip install 'haechi[export]'`, "
+                "s3://, gs:// and az:// `pip install 'haechi[stores]'`"
             ) from error
         except OSError as error:
             if isinstance(error, BrokenPipeError) and is_closed(sys.stdout):

@@ -12,7 +12,8 @@ from typing import Any
 
 from haechi.extract.decoding import pool
 from haechi.extract.decoding.decode import DecodedFile, sample
-from haechi.extract.decoding.pool import Rejected, _sample_into_slot
+from haechi.extract.decoding.pool import _sample_into_slot
+from haechi.extract.decoding.supply import Rejected
 
 NUM_BEFORE_END = 5
 

@@ -78,7 +78,9 @@ def test_missing_files_are_reported_with_their_lines_and_kept_as_rows(data: Path
 
 
 def test_protocols_are_only_names_of_files(data: Path) -> None:
-    entries = read_manifest(write(data, "path\nhttp://example.org/a.mp4\nconcat:a.mp4|b.mp4\npipe:0\n")).entries
+    with pytest.raises(ManifestError, match=r"line 2: 'http://example\.org/a\.mp4': the scheme http:// is not read"):
+        read_manifest(write(data, "path\nhttp://example.org/a.mp4\n"))
+    entries = read_manifest(write(data, "path\nconcat:a.mp4|b.mp4\npipe:0\n")).entries
     assert all(e.path.is_absolute() and not e.path.exists() for e in entries)
 
 
@@ -305,7 +307,7 @@ def test_links_in_a_file_are_the_users_word(data: Path, outside: Path) -> None:
 
 
 HOSTILE_PATHS = {
-    "http://example.org/a.mp4": Reason.MISSING,
+    "./http://example.org/a.mp4": Reason.MISSING,
     "concat:a.mp4|b.mp4": Reason.MISSING,
     "pipe:0": Reason.MISSING,
     "data:video/mp4;base64,AAAA": Reason.MISSING,

@@ -19,9 +19,10 @@ from haechi.cli import main
 from haechi.extract.decoding import pool
 from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.decoding.reasons import DEFECT, Reason
 from haechi.extract.decoding.shared_frames import Output, remove_slots_of_dead_processes
+from haechi.extract.decoding.supply import Rejected
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.decoding.windows import WINDOW_FRAMES
 from haechi.extract.sampling import Sampling, Uniform, Windows

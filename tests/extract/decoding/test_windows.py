@@ -11,9 +11,10 @@ from haechi.extract.decoding import pool
 from haechi.extract.decoding.decode import DecodedFile, sample
 from haechi.extract.decoding.frame_times import Clock
 from haechi.extract.decoding.limits import Limits
-from haechi.extract.decoding.pool import DecodedFrames, DecodePool, Rejected
+from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.decoding.reasons import Reason, UnusableError
 from haechi.extract.decoding.shared_frames import NO_OUTPUT, Output
+from haechi.extract.decoding.supply import Rejected
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.decoding.windows import WINDOW_FRAMES, TimedFrame, WindowStream, timed_frames
 from haechi.extract.samples import write_video

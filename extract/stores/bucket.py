@@ -1,0 +1,116 @@
+"""Buckets of S3, Google Cloud Storage and Azure, through obstore.
+
+obstore is Rust's object_store: it has no event loop of its own in Python, its calls release Python's lock, and it reads
+with conditions (`If-Match`). Its own repetition of requests is switched off: `haechi.extract.stores.retry` repeats.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import obstore
+from obstore import exceptions
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from haechi.extract.decoding.files import FileState
+from haechi.extract.decoding.reasons import Reason
+from haechi.extract.stores.errors import CHANGED, FetchError, of_status
+from haechi.extract.stores.location import Location
+from haechi.extract.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
+
+PAGE_ENTRIES = 1000  # of S3's ListObjectsV2
+
+CLIENT: Any = {
+    "allow_http": True,  # of an endpoint that the environment names; all others are https
+    "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+    "read_timeout": timedelta(seconds=SILENCE_SECONDS),
+    "timeout": timedelta(days=7),  # of a whole file: haechi.extract.stores.fetcher has the real limit
+}
+NO_RETRIES: Any = {"max_retries": 0}
+
+
+class Bucket:
+    """A bucket."""
+
+    def __init__(self, scheme: str, name: str) -> None:
+        kind: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[scheme]
+        with _converted():
+            self._store = kind(name, client_options=CLIENT, retry_config=NO_RETRIES)
+
+    def head(self, location: Location) -> FileState:
+        with _converted():
+            return _state(obstore.head(self._store, location.key))
+
+    def read(self, location: Location, state: FileState, *, start: int) -> Iterator[memoryview]:
+        options: Any = {"if_match": f'"{state.etag}"'} if state.etag and not state.etag.startswith("W/") else {}
+        if start:
+            options["range"] = {"offset": start}
+        with _converted():
+            found = obstore.get(self._store, location.key, options=options)
+            if found.meta["size"] != state.size_bytes or found.range[0] != start:
+                raise FetchError(Reason.CHANGED_WHILE_READ, CHANGED)
+            stream = iter(found.stream(min_chunk_size=CHUNK_BYTES))
+        while True:
+            with _converted():
+                chunk = next(stream, None)
+            if chunk is None:
+                return
+            yield memoryview(chunk)
+
+    def pages(self, prefix: str) -> Iterator[list[tuple[str, FileState]]]:
+        with _converted():
+            listing = iter(obstore.list(self._store, prefix or None, chunk_size=PAGE_ENTRIES))
+        while True:
+            with _converted():
+                page = next(listing, None)
+            if page is None:
+                return
+            yield [(meta["path"], _state(meta)) for meta in page]
+
+
+def _state(meta: Any) -> FileState:
+    mtime_ns = int(meta["last_modified"].timestamp()) * 10**9  # HTTP dates have whole seconds, listings sometimes more
+    etag = (meta["e_tag"] or "").strip('"')  # Azure's listings have them without quotes, its other answers with them
+    return FileState(size_bytes=meta["size"], mtime_ns=mtime_ns, etag=etag)
+
+
+@contextmanager
+def _converted() -> Iterator[None]:
+    """Convert obstore's errors to `FetchError`. Their texts name addresses and answers, and are not passed on."""
+    try:
+        yield
+    except (exceptions.BaseError, OSError, ValueError) as error:
+        raise _error(error) from None
+
+
+def _error(error: Exception) -> FetchError:
+    text = str(error)
+    status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w{1,64})</Code>", text)
+    name = code[1] if code else ""
+    if "169.254.169.254" in text or "metadata.google.internal" in text:  # where cloud machines get credentials from
+        return FetchError(Reason.FORBIDDEN, "no credentials were found", code=NO_CREDENTIALS)
+    if name in ("SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException", "ServerBusy"):
+        return of_status(503, code=name)
+    if isinstance(error, exceptions.PreconditionError):
+        return of_status(412, code=name)
+    if status:
+        return of_status(int(status[1]), code=name)
+    if isinstance(error, FileNotFoundError | exceptions.NotFoundError):
+        return of_status(404, code=name)
+    if "redirect" in text.lower():
+        return FetchError(Reason.FETCH_FAILED, "the store redirects to another region", code="PermanentRedirect")
+    if "kind: Timeout" in text or "timed out" in text or "TimedOut" in text:
+        message = f"nothing arrived for {SILENCE_SECONDS:g} s"
+        return FetchError(Reason.FETCH_TIMEOUT, message, is_temporary=True)
+    if "kind: Connect" in text:
+        return FetchError(Reason.FETCH_FAILED, "the store cannot be reached", code=UNREACHABLE, is_temporary=True)
+    if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError):
+        return of_status(403, code=name)
+    is_ours = isinstance(error, exceptions.InvalidPathError | exceptions.UnknownConfigurationKeyError | ValueError)
+    what = "the key or the configuration cannot be used" if is_ours else "the connection broke"
+    return FetchError(Reason.FETCH_FAILED, what, is_temporary=not is_ours)
+
+
+NO_CREDENTIALS, UNREACHABLE = "NoCredentials", "Unreachable"

