@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -207,48 +208,51 @@ def test_the_first_to_finish_commits(out: Path, run_slice: RunSlice, monkeypatch
     assert verify(out).problems == []
 
 
-def _extract(data: Path, out: Path, settings: ExtractSettings, queue: Any) -> None:
-    """Extract the only slice in a process of its own."""
+def _extract_often(data: Path, outs: list[Path], settings: ExtractSettings, barrier: Any, queue: Any) -> None:
+    """Extract the only slice of each cache, in a process of its own."""
     with pytest.MonkeyPatch.context() as patch:
         shrink_slowfast(patch)
-        done = extract_features(data, out, slice="0/1", settings=settings)
-    queue.put((done.has_committed, done.num_rows, done.num_used))
+        for out in outs:
+            barrier.wait(100)
+            done = extract_features(data, out, slice="0/1", settings=settings)
+            queue.put((str(out), done.has_committed, done.num_rows, done.num_used))
 
 
 def test_two_processes_on_one_slice(finished: Path, tmp_path: Path) -> None:
     """They begin at the same time, and make the pin at the same time too."""
-    context = multiprocessing.get_context("fork")
-    for attempt in range(3):
-        out, queue = tmp_path / f"{attempt}", context.Queue()
-        arguments = (finished / "data" / "labels.csv", out, settings_of(finished), queue)
-        processes = [context.Process(target=_extract, args=arguments) for _ in range(2)]
-        for process in processes:
-            process.start()
-        results = sorted(queue.get(timeout=100) for _ in processes)
-        for process in processes:
-            process.join(100)
-        assert results == [(False, 10, 6), (True, 10, 6)]
+    context = multiprocessing.get_context("spawn")  # after a fork, torch may hang
+    outs = [tmp_path / f"{attempt}" for attempt in range(2)]
+    queue, barrier = context.Queue(), context.Barrier(2)
+    arguments = (finished / "data" / "labels.csv", outs, settings_of(finished), barrier, queue)
+    processes = [context.Process(target=_extract_often, args=arguments, daemon=False) for _ in range(2)]
+    for process in processes:
+        process.start()
+    results = sorted(queue.get(timeout=100) for _ in range(2 * len(outs)))
+    for process in processes:
+        process.join(100)
+    assert results == [(str(out), committed, 10, 6) for out in outs for committed in (False, True)]
+    for out in outs:
         assert verify(out).problems == []
         assert contents(out) == contents(finished / "whole")
         assert not list((out / ".work").iterdir())
 
 
+def _extract_until_killed(data: Path, out: Path, settings: ExtractSettings) -> None:
+    """Extract a slice, and die after its shards are written and before its record is."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_slowfast(patch)
+        patch.setattr(commit, "create_text", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        extract_features(data, out, slice="0/3", settings=settings)
+
+
 def test_a_killed_slice_is_continued(finished: Path, out: Path, run_slice: RunSlice) -> None:
-    """SIGKILL after the first shards of the work folder, and once more while the slice is committed."""
+    """Shards without a record are no part of the cache; the rows that were finished are not done again."""
     undo(out, 0)
-    context = multiprocessing.get_context("fork")
-
-    def killed(where: str) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            shrink_slowfast(patch)
-            patch.setattr(where, lambda *_, **__: os.kill(os.getpid(), 9))
-            extract_features(finished / "data" / "labels.csv", out, slice="0/3", settings=settings_of(finished))
-
-    for where in ("haechi.extract.slices.commit", "haechi.extract.commit.create_text"):
-        process = context.Process(target=killed, args=(where,))
-        process.start()
-        process.join(100)
-        assert process.exitcode == -9
+    arguments = (finished / "data" / "labels.csv", out, settings_of(finished))
+    process = multiprocessing.get_context("spawn").Process(target=_extract_until_killed, args=arguments)
+    process.start()
+    process.join(100)
+    assert process.exitcode == -signal.SIGKILL
     orphans = set(out.glob("shard-00000-*"))
     assert orphans
     assert not orphans & set(shard_paths(out))
@@ -304,7 +308,7 @@ def test_a_finished_cache_is_continued_as_any_other(
     cache = Cache.open(out)
     assert [shard.path.name for shard in cache.shards][-2:] == ["shard-00003.h5", "shard-00004.h5"]
     assert set(cache.media["label"]) == {1}
-    assert cache.media["width"][cache.media["id"].tolist().index("vfr.mp4")] == 322  # the width of odd.mp4
+    assert cache.media["width"][cache.media["id"].tolist().index("vfr.mp4")] == 321  # the width of odd.mp4
     assert (verify(out).problems, verify(out).notes) == ([], [])
     again = run_whole(read_manifest(data / "labels.csv"), retry="missing")
     assert (again.num_new, again.num_used) == (1, 8)
