@@ -279,7 +279,7 @@ def _read_json(path: Path, format: str) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_JSON_BYTES + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise CacheError(f"{path}: cannot be read ({error.strerror})") from error

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from haechi.cache.lock import LOCK_NAME, is_held
-from haechi.cache.reader import Cache, existing_shard_paths
+from haechi.cache.reader import Cache
 from haechi.cache.slices import Pin, Record, array_expression, read_records, running_slices
 from haechi.cache.text import counted, visible
 
@@ -57,9 +57,14 @@ class Status:
 
 def read_status(path: Path) -> Status:
     """The status of the cache in a folder. Raises `CacheError` if it is none, or a record cannot be used."""
+    return slice_status(path) or _of_whole(path)
+
+
+def slice_status(path: Path) -> Status | None:
+    """The status of a cache with slices; None for one without. Raises as `read_status` does."""
     pin = Pin.read(path)
     if pin is None:
-        return _of_whole(path)
+        return None
     records = read_records(pin)
     running = sorted(running_slices(path) - records.keys())
     return Status(
@@ -77,7 +82,6 @@ def read_status(path: Path) -> Status:
 
 def _of_whole(path: Path) -> Status:
     """The status of a cache without slices. Its rows are those that count now."""
-    existing_shard_paths(path)
     cache = Cache.open(path)
     is_running = is_held(path / LOCK_NAME)
     return Status(
@@ -107,12 +111,12 @@ def show_status(status: Status, console: Console) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    for name, value in rows_of(status).items():
+    for name, value in _rows(status).items():
         table.add_row(name, value)
     console.print(table)
 
 
-def rows_of(status: Status) -> dict[str, str]:
+def _rows(status: Status) -> dict[str, str]:
     """Name -> text with rich markup, for a table."""
     if not status.is_sliced:
         state = "a run is writing to it" if status.running else "no run is writing to it"

@@ -53,7 +53,10 @@ def test_the_slice_of_a_scheduler(environment: dict[str, str], pinned: int | Non
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, r"no variable of a job scheduler in the environment \(SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX, .*\); use"),
+        (
+            {},
+            r"no variable of a job scheduler in the environment \(SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX, .*\); use",
+        ),
         (slurm(0, 0, 1, 2) | {"JOB_COMPLETION_INDEX": "1"}, r"several job schedulers .*\(SLURM_ARRAY_TASK_ID, JOB_"),
         (slurm(3, 3, 9, 4), "this array does not count from 0 without gaps; set HAECHI_SLICES"),
         (slurm(2, 0, 8, 5), "this array does not count from 0 without gaps"),

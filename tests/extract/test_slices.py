@@ -334,16 +334,16 @@ class Notices(Progress):
 def test_a_slice_of_a_changed_manifest(manifest: Manifest, out: Path, run_slice: RunSlice, run_whole: RunSlice) -> None:
     """What was committed stays; a run without slices adds the rest."""
     undo(out, 1)
-    new = [replace(manifest.entries[0], id=f"{number}.mp4") for number in range(20)]
+    new = [replace(manifest.entries[0], id=f"{number}.mp4") for number in range(6)]
     longer = Manifest(entries=(*manifest.entries, *new), notices=())
     notices = Notices()
     run_slice("0/3", data=longer, progress=notices)
     run_slice("1/3", data=longer, progress=notices)
     assert [text.split(" with ")[0] for text in notices.texts] == ["slice 0/3 was committed"]
-    assert "manifests of different lengths (10, 30 rows)" in " ".join(verify(out).notes)
+    assert "manifests of different lengths (10, 16 rows)" in " ".join(verify(out).notes)
     done = run_whole(longer)
-    assert (done.num_rows, done.num_used) == (30, 26)
-    assert len(contents(out)) == 30
+    assert (done.num_rows, done.num_used) == (16, 12)
+    assert len(contents(out)) == 16
 
 
 def test_a_slice_may_be_empty(manifest: Manifest, tmp_path: Path, run_slice: RunSlice) -> None:
@@ -362,7 +362,7 @@ def test_a_slice_may_be_empty(manifest: Manifest, tmp_path: Path, run_slice: Run
         ("0/3", {"shard_size": 4}, "shard_size: 2 in slices.json, 4 here"),
         ("0/3", {"frames": 9, "store": "float32"}, "sampling.frames: 8 .*\n.*store: 'float16' in slices.json"),
         ("0/3", {"clip_weights": "random:1"}, "clip.weights_sha256: .* here"),
-        ("2/5", {"slowfast_model": "none", "slowfast_weights": "kinetics400"}, "slowfast.model: .*\n.*slices: 3"),
+        ("2/5", {"slowfast_model": "none", "slowfast_weights": "kinetics400"}, "slices: 3 .*\n.*slowfast.model: "),
     ],
 )
 def test_other_settings_are_refused(
