@@ -22,7 +22,7 @@ from haechi.cache.errors import CacheError, SettingsError
 from haechi.cache.indexed import Index
 from haechi.cache.lock import is_held
 from haechi.cache.shard import settings_are_complete
-from haechi.cache.text import bullet_list, shown
+from haechi.cache.text import bullet_list, counted, shown
 
 PIN_NAME = "slices.json"
 PIN_FORMAT, RECORD_FORMAT = "haechi-slices", "haechi-slice"
@@ -329,9 +329,15 @@ def read_records(pin: Pin) -> dict[int, Record]:
     return records
 
 
-def missing_slices(pin: Pin) -> list[int]:
-    """The slices that are not finished."""
-    return [number for number in range(pin.num_slices) if not record_path(pin.path, number).exists()]
+def unfinished_slices(cache: Path) -> str:
+    """Which slices of a cache are not finished, such as `2 of 8 slices are not finished: 3,7`; empty if all are."""
+    pin = Pin.read(cache)
+    if pin is None:
+        return ""
+    missing = [number for number in range(pin.num_slices) if not record_path(cache, number).exists()]
+    if not missing:
+        return ""
+    return f"{len(missing)} of {counted(pin.num_slices, 'slice')} are not finished: {array_expression(missing)}"
 
 
 def shards_that_count(cache: Path, found: Sequence[Path]) -> list[Path]:

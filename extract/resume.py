@@ -13,8 +13,8 @@ from haechi.cache.errors import HaechiError, SettingsConflictError
 from haechi.cache.integrity.repair import DAMAGED_SUFFIX
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import conflict_list, fingerprint_of
-from haechi.cache.slices import Pin, array_expression, missing_slices
-from haechi.cache.text import counted, named
+from haechi.cache.slices import Pin, unfinished_slices
+from haechi.cache.text import named
 from haechi.extract import pixel_aspect
 from haechi.extract.backbones.weights import QUICKGELU, WEIGHTS_FLAGS, Weights, model_identity
 from haechi.extract.decoding.files import MISSING, FileState, sha256_of
@@ -109,13 +109,8 @@ def refuse_strangers(out: Path) -> None:
 
 def refuse_unfinished_slices(out: Path) -> None:
     """Raise `HaechiError` if `out` is a cache with slices that are not finished: their rows would be done twice."""
-    pin = Pin.read(out)
-    if pin is not None and (missing := missing_slices(pin)):
-        raise HaechiError(
-            f"{out}: {len(missing)} of {counted(pin.num_slices, 'slice')} are not finished, "
-            f"{array_expression(missing)}; run `haechi extract` with --slice for each of them first "
-            f"(`haechi status {out}` shows them)"
-        )
+    if unfinished := unfinished_slices(out):
+        raise HaechiError(f"{out}: {unfinished}; run `haechi extract` with --slice for each of them first")
 
 
 def open_existing(out: Path) -> Cache | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from haechi.cache.errors import HaechiError, SettingsConflictError
+from haechi.cache.errors import CacheError, HaechiError, SettingsConflictError
 from haechi.cache.lock import locked
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache, shard_paths
@@ -24,7 +24,7 @@ from haechi.cache.writer import now
 from haechi.extract import pipeline, resume
 from haechi.extract.commit import commit
 from haechi.extract.decoding.decode import decoders
-from haechi.extract.decoding.reasons import DEFECT, parse_reasons
+from haechi.extract.decoding.reasons import DEFECT, Reason, parse_reasons
 from haechi.extract.flow import open_flow
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.pipeline import Extraction
@@ -34,8 +34,9 @@ from haechi.extract.timing import Stopwatch
 # A work folder counts as used if its lock is held for this long: `haechi status` holds it for an instant.
 LOCK_SECONDS = 0.2
 
-# The lock of the cache is held while the first slices make the pin.
-PIN_SECONDS = 20.0
+# The lock of the cache is held while the pin is made, by one of many slices that begin at once. If it is held for this
+# many seconds and no pin appears, a run without slices holds it.
+PIN_SECONDS = 20
 
 
 def extract_slice(
@@ -96,7 +97,7 @@ def _extract(
     settings: ExtractSettings,
     part: Slice,
     producer: str,
-    reasons: frozenset[Any],
+    reasons: frozenset[Reason],
     progress: Progress,
 ) -> tuple[Extraction | None, Pin]:
     """Extract the entries into the work folder; None if there are none. Returns the pin of the cache too."""
@@ -129,9 +130,16 @@ def _extract(
 
 def _pinned(out: Path, part: Slice, settings: ExtractSettings, ours: dict[str, Any]) -> Pin:
     """The pin of the cache, which is made now if there is none. Raises `HaechiError` for a cache without slices."""
-    if (pin := Pin.read(out)) is not None:
-        return pin
-    with locked(out, seconds=PIN_SECONDS):  # a run without slices would hold it
+    with contextlib.ExitStack() as stack:
+        for second in range(PIN_SECONDS):
+            if (pin := Pin.read(out)) is not None:
+                return pin
+            try:
+                stack.enter_context(locked(out, seconds=1))
+                break
+            except CacheError:
+                if second == PIN_SECONDS - 1:
+                    raise
         _refuse_whole(out)
         return Pin(
             path=out,

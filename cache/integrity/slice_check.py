@@ -13,14 +13,13 @@ from haechi.cache.slices import (
     Pin,
     Record,
     SliceShard,
-    array_expression,
     content_digest,
     finished_work,
     ids_digest,
-    missing_slices,
     read_records,
     record_path,
     slice_of,
+    unfinished_slices,
     unnamed_shards,
 )
 from haechi.cache.text import counted
@@ -77,10 +76,8 @@ def _record_problems(record: Record, checks: Mapping[str, ShardCheck]) -> list[s
 def _notes(pin: Pin, records: Mapping[int, Record]) -> list[str]:
     """Sentences about slices that are not finished, and about what stopped runs left."""
     notes = []
-    if missing := missing_slices(pin):
-        notes.append(
-            f"{len(missing)} of {counted(pin.num_slices, 'slice')} are not finished: {array_expression(missing)}"
-        )
+    if unfinished := unfinished_slices(pin.path):
+        notes.append(unfinished)
     lengths = sorted({record.num_manifest_rows for record in records.values()})
     num_rows = sum(record.num_rows for record in records.values())
     if len(lengths) > 1:
@@ -89,7 +86,7 @@ def _notes(pin: Pin, records: Mapping[int, Record]) -> list[str]:
             f"slices were cut from manifests of different lengths ({numbers} rows); `haechi extract` without --slice "
             "adds what is missing"
         )
-    elif not missing and lengths != [num_rows]:
+    elif not unfinished and lengths != [num_rows]:
         notes.append(
             f"the slices have {num_rows} rows, their manifest had {lengths[0]}; `haechi extract` without --slice adds "
             "what is missing"

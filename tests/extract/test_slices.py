@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from filelock import FileLock
 
+import haechi.cli
 from bench import networks
 from haechi.cache import atomic
 from haechi.cache.errors import CacheError, HaechiError, SettingsConflictError, SettingsError
@@ -318,7 +320,7 @@ def test_an_unfinished_cache_is_not_continued_without_slices(out: Path, run_whol
     for number in (0, 2):
         undo(out, number)
     before = all_files(out)
-    with pytest.raises(HaechiError, match="2 of 3 slices are not finished, 0,2; run"):
+    with pytest.raises(HaechiError, match="2 of 3 slices are not finished: 0,2; run"):
         run_whole()
     assert all_files(out) == before
 
@@ -421,7 +423,7 @@ def test_a_run_without_slices_is_not_joined(
     tmp_path: Path, run_slice: RunSlice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds the lock, and has written no shard yet."""
-    monkeypatch.setattr("haechi.extract.slices.PIN_SECONDS", 0.1)
+    monkeypatch.setattr("haechi.extract.slices.PIN_SECONDS", 1)
     (tmp_path / "new").mkdir()
     with FileLock(tmp_path / "new" / ".lock"), pytest.raises(CacheError, match="another run is writing"):
         run_slice("0/3", to=tmp_path / "new")
@@ -555,3 +557,46 @@ def test_ids_are_shared_out_evenly() -> None:
     assert slice_of("a.mp4", 1) == 0
     assert slice_of("한국어.mp4", 1000) == 359  # of the first version: another value would move rows
     assert Slice.parse("2/7").holds("a.mp4") == (slice_of("a.mp4", 7) == 2)
+
+
+def haechi_cli(*arguments: object) -> Result:
+    result = CliRunner().invoke(haechi.cli.main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_the_command_line(finished: Path, out: Path, run_slice: RunSlice) -> None:
+    """Summary, JSON and exit status; a slice without a usable video is no error."""
+    undo(out, 1)
+    settings = settings_of(finished)
+    flags = [f"--{name.replace('_', '-')}={getattr(settings, name)}" for name in ("clip_model", "clip_weights")]
+    flags += ["--slowfast-weights=random:0", "--frames=8", "--shard-size=2", "--device=cpu", "--precision=fp32"]
+    call = ["extract", finished / "data" / "labels.csv", "--out", out, *flags]
+    done = json.loads(haechi_cli(*call, "--slice", "1/3", "--json").stdout)
+    assert (done["slice"], done["has_committed"], done["cache"]) == ("1/3", True, str(out))
+    assert done["num_used"] + done["num_failed"] == done["num_rows"] == record_of(out, 1).num_rows
+    again = haechi_cli(*call, "--slice", "1/3")
+    assert again.exit_code == 0
+    assert "1/3, committed before, or by another run meanwhile" in again.stdout
+    assert not set(json.loads(haechi_cli(*call, "--json").stdout)) & {"slice", "has_committed"}
+    only_failures = finished / "data" / "failures.csv"
+    only_failures.write_text("path\nempty.mp4\n")
+    alone = ["extract", only_failures, "--out", out.parent / "alone", *flags]
+    assert haechi_cli(*alone, "--slice", "0/1").exit_code == 0
+    assert haechi_cli(*alone, "--slice", "0/1", "--strict").exit_code == 1
+    for request in ("3/3", "x", "auto"):
+        wrong = haechi_cli(*call, "--slice", request)
+        assert wrong.exit_code == 2
+        assert f"slice {request}:" in wrong.output or f"slice '{request}':" in wrong.output
+
+
+def test_training_says_what_is_not_finished(out: Path) -> None:
+    undo(out, 2)
+    from haechi.train.api import _open
+    from haechi.train.progress import TrainProgress
+
+    notices: list[str] = []
+    progress = TrainProgress()
+    progress.notice = notices.append  # type: ignore[method-assign]
+    _open(out, None, (), progress, keep_unlisted=False)
+    assert notices == [f"{out}: 1 of 3 slices are not finished: 2; their videos are left out"]
