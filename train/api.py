@@ -7,8 +7,8 @@ from typing import Any
 
 from haechi.cache.errors import SettingsError
 from haechi.cache.reader import Cache
-from haechi.cache.slices import unfinished_slices
 from haechi.cache.rules import Number, Optional, Whole
+from haechi.cache.slices import unfinished_slices
 from haechi.cache.text import one_or_more
 from haechi.device import find_device
 from haechi.train.data.availability import fit_to_cache
