@@ -337,7 +337,8 @@ def unfinished_slices(cache: Path) -> str:
     missing = [number for number in range(pin.num_slices) if not record_path(cache, number).exists()]
     if not missing:
         return ""
-    return f"{len(missing)} of {counted(pin.num_slices, 'slice')} are not finished: {array_expression(missing)}"
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{len(missing)} of {counted(pin.num_slices, 'slice')} {verb} not finished: {array_expression(missing)}"
 
 
 def shards_that_count(cache: Path, found: Sequence[Path]) -> list[Path]:

@@ -1,5 +1,6 @@
 """The slice that a job scheduler gives to a process."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 import haechi.cli
 from haechi.cache.errors import SettingsError
 from haechi.cache.slices import Slice, array_expression
+from haechi.extract.cli import extract
 from haechi.extract.job_array import scheduled_slice
 from haechi.extract.pipeline import Extraction
 
@@ -118,6 +120,22 @@ def skypilot_example() -> tuple[str, dict[str, str], int]:
     assert submitted is not None
     number = int(submitted[1])
     return task["run"], skypilot(rank=number - 1, jobs=number, node=0, nodes=1), number
+
+
+def test_the_example_of_one_machine(tmp_path: Path) -> None:
+    """The script runs, with a command that only says how it was called."""
+    fake = tmp_path / "haechi"
+    fake.write_text('#!/bin/bash\necho "$@"\n')
+    fake.chmod(0o755)
+    script = example("Several GPUs in one machine")
+    done = subprocess.run(
+        ["bash"], input=script, text=True, capture_output=True, check=True, env={"PATH": f"{tmp_path}:{os.defpath}"}
+    )
+    calls = sorted(shlex.split(line) for line in done.stdout.splitlines())
+    assert [call[call.index("--slice") + 1] for call in calls] == ["0/4", "1/4", "2/4", "3/4"]
+    for number, call in enumerate(calls):
+        assert call[call.index("--device") + 1] == f"cuda:{number}"
+        assert extract.make_context("extract", call[1:]).params["slice"] == f"{number}/4"
 
 
 @pytest.mark.parametrize("read", [slurm_example, kubernetes_example, skypilot_example])

@@ -32,6 +32,8 @@ from haechi.extract.manifest import Manifest, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.shard_queue import WriteError
+from haechi.train.api import _open
+from haechi.train.progress import TrainProgress
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
 from tests.miniature import shrink_slowfast
 
@@ -210,51 +212,56 @@ def test_the_first_to_finish_commits(out: Path, run_slice: RunSlice, monkeypatch
     assert verify(out).problems == []
 
 
-def _extract_often(data: Path, outs: list[Path], settings: ExtractSettings, barrier: Any, queue: Any) -> None:
-    """Extract the only slice of each cache, in a process of its own."""
+def _extract_often(
+    data: Path, outs: list[Path], settings: ExtractSettings, barrier: Any, queue: Any, is_doomed: bool
+) -> None:
+    """Extract the only slice of each cache, in a process of its own. One that is doomed dies before its last record."""
     with pytest.MonkeyPatch.context() as patch:
         shrink_slowfast(patch)
         for out in outs:
             barrier.wait(100)
+            if is_doomed and out == outs[-1]:
+                patch.setattr(commit, "create_text", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
             done = extract_features(data, out, slice="0/1", settings=settings)
-            queue.put((str(out), done.has_committed, done.num_rows, done.num_used))
+            queue.put((out.name, done.has_committed, done.num_rows, done.num_used))
 
 
 def test_two_processes_on_one_slice(finished: Path, tmp_path: Path) -> None:
-    """They begin at the same time, and make the pin at the same time too."""
+    """They begin at the same time, and make the pin at the same time too. The third time, one of them is killed."""
     context = multiprocessing.get_context("spawn")  # after a fork, torch may hang
-    outs = [tmp_path / f"{attempt}" for attempt in range(2)]
+    outs = [tmp_path / f"{attempt}" for attempt in range(3)]
     queue, barrier = context.Queue(), context.Barrier(2)
     arguments = (finished / "data" / "labels.csv", outs, settings_of(finished), barrier, queue)
-    processes = [context.Process(target=_extract_often, args=arguments, daemon=False) for _ in range(2)]
+    processes = [context.Process(target=_extract_often, args=(*arguments, doomed)) for doomed in (False, True)]
     for process in processes:
         process.start()
-    results = sorted(queue.get(timeout=100) for _ in range(2 * len(outs)))
+    results = sorted(queue.get(timeout=100) for _ in range(5))
     for process in processes:
         process.join(100)
-    assert results == [(str(out), committed, 10, 6) for out in outs for committed in (False, True)]
+    assert [process.exitcode for process in processes] == [0, -signal.SIGKILL]
+    assert results == [
+        *((name, committed, 10, 6) for name in "01" for committed in (False, True)),
+        ("2", True, 10, 6),
+    ]
     for out in outs:
         assert verify(out).problems == []
         assert contents(out) == contents(finished / "whole")
-        assert not list((out / ".work").iterdir())
+        assert list((out / ".work").iterdir()) == [] or out == outs[-1]
 
 
-def _extract_until_killed(data: Path, out: Path, settings: ExtractSettings) -> None:
-    """Extract a slice, and die after its shards are written and before its record is."""
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_slowfast(patch)
-        patch.setattr(commit, "create_text", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-        extract_features(data, out, slice="0/3", settings=settings)
-
-
-def test_a_killed_slice_is_continued(finished: Path, out: Path, run_slice: RunSlice) -> None:
+def test_a_stopped_slice_is_continued(
+    finished: Path, out: Path, run_slice: RunSlice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Shards without a record are no part of the cache; the rows that were finished are not done again."""
     undo(out, 0)
-    arguments = (finished / "data" / "labels.csv", out, settings_of(finished))
-    process = multiprocessing.get_context("spawn").Process(target=_extract_until_killed, args=arguments)
-    process.start()
-    process.join(100)
-    assert process.exitcode == -signal.SIGKILL
+
+    def stop(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "create_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_slice("0/3")
     orphans = set(out.glob("shard-00000-*"))
     assert orphans
     assert not orphans & set(shard_paths(out))
@@ -592,11 +599,8 @@ def test_the_command_line(finished: Path, out: Path, run_slice: RunSlice) -> Non
 
 def test_training_says_what_is_not_finished(out: Path) -> None:
     undo(out, 2)
-    from haechi.train.api import _open
-    from haechi.train.progress import TrainProgress
-
     notices: list[str] = []
     progress = TrainProgress()
     progress.notice = notices.append  # type: ignore[method-assign]
     _open(out, None, (), progress, keep_unlisted=False)
-    assert notices == [f"{out}: 1 of 3 slices are not finished: 2; their videos are left out"]
+    assert notices == [f"{out}: 1 of 3 slices is not finished: 2; their videos are left out"]
