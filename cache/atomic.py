@@ -5,6 +5,7 @@ import ctypes
 import errno
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,36 @@ def replace_text(path: Path, text: str) -> None:
     """Write a text file, UTF-8, whole or not at all. Raises `OSError` if the disk is full or may not be written."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+def create(source: Path, path: Path) -> bool:
+    """Give a whole file a second name `path` in the same file system, unless that name exists.
+
+    Returns whether the name is new. Of several processes that create one name, exactly one gets True. Raises `OSError`
+    as `os.link` does.
+    """
+    flush(source)
+    links = source.stat().st_nlink
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        # A network file system may lose the first answer and repeat the request: open(2), O_EXCL.
+        return source.stat().st_nlink > links
+    flush(path.parent)
+    return True
+
+
+def create_text(path: Path, text: str, *, folder: Path) -> bool:
+    """Write a text file whole, unless the name exists. Its temporary file is in `folder`.
+
+    Returns and raises as `create`.
+    """
+    partial = folder / f"{PARTIAL_PREFIX}{path.name}-{uuid.uuid4().hex}"
+    try:
+        partial.write_text(text, encoding="utf-8", newline="")
+        return create(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def exchange(first: Path, second: Path) -> None:

@@ -1,4 +1,4 @@
-"""`haechi inspect` and `haechi verify`."""
+"""`haechi inspect`, `haechi status` and `haechi verify`."""
 
 import json
 from pathlib import Path
@@ -41,6 +41,25 @@ def inspect(*, cache: Path, video: str | None, deep: bool, as_json: bool) -> Non
         show_summary(content, make_console())
     else:
         show_video(content, make_console())
+
+
+@click.command()
+@CACHE_ARGUMENT
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def status(*, cache: Path, as_json: bool) -> None:
+    """Show which slices of the cache in the folder CACHE are finished, running and missing.
+
+    For caches that are made with `haechi extract --slice`. Running are those on which a living process works; processes
+    on other machines are seen if the file system shares locks.
+    """
+    from haechi.cache.console import make_console
+    from haechi.cache.status import read_status, show_status
+
+    found = read_status(cache)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        show_status(found, make_console())
 
 
 @click.command()
@@ -197,7 +216,7 @@ def _show_verification(verification: "Verification") -> None:
     for note in verification.notes:
         table.add_row("note", escape(visible(note)))
     if verification.problems:
-        num_bad = len({problem.shard for problem in verification.problems})
+        num_bad = len({problem.shard for problem in verification.problems if problem.shard.endswith(".h5")})
         number = counted(len(verification.problems), "problem")
         table.add_row("result", f"[bold red]{number}, in {num_bad} of {shards}[/]")
     else:

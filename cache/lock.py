@@ -1,6 +1,8 @@
 """The lock of a cache: only one process writes at a time."""
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +14,31 @@ LOCK_NAME = ".lock"
 
 
 @contextlib.contextmanager
-def locked(cache: Path) -> Iterator[None]:
-    """Hold the lock of the cache in an existing folder. Raises `CacheError` at once if another process holds it."""
+def locked(cache: Path, *, seconds: float = 0) -> Iterator[None]:
+    """Hold the lock of the cache in an existing folder, and wait for it at most `seconds`.
+
+    Raises `CacheError` if another process holds it.
+    """
     try:
-        lock = FileLock(cache / LOCK_NAME).acquire(timeout=0)
+        lock = FileLock(cache / LOCK_NAME).acquire(timeout=seconds)
     except Timeout as error:
         raise CacheError(
             f"{cache}: another run is writing to this cache; wait until it ends, or use another folder"
         ) from error
     with lock:
         yield
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a living process holds the lock that is this file. A run that begins now may find it held meanwhile."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

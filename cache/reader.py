@@ -15,6 +15,7 @@ from haechi.cache import schema
 from haechi.cache.errors import CacheError, DamageError
 from haechi.cache.schema import Failure
 from haechi.cache.shard import Shard
+from haechi.cache.slices import Pin, shards_that_count
 from haechi.cache.text import bullet_list, counted
 from haechi.cache.threads import num_threads
 
@@ -71,6 +72,11 @@ class Cache:
     def settings(self) -> dict[str, Any]:
         """The settings that the fingerprint is the hash of."""
         return self.shards[0].provenance.settings
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Stream -> the weights as they were requested for the first shard: a name, a path, or `random:SEED`."""
+        return self.shards[0].provenance.weights
 
     @property
     def untrained(self) -> list[str]:
@@ -219,12 +225,16 @@ def shard_paths(path: Path) -> list[Path]:
     if not path.is_dir():
         what = "is a file, not a cache folder" if path.exists() else "no such cache folder"
         raise CacheError(f"{path}: {what}; make a cache with `haechi extract DATA --out {path}`")
-    return sorted(path.glob(schema.SHARD_PATTERN))
+    return shards_that_count(path, sorted(path.glob(schema.SHARD_PATTERN)))
 
 
 def existing_shard_paths(path: Path) -> list[Path]:
     """The shards in a cache folder, at least one, in order. Raises `CacheError` if there is no folder or no shard."""
-    if not (paths := shard_paths(path)):
+    paths = shard_paths(path)
+    if not paths and (pin := Pin.read(path)) is not None:
+        number = counted(pin.num_slices, "slice")
+        raise CacheError(f"{path}: none of its {number} is finished; see `haechi status {path}`")
+    if not paths:
         raise CacheError(f"{path}: no shards ({schema.SHARD_PATTERN}) in it; make them with `haechi extract`")
     return paths
 

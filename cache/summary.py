@@ -23,6 +23,8 @@ from haechi.cache.indexed import BadRows
 from haechi.cache.kinds import KINDS, VIDEO
 from haechi.cache.reader import Cache
 from haechi.cache.shard import Shard
+from haechi.cache.slices import array_expression
+from haechi.cache.status import slice_status
 from haechi.cache.text import bullet_list, counted, visible
 from haechi.cache.threads import num_threads
 
@@ -50,12 +52,14 @@ def summarise(cache: Cache, *, deep: bool = False) -> dict[str, Any]:
       two-dimensional arrays together
     - `frames`: number of frames in all used files, as their containers give it
     - `duration_seconds`: `total`, `min`, `median`, `max` of the used videos; null if there are none
+    - `slices`: what `haechi status --json` prints; only in a cache that was made with slices
     - `bytes`; `shards`: for each shard `name`, `bytes`, `videos`, `failed`, `created`, `device`, `precision`,
       `producer`, `versions`, `clip_weights`, `slowfast_weights`
 
     Raises `CacheError` if a shard is damaged or cannot be read.
     """
     media, failures = _count_rows(cache)
+    status = slice_status(cache.path)
     durations = np.concatenate(media.durations)  # (N,) of the videos among them
     sizes = [schema.USER_BLOCK_BYTES + shard.seal.num_bytes for shard in cache.shards]
     return {
@@ -76,6 +80,7 @@ def summarise(cache: Cache, *, deep: bool = False) -> dict[str, Any]:
         **_count_bad_rows(cache, deep=deep),
         "frames": media.num_frames,
         "duration_seconds": _spread(durations),
+        **({"slices": status.as_json()} if status is not None else {}),
         "bytes": sum(sizes),
         "shards": [
             {
@@ -289,6 +294,12 @@ def show_summary(summary: dict[str, Any], console: Console) -> None:
         facts.add_row(stream, f"{state}{_text(settings['model'])}, weights {weights}")
     if sampling := summary["settings"].get("sampling"):
         facts.add_row("sampling", _sampling_text(sampling))
+    if slices := summary.get("slices"):
+        unfinished = array_expression(sorted([*slices["running"], *slices["missing"]]))
+        facts.add_row(
+            "slices",
+            f"{len(slices['done'])} of {slices['slices']} finished" + (f", not {unfinished}" if unfinished else ""),
+        )
     device, precision = _each(summary["shards"], "device"), _each(summary["shards"], "precision")
     facts.add_row("computed on", f"{device}, {precision}")
     if decoders := _decoders(summary["shards"]):

@@ -20,6 +20,7 @@ from haechi.cache.hdf5 import read_errors
 from haechi.cache.indexed import BadRows, Index, Place, place
 from haechi.cache.schema import Failure, Item, Media, Provenance, Seal
 from haechi.cache.shard import Shard
+from haechi.cache.slices import remove_unnamed
 
 PROVENANCE_TEXT = ("device", "precision", "producer")
 
@@ -52,15 +53,18 @@ def write_shard(
     provenance: Provenance,
     *,
     version: int = schema.FORMAT_VERSION,
+    created: str = "",
 ) -> None:
     """Write one shard, whole or not at all, with rows in the order of `items` and `failures`.
+
+    `created`: what it says about when it was written, ISO 8601; empty: now.
 
     Raises `OSError` (disk full, no permission); no temporary file remains then, and an older shard stays as it was.
     """
     image = io.BytesIO()
     draft = _Draft() if version > 1 else None
     with _open_image(image, "w", version) as file:
-        attributes = _write_attributes(file, provenance, version)
+        attributes = _write_attributes(file, provenance, version, created or now())
         _write_table(file, "media", [item.media for item in items], schema.MEDIA_TYPES, draft)
         _write_table(file, "failure", failures, schema.FAILURE_TYPES, draft)
         for stream in schema.STREAMS:
@@ -96,9 +100,13 @@ def rewrite_media(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 def remove_leftovers(cache: Path) -> None:
-    """Delete the temporary files that a killed run left. The caller must hold the cache's lock."""
+    """Delete what killed runs left: temporary files, and of finished slices what is not part of the cache.
+
+    The caller must hold the cache's lock.
+    """
     for leftover in cache.glob(PARTIAL_PREFIX + schema.SHARD_PATTERN):
         leftover.unlink()
+    remove_unnamed(cache)
 
 
 def _publish(path: Path, image: io.BytesIO, *, version: int, index: tuple[int, int]) -> None:
@@ -119,7 +127,12 @@ def _open_image(image: io.BytesIO, mode: str, version: int) -> h5py.File:
     return h5py.File(image, mode, libver=LIBRARY_VERSION, **options)
 
 
-def _write_attributes(file: h5py.File, provenance: Provenance, version: int) -> dict[str, str | int]:
+def now() -> str:
+    """The time in the form that a shard has it: ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write_attributes(file: h5py.File, provenance: Provenance, version: int, created: str) -> dict[str, str | int]:
     """Write the root attributes, and return them."""
     file.attrs[schema.VERSION_ATTRIBUTE] = np.int64(version)
     text = {
@@ -127,7 +140,7 @@ def _write_attributes(file: h5py.File, provenance: Provenance, version: int) -> 
         "fingerprint": schema.fingerprint_of(provenance.settings),
         "settings_json": schema.canonical_json(provenance.settings),
         "versions_json": schema.canonical_json(provenance.versions),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": created,
     }
     text |= {f"{stream}_weights": provenance.weights[stream] for stream in schema.STREAMS}
     text |= {name: getattr(provenance, name) for name in PROVENANCE_TEXT}

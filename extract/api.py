@@ -1,5 +1,6 @@
 """Stage 1 as one function, for notebooks and programs; `haechi extract` calls it too."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import haechi
 from haechi.cache.errors import SettingsError
 from haechi.cache.progress import SILENT, Progress
+from haechi.cache.slices import Pin, Slice
 from haechi.extract import pipeline
+from haechi.extract.job_array import AUTO, scheduled_slice
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
+from haechi.extract.slices import extract_slice
 from haechi.extract.stores.location import Location
 
 
@@ -25,6 +29,7 @@ def extract_features(
     follow_symlinks: bool = False,
     allow_https: bool = False,
     retry: str | Iterable[str] = (),
+    slice: str | Slice | None = None,
     progress: Progress = SILENT,
     settings: ExtractSettings | None = None,
     **changes: Any,
@@ -49,6 +54,9 @@ def extract_features(
     - `follow_symlinks`: in a folder, also read symbolic links that lead out of it
     - `allow_https`: a manifest may name files of web servers, such as `https://example.org/a.mp4`
     - `retry`: reasons of failures that are tried again, such as `"timeout"` or `["timeout", "crashed"]`
+    - `slice`: extract only one of N equal parts of the manifest, such as `"0/8"` for the first of eight, and commit it
+      to the cache, which other processes fill at the same time (docs/scale.md); `"auto"`: the part that a job scheduler
+      gives to this process
     - `progress`: receives progress and notices; by default nothing is shown
     - `settings`, `changes`: the settings, and fields of `ExtractSettings` to change in them, such as `device="cuda:1"`
 
@@ -57,6 +65,7 @@ def extract_features(
     `InterruptedRunError` (Ctrl-C: finished rows are in the cache; a second Ctrl-C ends the process at once).
     """
     settings = (settings or ExtractSettings()).changed(**changes)
+    part = None if slice is None else chosen_slice(slice, Path(out))
     if isinstance(data, Manifest):
         if root is not None or positive or positive_labels or group_by is not None or follow_symlinks or allow_https:
             raise SettingsError(
@@ -76,8 +85,21 @@ def extract_features(
             group_by=group_by,
             follow_symlinks=follow_symlinks,
             allow_https=allow_https,
+            is_needed=part.holds if part is not None else None,
         )
     for notice in manifest.notices:
         progress.notice(notice)
     producer = f"haechi {haechi.__version__}"
+    if part is not None:
+        return extract_slice(manifest, Path(out), settings, part, producer=producer, retry=retry, progress=progress)
     return pipeline.extract(manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
+
+
+def chosen_slice(request: str | Slice, out: Path) -> Slice:
+    """The slice that was asked for; for `auto` the one that the job scheduler gives. Raises `SettingsError`."""
+    if isinstance(request, Slice):
+        return request
+    if request != AUTO:
+        return Slice.parse(request)
+    pin = Pin.read(out)
+    return scheduled_slice(os.environ, pinned=None if pin is None else pin.num_slices)

@@ -142,6 +142,14 @@ def decoding_options(command: Any) -> Any:
     show_default=False,
     help="Try failures with these reasons again, such as timeout,crashed (all reasons: cache_schema.md).",
 )
+@click.option(
+    "--slice",
+    "slice",
+    metavar="i/N",
+    help="Extract only part i of N equal parts of DATA, i from 0 to N-1: for many processes and machines that fill one "
+    "cache (docs/scale.md). auto: from the environment of a Slurm job array, Kubernetes Indexed Job or SkyPilot. "
+    "[default: all of DATA]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(
     *,
@@ -155,6 +163,7 @@ def extract(
     out: Path,
     strict: bool,
     retry: str,
+    slice: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -170,12 +179,13 @@ def extract(
     from haechi.cache.errors import HaechiError, SettingsError
     from haechi.cache.progress_bar import shown_progress
     from haechi.cache.text import counted
-    from haechi.extract.api import extract_features
+    from haechi.extract.api import chosen_slice, extract_features
     from haechi.extract.console import show_extraction
     from haechi.extract.decoding.reasons import parse_reasons
 
     try:
         reasons = parse_reasons(reason for reason in retry.split(",") if reason)
+        part = None if slice is None else chosen_slice(slice, out)
     except SettingsError as error:
         raise click.BadParameter(str(error)) from error
     with shown_progress(make_console(stderr=True)) as progress:
@@ -189,6 +199,7 @@ def extract(
             follow_symlinks=follow_symlinks,
             allow_https=allow_https,
             retry=reasons,
+            slice=part,
             progress=progress,
             **flags,
         )
@@ -198,10 +209,13 @@ def extract(
             *("num_new", "num_saved", "device", "precision", "decoders", "workers"),
             *("seconds", "work_seconds", "steps"),
         ]
-        click.echo(json.dumps({"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}))
+        content = {"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}
+        if done.slice is not None:
+            content |= {"slice": str(done.slice), "has_committed": done.has_committed}
+        click.echo(json.dumps(content))
     else:
         show_extraction(make_console(), done)
-    if done.num_used == 0:
+    if done.num_used == 0 and done.slice is None:  # a slice may have few rows, or none
         raise HaechiError(
             f"{data}: 0 of {counted(done.num_rows, 'video')} could be used; the cache {out} holds the reasons"
         )

@@ -27,6 +27,9 @@ def show_extraction(console: Console, done: Extraction) -> None:
         num_defects=done.num_defects,
         traits=done.traits,
     )
+    if done.slice is not None:
+        state = "committed" if done.has_committed else "committed before, or by another run meanwhile"
+        table.add_row("slice", f"{done.slice}, {state}; the rows are those of this slice")
     table.add_row(
         "done in this run", f"{done.num_new}" if done.num_new else "0, everything is in the cache; no model loaded"
     )

@@ -1,7 +1,7 @@
 """Reads what to extract, from a CSV or JSON Lines file or from a folder of class folders, as a list of entries."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def read_manifest(
     group_by: str | None = None,
     follow_symlinks: bool = False,
     allow_https: bool = False,
+    is_needed: Callable[[str], bool] | None = None,
 ) -> Manifest:
     """Read a manifest file, or scan a folder, or a prefix in a store, whose subfolders are the classes.
 
@@ -66,6 +67,7 @@ def read_manifest(
     - `follow_symlinks`: `haechi.extract.folder.find_media` says which symbolic links in a folder are followed; paths in
       a file always are
     - `allow_https`: whether a file may name files of web servers
+    - `is_needed`: only the files of ids for which it is true are looked for on disk; None: all. All are entries.
 
     A folder that holds metadata.csv or metadata.jsonl with the column `file_name`, itself or in each of its split
     folders, is read from these files, as a manifest.
@@ -88,7 +90,7 @@ def read_manifest(
     elif data.is_dir():
         if root is not None:
             raise ManifestError(f"{data}: --root is for a manifest file, and this is a folder")
-        manifest = _read_folder(data, classes, labels, follow_symlinks=follow_symlinks)
+        manifest = _read_folder(data, classes, labels, follow_symlinks=follow_symlinks, is_needed=is_needed)
     else:
         if classes:
             raise ManifestError(
@@ -97,7 +99,8 @@ def read_manifest(
             )
         if follow_symlinks:
             raise ManifestError(f"{data}: --follow-symlinks is for a folder; the paths in a file are always followed")
-        manifest = _read_file(data, root if root is not None else data.parent, labels, allow_https=allow_https)
+        root = root if root is not None else data.parent
+        manifest = _read_file(data, root, labels, allow_https=allow_https, is_needed=is_needed)
     return manifest if rule is None else grouped(data, manifest, rule)
 
 
@@ -121,10 +124,13 @@ def read_manifest_paths(file: Path) -> Manifest:
     return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, file.parent)))
 
 
-def _read_file(data: Path, root: Path, rule: LabelRule, *, allow_https: bool) -> Manifest:
+def _read_file(
+    data: Path, root: Path, rule: LabelRule, *, allow_https: bool, is_needed: Callable[[str], bool] | None
+) -> Manifest:
     read = manifest_file.read_manifest_file(data, keys=("path",), rule=rule)
     entries = _entries(data, read.rows, root, allow_https=allow_https)
-    return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, root)))
+    missing = _missing_notice(read, entries, root, is_needed)
+    return Manifest(entries=tuple(entries), notices=(*read.notices, *missing))
 
 
 def _entries(file: Path, rows: Iterable[ManifestRow], root: Path, *, allow_https: bool = False) -> list[Entry]:
@@ -167,12 +173,21 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
 
 
-def _read_folder(data: Path, positive: tuple[str, ...], rule: LabelRule, *, follow_symlinks: bool) -> Manifest:
+def _read_folder(
+    data: Path,
+    positive: tuple[str, ...],
+    rule: LabelRule,
+    *,
+    follow_symlinks: bool,
+    is_needed: Callable[[str], bool] | None,
+) -> Manifest:
     metadata, problems, notices = find_metadata(data, follow_symlinks=follow_symlinks)
     if problems:
         raise ManifestError.of(data, problems)
     if metadata:
-        return _read_metadata(data, metadata, positive, rule, notices, follow_symlinks=follow_symlinks)
+        return _read_metadata(
+            data, metadata, positive, rule, notices, follow_symlinks=follow_symlinks, is_needed=is_needed
+        )
     found = find_media(data, follow_symlinks=follow_symlinks)
     layout, wrong = Layout.of((id for id, _ in found.media), positive=positive)
     problems = found.problems + wrong
@@ -242,6 +257,7 @@ def _read_metadata(
     notices: list[str],
     *,
     follow_symlinks: bool,
+    is_needed: Callable[[str], bool] | None,
 ) -> Manifest:
     """The rows of a folder's metadata files. Labels and splits that they do not give come from the folders."""
     read = manifest_file.read_manifest_files(data, metadata, keys=("path",), rule=rule)
@@ -272,7 +288,7 @@ def _read_metadata(
         notices.append(_understood(known, LABELS if has_labels else CLASSES, entries))
     if left_out := [shown(id) for id, path in media if _absolute(path) not in listed]:
         notices.append(f"files without a row in {files}, left out: {len(left_out)}\n{bullet_list(left_out)}")
-    return Manifest(entries=tuple(entries), notices=(*notices, *_missing_notice(read, entries, data)))
+    return Manifest(entries=tuple(entries), notices=(*notices, *_missing_notice(read, entries, data, is_needed)))
 
 
 def grouped(data: Path | Location, manifest: Manifest, rule: GroupRule) -> Manifest:
@@ -292,10 +308,14 @@ def grouped(data: Path | Location, manifest: Manifest, rule: GroupRule) -> Manif
     )
 
 
-def _missing_notice(read: ManifestFile, entries: Sequence[Entry], root: Path) -> list[str]:
+def _missing_notice(
+    read: ManifestFile, entries: Sequence[Entry], root: Path, is_needed: Callable[[str], bool] | None = None
+) -> list[str]:
     files = Files(root)
     missing, num_found = [], 0
     for row, entry in zip(read.rows, entries, strict=True):
+        if is_needed is not None and not is_needed(entry.id):
+            continue
         if isinstance(entry.path, Location) or os.path.exists(entry.path):  # noqa: PTH110 (Path.exists raises for names too long)
             continue
         found = files.find(row.path)

@@ -4,14 +4,16 @@ import contextlib
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from haechi.cache.lock import locked
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import STREAMS, Provenance
+from haechi.cache.slices import Slice
 from haechi.cache.text import counted, one_or_more
 from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
@@ -69,6 +71,10 @@ class Extraction:
     """From the first video handed to a decoder until the last shard is on disk."""
     steps: dict[str, float]
     """Seconds by step (`haechi.extract.timing`) of the videos that could be used. Steps run in parallel."""
+    slice: Slice | None = None
+    """The slice that the run was for: rows, used and failed are its own. None: the whole manifest."""
+    has_committed: bool = False
+    """Whether this run committed the slice. If not, it was committed before, or by another run meanwhile."""
 
     @property
     def num_failed(self) -> int:
@@ -86,10 +92,12 @@ def extract(
     producer: str,
     retry: str | Iterable[str] = (),
     progress: Progress = SILENT,
+    agree: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Extraction:
     """Extract all entries of the manifest that the cache `out` does not hold yet, and update labels, splits and groups.
 
-    `producer` is recorded in each shard. Failures whose reason is in `retry` are tried again.
+    `producer` is recorded in each shard. Failures whose reason is in `retry` are tried again. `agree` is called with
+    the settings that decide a feature's value before the first video is decoded, and may raise.
 
     Raises `SettingsError` for unknown reasons and devices, `SettingsConflictError` for settings that differ from those
     of the cache, `WeightsError` for weights that cannot be loaded, `InterruptedRunError` for Ctrl-C, and `HaechiError`
@@ -101,6 +109,7 @@ def extract(
     resume.refuse_strangers(out)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
+        resume.refuse_unfinished_slices(out)
         remove_leftovers(out)
         existing = resume.open_existing(out)
         if existing is not None:
@@ -113,6 +122,7 @@ def extract(
             interrupt = stack.enter_context(Interrupt(progress))  # left last: it still listens while processes stop
             if remaining.entries:
                 flow = stack.enter_context(open_flow(settings, len(remaining.entries)))
+                agree(flow.settings)
                 if existing is not None:
                     resume.refuse_other_settings(flow.settings, existing)
             num_relabelled = _update_media(manifest, existing, remaining.touched) if existing else 0

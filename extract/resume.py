@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from haechi.cache import schema
 from haechi.cache.errors import HaechiError, SettingsConflictError
 from haechi.cache.integrity.repair import DAMAGED_SUFFIX
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import conflict_list, fingerprint_of
+from haechi.cache.slices import Pin, unfinished_slices
 from haechi.cache.text import named
 from haechi.extract import pixel_aspect
 from haechi.extract.backbones.weights import QUICKGELU, WEIGHTS_FLAGS, Weights, model_identity
@@ -22,6 +23,22 @@ from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.stores.location import Location
 from haechi.extract.stores.states import current_states
+
+
+class Made(Protocol):
+    """Features that were made before: a cache, or the pin of one with slices."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    @property
+    def weights(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +105,8 @@ def refuse_strangers(out: Path) -> None:
     """Raise `HaechiError` if `out` is a file, or a folder that holds other things than a cache."""
     if not out.exists() or shard_paths(out):
         return
+    if Pin.read(out) is not None:
+        return
     ours = (".*", schema.SHARD_PATTERN + DAMAGED_SUFFIX + "*")  # `haechi verify --repair` keeps damaged shards
     if strangers := sorted(p.name for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in ours)):
         raise HaechiError(
@@ -95,12 +114,18 @@ def refuse_strangers(out: Path) -> None:
         )
 
 
+def refuse_unfinished_slices(out: Path) -> None:
+    """Raise `HaechiError` if `out` is a cache with slices that are not finished: their rows would be done twice."""
+    if unfinished := unfinished_slices(out):
+        raise HaechiError(f"{out}: {unfinished}; run `haechi extract` with --slice for each of them first")
+
+
 def open_existing(out: Path) -> Cache | None:
     """The cache in the folder `out`; None if there are no shards yet. Raises `CacheError` if a shard is damaged."""
     return Cache.open(out) if shard_paths(out) else None
 
 
-def continued(settings: ExtractSettings, cache: Cache) -> ExtractSettings:
+def continued(settings: ExtractSettings, cache: Made) -> ExtractSettings:
     """The settings with the cache's choice for pixels that are not square: an old cache goes on in its own way.
 
     Another choice than the default was made by the user and stays.
@@ -177,7 +202,7 @@ def _is_changed(path: Path, old: Known, now: FileState) -> bool:
     return True
 
 
-def refuse_other_settings(ours: dict[str, Any], cache: Cache) -> None:
+def refuse_other_settings(ours: dict[str, Any], cache: Made) -> None:
     """Raise `SettingsConflictError` that names every field in which a cache's settings differ from ours."""
     if conflicts := conflict_list(cache.settings, ours):
         raise SettingsConflictError(
@@ -188,8 +213,13 @@ def refuse_other_settings(ours: dict[str, Any], cache: Cache) -> None:
         )
 
 
-def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
-    """As `refuse_other_settings`, with what is known before a model is loaded.
+def refuse_other_request(settings: ExtractSettings, cache: Made) -> None:
+    """As `refuse_other_settings`, with what is known before a model is loaded."""
+    refuse_other_settings(requested(settings, cache), cache)
+
+
+def requested(settings: ExtractSettings, cache: Made) -> dict[str, Any]:
+    """The settings that decide a feature's value, with what is known before a model is loaded.
 
     Weights with the same name as those of the cache count as equal until they are loaded and hashed.
     """
@@ -206,10 +236,10 @@ def refuse_other_request(settings: ExtractSettings, cache: Cache) -> None:
     for stream, request in settings.weights.items():
         if schema.NO_MODEL in (settings.models[stream], held[stream]["model"]):
             continue
-        remembered = cache.shards[0].provenance.weights[stream]
+        remembered = cache.weights[stream]
         wanted = Weights.parse(request, flag=WEIGHTS_FLAGS[stream])
         if wanted.file is not None:
             ours[stream]["weights_sha256"] = sha256_of(wanted.file)
         elif request != remembered and (wanted.seed is not None or not Weights.names_a_file(remembered)):
             ours[stream]["weights_sha256"] = f"that of {request}"
-    refuse_other_settings(ours, cache)
+    return ours

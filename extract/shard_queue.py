@@ -134,7 +134,7 @@ def next_number(cache: Cache | None) -> int:
     if cache is None:
         return 0
     last = cache.shards[-1].path
-    number = last.stem.removeprefix("shard-")
+    number = last.stem.removeprefix("shard-").partition("-")[0]  # shards of slices have a second number
     following = int(number) + 1 if number.isdecimal() else 0
     if not shard_path(cache.path, following).name > last.name:
         raise HaechiError(f"{last}: no name like shard-00000.h5 sorts after it; extract into a new folder")

@@ -17,6 +17,7 @@ from haechi.cache.kinds import VIDEO
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import SHARD_PATTERN
+from haechi.cache.slices import unfinished_slices
 from haechi.cache.text import named, one_or_more
 from haechi.extract.sampling import WINDOWS
 from haechi.predict.evaluation.evaluate import evaluate
@@ -244,6 +245,8 @@ class _Set:
         """The cache, or one with the features of the media: temporary, unless `cache` is given."""
         if self.is_cache:
             cache = Cache.open(self.data)
+            if unfinished := unfinished_slices(self.data):
+                progress.notice(f"{self.data}: {unfinished}; their videos are left out")
             heads.refuse_other_features(cache.settings)
             yield cache
             return

@@ -8,6 +8,7 @@ from typing import Any
 from haechi.cache.errors import SettingsError
 from haechi.cache.reader import Cache
 from haechi.cache.rules import Number, Optional, Whole
+from haechi.cache.slices import unfinished_slices
 from haechi.cache.text import one_or_more
 from haechi.device import find_device
 from haechi.train.data.availability import fit_to_cache
@@ -204,6 +205,8 @@ def _open(
 ) -> tuple[Cache, NewLabels | None]:
     """The cache, and the file of new labels, whose notices go to `progress`."""
     opened = Cache.open(Path(cache))
+    if unfinished := unfinished_slices(opened.path):
+        progress.notice(f"{opened.path}: {unfinished}; their videos are left out")
     if labels is None:
         return opened, None
     new_labels = NewLabels.read(opened, Path(labels), positive_labels=positive_labels, keep_unlisted=keep_unlisted)

@@ -5,20 +5,18 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from haechi.cache import schema
-from haechi.cache.content import Content
 from haechi.cache.errors import CacheError
 from haechi.cache.hdf5 import read_errors
 from haechi.cache.integrity.shard_check import Condition, ShardCheck
+from haechi.cache.integrity.slice_check import rewrite_records
 from haechi.cache.integrity.verify import Verification, check_shards, summed_up
 from haechi.cache.lock import locked
 from haechi.cache.reader import existing_shard_paths, shard_paths
-from haechi.cache.schema import Failure, Item, Media
-from haechi.cache.shard import is_left_out, open_content, read_attributes, sound_array
+from haechi.cache.rows import read_failures, read_items
+from haechi.cache.shard import open_content, read_attributes
 from haechi.cache.text import counted
 from haechi.cache.writer import remove_leftovers, write_shard
 
@@ -105,8 +103,9 @@ def repair(path: Path) -> Repair:
                     f"repaired before it: {counted(len(done), 'shard')}; "
                     "remove the cause and run the same command again"
                 ) from error
+        has_new_records = bool(found.problems) and rewrite_records(path)
         left = found
-        if done:
+        if done or has_new_records:
             left = summed_up(path, check_shards(path) if shard_paths(path) else [])
     return Repair(found=found, left=left, shards=done, to_redo=to_redo)
 
@@ -188,10 +187,8 @@ def _rewrite(check: ShardCheck, drop: RowNumbers, ids: dict[str, list[str] | Non
     }
     with open_content(check.path, check.index) as content:
         provenance, _ = read_attributes(content, check.path, version=check.version)
-        items = _items(content, check.path, keep["media"])
-        failures = [
-            Failure(**row) for row in _table(content, check.path, "failure", schema.FAILURE_TYPES, keep["failure"])
-        ]
+        items = read_items(content, check.path, keep["media"])
+        failures = read_failures(content, check.path, keep["failure"])
     write_shard(check.path, items, failures, provenance, version=check.version)
 
     def ids_at(table: str, rows: Iterable[int]) -> list[str]:
@@ -210,44 +207,3 @@ def _rewrite(check: ShardCheck, drop: RowNumbers, ids: dict[str, list[str] | Non
         num_nameless=num_nameless,
         are_ids_lost=num_nameless > 0,
     )
-
-
-def _items(content: Content, path: Path, rows: np.ndarray) -> list[Item]:
-    """The used videos, with their features, of the rows (n,) of `/media`, which must be sound."""
-    if not len(rows):
-        return []  # the offsets may be damaged
-    arrays: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    for stream, names in schema.STREAMS.items():
-        offset = content.read(f"{stream}/offset", 0, sound_array(content, f"{stream}/offset", path).shape[0])
-        lengths = offset[rows + 1] - offset[rows]  # (n,)
-        ends = np.cumsum(lengths)
-        stream_rows = np.arange(ends[-1]) + np.repeat(offset[rows] - (ends - lengths), lengths)
-        for name in names:
-            parts = np.split(_take(content, path, f"{stream}/{name}", stream_rows), ends[:-1])
-            for item, part in zip(arrays, parts, strict=True):
-                item[f"{stream}/{name}"] = part
-    media = _table(content, path, "media", schema.MEDIA_TYPES, rows)
-    return [Item(media=Media(**row), arrays=item) for row, item in zip(media, arrays, strict=True)]
-
-
-def _table(content: Content, path: Path, table: str, types: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
-    """Some rows (n,) of a table, each as column -> value, without columns that are left out."""
-    types = {column: dtype for column, dtype in types.items() if not is_left_out(content, f"{table}/{column}")}
-    columns = [_take(content, path, f"{table}/{column}", rows).tolist() for column in types]
-    decoded = [
-        [value.decode() for value in values] if dtype is str else values
-        for values, dtype in zip(columns, types.values(), strict=True)
-    ]
-    return [dict(zip(types, row, strict=True)) for row in zip(*decoded, strict=True)]
-
-
-def _take(content: Content, path: Path, name: str, rows: np.ndarray) -> np.ndarray:
-    """Ascending rows (n,) of a dataset. Blocks without any of these rows are not read: they may be damaged."""
-    found = sound_array(content, name, path)
-    length, step = found.shape[0], found.block_rows
-    parts = [content.read(name, 0, 0)]
-    for start in np.unique(rows // step * step).tolist():
-        inside = rows[(rows >= start) & (rows < start + step)]
-        block = content.read(name, start, min(start + step, length))
-        parts.append(block[inside - start])
-    return np.concatenate(parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from haechi.cache import schema
 from haechi.cache.atomic import PARTIAL_PREFIX
 from haechi.cache.integrity.shard_check import Problem, ShardCheck
+from haechi.cache.integrity.slice_check import slice_problems
 from haechi.cache.reader import existing_shard_paths
 from haechi.cache.threads import num_threads
 
@@ -30,7 +31,7 @@ class Verification:
 def verify(path: Path) -> Verification:
     """Read every byte of every shard and return all problems; a bad shard does not stop the check of the others.
 
-    Raises `CacheError` only if there is no such folder or no shard in it.
+    Raises `CacheError` only if there is no such folder or no shard in it, or if a record of a slice cannot be used.
     """
     return summed_up(path, check_shards(path))
 
@@ -56,14 +57,16 @@ def check_shards(path: Path) -> list[ShardCheck]:
 def summed_up(path: Path, checks: list[ShardCheck]) -> Verification:
     """The checks of all shards of a cache as one result."""
     leftovers = sorted(path.glob(PARTIAL_PREFIX + schema.SHARD_PATTERN))
+    problems, notes = slice_problems(path, checks)
     return Verification(
         path=path,
         num_shards=len(checks),
         num_videos=sum(check.num_rows.get("media", 0) for check in checks),
         num_failures=sum(check.num_rows.get("failure", 0) for check in checks),
         num_bytes=sum(check.path.stat().st_size for check in checks if check.path.is_file()),
-        problems=[problem for check in checks for problem in check.problems],
+        problems=[problem for check in checks for problem in check.problems] + problems,
         notes=[
             f"{file.name} was left by an interrupted run; the next `haechi extract` removes it" for file in leftovers
-        ],
+        ]
+        + notes,
     )

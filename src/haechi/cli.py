@@ -23,6 +23,10 @@ COMMANDS = {
     "extract": ("haechi.extract.cli", "Stage 1: extract the features of videos and images into a cache."),
     "validate": ("haechi.extract.cli", "Check every video of a dataset; write the result as CSV."),
     "inspect": ("haechi.cache.cli", "Show a summary of the cache in the folder CACHE."),
+    "status": (
+        "haechi.cache.cli",
+        "Show which slices of the cache in the folder CACHE are finished, running and missing.",
+    ),
     "search": (
         "haechi.extract.search.cli",
         "Rank the videos of CACHE, and moments in them, by similarity to each TEXT.",

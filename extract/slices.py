@@ -1,0 +1,232 @@
+"""One slice of a manifest: extracted in a work folder of its own as any cache is, then committed whole."""
+
+import contextlib
+import itertools
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from haechi.cache.errors import CacheError, HaechiError, SettingsConflictError
+from haechi.cache.lock import locked
+from haechi.cache.progress import SILENT, Progress
+from haechi.cache.reader import Cache, shard_paths
+from haechi.cache.schema import STREAMS, conflict_list
+from haechi.cache.shard import Shard
+from haechi.cache.slices import PIN_NAME, Pin, Record, Slice, ids_digest, work_folder, work_lock
+from haechi.cache.text import one_or_more
+from haechi.cache.writer import now
+from haechi.extract import pipeline, resume
+from haechi.extract.commit import commit
+from haechi.extract.decoding.decode import decoders
+from haechi.extract.decoding.reasons import DEFECT, Reason, parse_reasons
+from haechi.extract.flow import open_flow
+from haechi.extract.manifest import Entry, Manifest
+from haechi.extract.pipeline import Extraction
+from haechi.extract.settings import ExtractSettings
+from haechi.extract.timing import Stopwatch
+
+# A work folder counts as used if its lock is held for this long: `haechi status` holds it for an instant.
+LOCK_SECONDS = 0.2
+
+# The lock of the cache is held while the pin is made, by one of many slices that begin at once. If it is held for this
+# many seconds and no pin appears, a run without slices holds it.
+PIN_SECONDS = 20
+
+
+def extract_slice(
+    manifest: Manifest,
+    out: Path,
+    settings: ExtractSettings,
+    part: Slice,
+    *,
+    producer: str,
+    retry: str | Iterable[str] = (),
+    progress: Progress = SILENT,
+) -> Extraction:
+    """Extract the rows of one slice of the manifest, and commit them to the cache `out` once.
+
+    A slice that is committed already is left as it is. One that was begun is continued; if another process works on it
+    now, it is done twice, and the first that finishes commits. `retry` is for the failures of a slice that was begun.
+
+    Raises as `haechi.extract.pipeline.extract` does; `SettingsConflictError` if the slices of this cache have another
+    number or other settings; `HaechiError` if the cache was made without slices.
+    """
+    started = time.monotonic()
+    reasons = parse_reasons(one_or_more(retry))
+    resume.refuse_strangers(out)
+    pin = Pin.read(out)
+    if pin is None:
+        _refuse_whole(out)
+    else:
+        settings = resume.continued(settings, pin)
+        _refuse_other(pin, part, settings, resume.requested(settings, pin))
+    entries = sorted((entry for entry in manifest.entries if part.holds(entry.id)), key=lambda entry: entry.id)
+    record = None if pin is None else Record.read(pin, part.number)
+    done, is_ours = None, False
+    if record is None:
+        out.mkdir(parents=True, exist_ok=True)
+        with _work_folder(out, part) as folder:
+            pin = Pin.read(out)  # another process may have committed the slice and removed this folder
+            record = None if pin is None else Record.read(pin, part.number)
+            if record is None:
+                done, pin = _extract(entries, out, folder / "cache", settings, part, producer, reasons, progress)
+                ids = [entry.id for entry in entries]
+                record, is_ours = commit(
+                    folder / "cache", pin, part, ids, num_manifest_rows=len(manifest.entries), drafts=folder / "drafts"
+                )
+            shutil.rmtree(folder, ignore_errors=True)
+    assert pin is not None
+    if record.ids_sha256 != ids_digest(entry.id for entry in entries):
+        progress.notice(
+            f"slice {part} was committed with other rows than the manifest has now; when all slices are finished, "
+            "`haechi extract` without --slice adds what is missing"
+        )
+    return _result(record, pin, part, done, has_committed=is_ours, seconds=time.monotonic() - started)
+
+
+def _extract(
+    entries: list[Entry],
+    out: Path,
+    work: Path,
+    settings: ExtractSettings,
+    part: Slice,
+    producer: str,
+    reasons: frozenset[Reason],
+    progress: Progress,
+) -> tuple[Extraction | None, Pin]:
+    """Extract the entries into the work folder; None if there are none. Returns the pin of the cache too."""
+
+    def agree(ours: dict[str, Any]) -> None:
+        pin = _pinned(out, part, settings, ours)
+        _refuse_other(pin, part, settings, ours)
+
+    done = None
+    if entries:
+        done = pipeline.extract(
+            Manifest(entries=tuple(entries), notices=()),
+            work,
+            settings,
+            producer=producer,
+            retry=[reason.value for reason in reasons],
+            progress=progress,
+            agree=agree,
+        )
+    if (pin := Pin.read(out)) is None:
+        if entries:
+            agree(Cache.open(work).settings)
+        else:
+            with open_flow(settings, 1) as flow:  # the settings are known when the models are loaded
+                agree(flow.settings)
+        pin = Pin.read(out)
+    assert pin is not None, f"{out}: no {PIN_NAME}"
+    return done, pin
+
+
+def _pinned(out: Path, part: Slice, settings: ExtractSettings, ours: dict[str, Any]) -> Pin:
+    """The pin of the cache, which is made now if there is none. Raises `HaechiError` for a cache without slices."""
+    with contextlib.ExitStack() as stack:
+        for second in range(PIN_SECONDS):
+            if (pin := Pin.read(out)) is not None:
+                return pin
+            try:
+                stack.enter_context(locked(out, seconds=1))
+                break
+            except CacheError:
+                if second == PIN_SECONDS - 1:
+                    raise
+        _refuse_whole(out)
+        return Pin(
+            path=out,
+            num_slices=part.num_slices,
+            shard_size=settings.shard_size,
+            created=now(),
+            settings=ours,
+            weights=settings.weights,
+        ).create()
+
+
+def _refuse_whole(out: Path) -> None:
+    """Raise `HaechiError` if the folder has shards that were made without slices."""
+    if out.exists() and Pin.read(out) is None and shard_paths(out):
+        raise HaechiError(
+            f"{out}: made without slices, so it is one slice of one; continue it without --slice, or name a new folder "
+            "with --out"
+        )
+
+
+def _refuse_other(pin: Pin, part: Slice, settings: ExtractSettings, ours: dict[str, Any]) -> None:
+    """Raise `SettingsConflictError` that names all fields in which this run differs from the pin."""
+    wanted = replace(pin, num_slices=part.num_slices, shard_size=settings.shard_size, settings=ours)
+    if conflicts := conflict_list(pin.fields, wanted.fields, holder=PIN_NAME):
+        raise SettingsConflictError(
+            f"{pin.path}: its slices were begun with other settings, and all must have the same:\n{conflicts}\n"
+            "  Extract into a new folder, or use the settings of the cache."
+        )
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path, part: Slice) -> Iterator[Path]:
+    """The first work folder of the slice that no living process uses: a new one, or one that a stopped run left."""
+    for attempt in itertools.count():
+        folder = work_folder(out, part.number, attempt)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(work_lock(folder)).acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            continue
+        with lock:
+            folder.mkdir(exist_ok=True)
+            yield folder
+            if not folder.exists():
+                work_lock(folder).unlink(missing_ok=True)
+        return
+
+
+def _result(
+    record: Record, pin: Pin, part: Slice, done: Extraction | None, *, has_committed: bool, seconds: float
+) -> Extraction:
+    """What the run did, with the rows that were committed: they may be those of another run."""
+    committed = {
+        "cache": pin.path,
+        "num_rows": record.num_rows,
+        "num_used": record.num_used,
+        "failures": record.failures,
+        "num_defects": _num_defects(pin.path, record) if record.failures else 0,
+        "seconds": seconds,
+        "slice": part,
+        "has_committed": has_committed,
+    }
+    if done is not None:
+        return replace(done, **committed)  # type: ignore[arg-type]
+    return Extraction(
+        fingerprint=pin.fingerprint,
+        untrained=[stream for stream in STREAMS if not pin.settings[stream]["trained"]],
+        traits={},
+        num_new=0,
+        num_saved=dict.fromkeys(STREAMS, 0),
+        num_changed=0,
+        num_relabelled=0,
+        num_not_listed=0,
+        device="",
+        precision="",
+        decoders=decoders(),
+        workers=0,
+        work_seconds=0.0,
+        steps=Stopwatch().seconds,
+        **committed,  # type: ignore[arg-type]
+    )
+
+
+def _num_defects(cache: Path, record: Record) -> int:
+    """How many failures of a committed slice are due to an error in Haechi's own code."""
+    counts = Counter[bool]()
+    for each in record.shards:
+        (messages,) = Shard.open(cache / each.name).read("failure/message")
+        counts.update(message.startswith(DEFECT) for message in messages)
+    return counts[True]
