@@ -17,12 +17,15 @@ from haechi.cache.integrity.verify import verify
 from haechi.cache.manifest_file import ManifestError
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import DATASETS
+from haechi.cache.slices import slice_of
 from haechi.cli import main
+from haechi.extract.api import extract_features
 from haechi.extract.decoding.files import MISSING, FileState, sha256_of
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
+from haechi.extract.settings import ExtractSettings
 from haechi.extract.stores import bucket, fetcher, kinds, spool, states
 from haechi.extract.stores.bucket import Bucket
 from haechi.extract.stores.check import refuse_unusable_stores
@@ -401,3 +404,24 @@ def test_no_credentials_in_anything_that_is_written(
     for secret in (servers.KEY_ID, servers.SECRET, s3.removeprefix("http://")):
         assert secret not in shown.out + shown.err
         assert all(secret.encode() not in path.read_bytes() for path in shard_paths(done.cache))
+
+
+def test_slices_ask_only_for_their_own_files(
+    clips: Path, proxy: Proxy, tiny_settings: ExtractSettings, tmp_path: Path
+) -> None:
+    """Each file is fetched by one slice, and its ETag is in the committed row."""
+    manifest = manifest_in(tmp_path, [*NAMES, "gone.mp4"])
+    for number in range(2):
+        proxy.requests.clear()
+        mine = {name for name in [*NAMES, "gone.mp4"] if slice_of(name, 2) == number}
+        done = extract_features(manifest, tmp_path / "sliced", slice=f"{number}/2", settings=tiny_settings)
+        assert done.num_rows == len(mine) > 0
+        asked = {path.rpartition("/")[2] for _, path in proxy.requests}
+        assert asked & {*NAMES, "gone.mp4"} == mine
+    proxy.requests.clear()
+    cache = Cache.open(tmp_path / "sliced")
+    assert set(cache.media["id"]) | failures(cache.path).keys() == {*NAMES, "gone.mp4"}
+    assert all(cache.media["etag"])
+    assert [row.id for row in cache.failures if not row.etag] == ["gone.mp4"]
+    assert verify(cache.path).problems == []
+    assert extract_features(manifest, cache.path, settings=tiny_settings).num_new == 0
