@@ -486,7 +486,7 @@ def _row(
         return None, wrong
     path = texts["path"] and (texts["path"] if scheme_of(texts["path"]) else posixpath.join(folder, texts["path"]))
     row = ManifestRow(
-        id=without_secrets(texts["id"] or _id_of(path)),
+        id=_id_of(texts["id"], path),
         path=path,
         label=label,
         split=texts["split"],
@@ -499,8 +499,12 @@ def _row(
     return row, wrong
 
 
-def _id_of(path: str) -> str:
-    return path if posixpath.isabs(path) or scheme_of(path) else posixpath.normpath(path)
+def _id_of(id: str, path: str) -> str:
+    """The id of a row: as it is given, or its path. One that names the file in a store has no signature."""
+    if scheme_of(path):
+        location = without_secrets(path)
+        return location if not id or without_secrets(id) == location else id
+    return id or (path if posixpath.isabs(path) else posixpath.normpath(path))
 
 
 def _extra_text(value: Any) -> str:

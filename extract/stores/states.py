@@ -43,7 +43,8 @@ def _of_store(store: Store, locations: Sequence[Location]) -> dict[Location, Fil
     with ThreadPoolExecutor(2 * NUM_THREADS, thread_name_prefix="state") as pool:
         for listed in pool.map(lambda folder: _listed(store, *folder), _prefixes(locations)):
             states |= {by_key[key]: state for key, state in listed.items()}
-        rest = [location for location in by_key.values() if location not in states]
+        # not by key: addresses of web servers may differ in their queries alone
+        rest = [location for location in dict.fromkeys(locations) if location not in states]
         states |= zip(rest, pool.map(lambda location: _head(store, location), rest), strict=True)
     return states
 

@@ -57,6 +57,24 @@ def test_what_the_id_column_says_is_a_name_and_no_path(tmp_path: Path) -> None:
     assert [(row.id, row.path) for row in rows] == [("../../etc", "a.mp4"), ("http://x/y", "b.mp4")]
 
 
+@pytest.mark.parametrize(
+    ("id", "path", "expected"),
+    [
+        ("", "https://host/a.mp4?signature=1", "https://host/a.mp4"),
+        ("https://host/a.mp4?signature=2", "https://host/a.mp4?signature=1", "https://host/a.mp4"),
+        ("https://host/watch?v=1", "https://host/a.mp4?signature=1", "https://host/watch?v=1"),
+        ("https://host/watch?v=1", "a.mp4", "https://host/watch?v=1"),
+        ("", "s3://bucket/a.mp4", "s3://bucket/a.mp4"),
+    ],
+)
+def test_an_id_has_no_signature_of_its_file_and_is_else_as_given(
+    tmp_path: Path, id: str, path: str, expected: str
+) -> None:
+    (tmp_path / "m.csv").write_text(f"id,path\n{id},{path}\n")
+    (row,) = read_manifest_file(tmp_path / "m.csv", keys=("path",)).rows
+    assert (row.id, row.path) == (expected, path)
+
+
 def test_a_key_is_needed_in_the_header_and_in_every_row(tmp_path: Path) -> None:
     assert "must name the column 'id' or 'path'" in wrong(write(tmp_path, "label\n1\n"), EITHER)
     assert "must name the column 'path'" in wrong(write(tmp_path, "id,label\na,1\n"))

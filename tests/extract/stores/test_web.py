@@ -19,6 +19,7 @@ from haechi.extract.pipeline import Extraction
 from haechi.extract.stores import retry, web
 from haechi.extract.stores.errors import FetchError
 from haechi.extract.stores.location import Location
+from haechi.extract.stores.states import current_states
 from haechi.extract.stores.web import WebServer, is_public
 
 # A certificate of our own for media.test and other.test, with its key, for this test alone:
@@ -198,6 +199,13 @@ def test_presigned_urls_leave_no_signature(
     assert all(b"SECRETSIGNATURE" not in shard.read_bytes() for shard in shard_paths(done.cache))
     assert "SECRETSIGNATURE" not in f"{caught.value} {manifest} {done} {cache.failures}"
     assert run(manifest).num_new == 0
+
+
+def test_states_of_files_that_differ_in_their_queries_alone(site: Site) -> None:
+    site.files = {"/video?id=1": b"first", "/video?id=2": b"second one"}
+    first, second = (at(site, f"/video?id={number}") for number in (1, 2))
+    found = current_states([first, second, first])
+    assert {file: state.size_bytes for file, state in found.items() if state} == {first: 5, second: 10}
 
 
 def test_a_web_server_is_no_folder() -> None:
