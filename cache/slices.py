@@ -303,7 +303,10 @@ def record_path(cache: Path, number: int) -> Path:
 
 
 def shard_name(number: int, position: int, digest: str) -> str:
-    """The file name of a slice's shard; `position` is its place among the shards of the slice."""
+    """The file name of a slice's shard.
+
+    `position` is its place among the shards of the slice. `digest` is that of its seal, which other labels change.
+    """
     return f"shard-{number:05d}-{position:05d}-{digest[:12]}.h5"
 
 

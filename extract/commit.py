@@ -1,6 +1,6 @@
 """Commits a finished slice: its rows in the order of their ids as shards of the cache, then one record that names them.
 
-Several processes may commit one slice. Each shard's name contains the digest of its content, and the record is created
+Several processes may commit one slice. Each shard's name contains the digest of its bytes, and the record is created
 only if it does not exist, so exactly one of them commits.
 """
 
@@ -80,13 +80,12 @@ def _write_shards(
         failures.update(row.reason for row in failed)
         draft = drafts / f"{len(shards):05d}.h5"
         write_shard(draft, [row for row in rows if isinstance(row, Item)], failed, provenance, created=pin.created)
-        index = Shard.open(draft).index
-        assert index is not None
-        digest = content_digest(index)
-        name = shard_name(part.number, len(shards), digest)
-        create(draft, pin.path / name)
+        shard = Shard.open(draft)
+        assert shard.index is not None
+        name = shard_name(part.number, len(shards), shard.seal.digest)
+        create(draft, pin.path / name)  # if it is there, it has the same bytes
         draft.unlink()
-        shards.append(SliceShard(name=name, num_rows=len(rows), digest=digest))
+        shards.append(SliceShard(name=name, num_rows=len(rows), digest=content_digest(shard.index)))
     return shards, failures
 
 

@@ -274,6 +274,27 @@ def test_a_stopped_slice_is_continued(
     assert all_files(out) == all_files(finished / "sliced")
 
 
+def test_labels_that_changed_after_a_stop_are_committed(
+    manifest: Manifest, out: Path, run_slice: RunSlice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shards that the stopped run left have the old labels, and are not named by the record."""
+    undo(out, 0)
+
+    def stop(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "create_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_slice("0/3")
+    relabelled = Manifest(entries=tuple(replace(entry, label=1, split="val") for entry in manifest.entries), notices=())
+    assert run_slice("0/3", data=relabelled).has_committed
+    media = Cache.open(out).media
+    labels = {id: label for id, label in zip(media["id"], media["split"], strict=True) if slice_of(id, N) == 0}
+    assert set(labels.values()) == {"val"}
+    assert (verify(out).problems, verify(out).notes) == ([], [])
+
+
 def test_a_used_work_folder_is_not_shared(out: Path, run_slice: RunSlice, run_whole: RunSlice) -> None:
     undo(out, 0)
     folder = work_folder(out, 0, 0)
