@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from haechi.extract.decoding.files import FileState
@@ -37,16 +38,26 @@ class _Connection(http.client.HTTPSConnection):
         addresses = [(family, place) for family, _, _, _, place in found]
         if any(not is_public(str(place[0])) for _, place in addresses):
             raise FetchError(Reason.FORBIDDEN, "its host has an address inside a private network")
-        family, place = addresses[0]
-        plain = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            plain.settimeout(CONNECT_SECONDS)
-            plain.connect(place)
-            plain.settimeout(SILENCE_SECONDS)
-            self.sock = tls_context().wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
+        for number, (family, place) in enumerate(addresses, start=1):
+            try:
+                self.sock = _secure_socket(family, place, self.host)
+                return
+            except OSError:  # as of IPv6, where a machine has no route to it
+                if number == len(addresses):
+                    raise
+
+
+def _secure_socket(family: int, place: Any, host: str) -> ssl.SSLSocket:
+    """Connected to an address, with the certificate of `host`."""
+    plain = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        plain.settimeout(CONNECT_SECONDS)
+        plain.connect(place)
+        plain.settimeout(SILENCE_SECONDS)
+        return tls_context().wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
 
 
 def tls_context() -> ssl.SSLContext:

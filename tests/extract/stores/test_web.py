@@ -154,6 +154,19 @@ def test_redirects_are_followed_to_public_addresses_alone(site: Site) -> None:
         WebServer().head(at(site, "/circle"))
 
 
+def test_another_address_of_the_host_is_tried(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the first one is of IPv6, and this machine has no route to it."""
+    site.files["/a.mp4"] = b"video"
+    look_up = socket.getaddrinfo
+
+    def both(host: str, port: int, **options: Any) -> list[Any]:
+        (alive,) = look_up(host, port, **options)
+        return [(*alive[:4], ("127.0.0.1", 1)), alive]
+
+    monkeypatch.setattr(web.socket, "getaddrinfo", both)
+    assert WebServer().head(at(site, "/a.mp4")).size_bytes == 5
+
+
 def test_certificates_are_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.files["/a.mp4"] = b"video"
     monkeypatch.setattr(web, "tls_context", ssl.create_default_context)
