@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from filelock import FileLock
 
 from haechi.cache.atomic import create
+from haechi.cache.integrity.verify import check_shards, summed_up
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Failure, Item
 from haechi.cache.shard import Shard
@@ -133,6 +134,13 @@ def test_what_is_no_cache(tmp_path: Path, name: str) -> None:
     assert found.exit_code == 1
     assert len(found.output.splitlines()) == 1
     assert "haechi extract DATA --out" in found.output
+
+
+def test_a_slice_that_is_committed_during_verify(tmp_path: Path) -> None:
+    path = write_sliced(tmp_path / "c", finished=[1])
+    checks = check_shards(path)
+    write_sliced(path, finished=[4])
+    assert summed_up(path, checks).problems == []
 
 
 def test_new_labels_keep_the_digest(tmp_path: Path) -> None:
