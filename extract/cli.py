@@ -21,6 +21,11 @@ def option(name: str, help: str, **extra: Any) -> Callable[[Any], Any]:
     return click.option(name, field, default=getattr(DEFAULTS, field), help=help, **extra)
 
 
+allow_https_option = click.option(
+    "--allow-https", is_flag=True, help="Also fetch files of web servers, except from addresses of private networks."
+)
+
+
 def manifest_options(command: Any) -> Any:
     """The flags that say how DATA is read."""
     for decorator in (
@@ -43,11 +48,7 @@ def manifest_options(command: Any) -> Any:
             type=click.Path(path_type=Path, exists=True, file_okay=False),
             help="Folder that relative paths of a manifest start from. [default: the manifest's folder]",
         ),
-        click.option(
-            "--allow-https",
-            is_flag=True,
-            help="Also fetch files of web servers that a manifest names, except from addresses of private networks.",
-        ),
+        allow_https_option,
         click.argument("data"),
     ):
         command = decorator(command)

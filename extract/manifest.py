@@ -117,10 +117,10 @@ def located(text: str | os.PathLike[str]) -> Path | Location:
     return Path(text) if prefix is None else prefix
 
 
-def read_manifest_paths(file: Path) -> Manifest:
+def read_manifest_paths(file: Path, *, allow_https: bool = False) -> Manifest:
     """Read the ids and paths of a manifest file; its labels, splits and groups may be anything and are not read."""
     read = manifest_file.read_manifest_file(file, keys=("path",), columns=("path", "id"))
-    entries = _entries(file, read.rows, file.parent)
+    entries = _entries(file, read.rows, file.parent, allow_https=allow_https)
     return Manifest(entries=tuple(entries), notices=(*read.notices, *_missing_notice(read, entries, file.parent)))
 
 

@@ -94,8 +94,8 @@ def evaluate_heads(
     - `cache`: a folder that keeps the features of `data` if that is media; None: they are deleted at the end
     - `progress`: receives progress and notices; by default nothing is shown
     - `command`: the command that the page shows; None: this call in Python
-    - `reading`: for media: `root`, `positive`, `group_by` and `follow_symlinks` of `extract_features`, and fields of
-      `ExtractSettings`, such as `device` or the place of the weights
+    - `reading`: for media: `root`, `positive`, `group_by`, `follow_symlinks`, `allow_https` of `extract_features`, and
+      fields of `ExtractSettings`, such as `device` or the place of the weights
 
     Returns one `Evaluation` for each run, in order. Raises `HaechiError`: `SettingsError` for arguments that cannot be
     used, `TrainError` for a run or a folder that cannot be used, `ManifestError`, `CacheError`,

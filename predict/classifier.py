@@ -61,16 +61,21 @@ class Classifier:
         return self.heads.sampling
 
     def predict(
-        self, media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, progress: Progress = SILENT
+        self,
+        media: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        allow_https: bool = False,
+        progress: Progress = SILENT,
     ) -> list[Prediction]:
         """Judge one or more files, folders and manifests; one prediction for each file, in the given order.
 
-        `progress` receives notices too, such as which files of a folder were skipped.
+        `allow_https`: media may be files of web servers. `progress` receives notices too, such as which files of a
+        folder were skipped.
 
         Raises `HaechiError` if nothing can be judged: weights that are missing or not those of the run, no media. A
         file that cannot be judged is a prediction with a reason.
         """
-        entries, notices = gather(one_or_more(media))
+        entries, notices = gather(one_or_more(media), allow_https=allow_https)
         for text in notices:
             progress.notice(text)
         return list(self.judge(entries, progress=progress))

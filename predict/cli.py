@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from haechi.cache.options import group_by_option, positive_label_option
-from haechi.extract.cli import compute_options, decoding_options
+from haechi.extract.cli import allow_https_option, compute_options, decoding_options
 from haechi.train.options import requirement_options
 
 # Exit status if some files could not be judged: neither success nor an error of the whole call.
@@ -41,6 +41,7 @@ def weights_options(command: Any) -> Any:
     "--cache", type=click.Path(path_type=Path), help="Judge the media of this cache, without opening media files."
 )
 @click.option("--follow-symlinks", is_flag=True, help="In folders, follow symbolic links that lead outside of them.")
+@allow_https_option
 @weights_options
 @compute_options
 @decoding_options
@@ -60,6 +61,7 @@ def predict(
     media: tuple[str, ...],
     cache: Path | None,
     follow_symlinks: bool,
+    allow_https: bool,
     timeline: Path | None,
     as_json: bool,
     **flags: Any,
@@ -110,7 +112,7 @@ def predict(
                 from haechi.predict.media import gather, read_paths
 
                 names = [name for each in media for name in (read_paths(sys.stdin.buffer) if each == "-" else [each])]
-                entries, notices = gather(names, follow_symlinks=follow_symlinks)
+                entries, notices = gather(names, follow_symlinks=follow_symlinks, allow_https=allow_https)
                 show_notices(console, notices)
                 changes = {name: value for name, value in flags.items() if value is not None}
                 predictions = Classifier(heads, **changes).judge(entries, progress=progress)
@@ -213,6 +215,7 @@ def predict(
 @click.option("--positive", metavar="NAME", multiple=True, help="A harmful class folder, as in `haechi extract`.")
 @group_by_option("Videos of one group are not independent; intervals are wider then.")
 @click.option("--follow-symlinks", is_flag=True, help="In folders, follow symbolic links that lead outside of them.")
+@allow_https_option
 @weights_options
 @compute_options
 @decoding_options

@@ -14,12 +14,15 @@ from haechi.extract.manifest import Entry, read_manifest_paths
 from haechi.extract.stores.location import Location, LocationError, refused_hint
 
 
-def gather(names: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list[Entry], list[str]]:
+def gather(
+    names: Iterable[str], *, follow_symlinks: bool = False, allow_https: bool = False
+) -> tuple[list[Entry], list[str]]:
     """The media under these names, each file once, and notices for the user.
 
     A folder gives all videos and images in it, a manifest (.csv, .jsonl) its rows, any other name itself, whether or
     not there is such a file. The id of a file is its path as given, in a folder the folder's name joined with the path
-    below it, in a manifest the id there. A name with a scheme, such as `s3://bucket/a.mp4`, is a file in a store.
+    below it, in a manifest the id there. A name with a scheme, such as `s3://bucket/a.mp4`, is a file in a store; with
+    `allow_https` it may be one of a web server.
 
     Raises `HaechiError` that lists all names that cannot be used and all ids that two files share, or if there are no
     media.
@@ -35,13 +38,13 @@ def gather(names: Iterable[str], *, follow_symlinks: bool = False) -> tuple[list
             continue
         if scheme_of(name):
             try:
-                location = Location.parse(name)
+                location = Location.parse(name, allow_https=allow_https)
             except LocationError as error:
                 problems.append(f"{error}; {refused_hint()}")
                 continue
             entries = [_entry(str(location), location)]
         elif path.suffix.lower() in manifest_file.SUFFIXES and path.is_file():
-            manifest = read_manifest_paths(path)
+            manifest = read_manifest_paths(path, allow_https=allow_https)
             notices += manifest.notices
             entries = list(manifest.entries)
         elif path.is_dir():
