@@ -9,6 +9,7 @@ CACHE/.work/                      what running slices have finished so far
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Sequence
@@ -30,6 +31,9 @@ JSON_VERSION = 1
 RECORD_PATTERN = "slice-*.json"
 SHARD_NAME = re.compile(r"shard-(\d{5})-\d{5}-[0-9a-f]{12}\.h5")
 WORK_NAME = ".work"
+
+# Part of the names of work folders: locks may not hold between machines, so none uses the folder of another one.
+HOST = re.sub("[^0-9A-Za-z]", "_", os.uname().nodename)[:64]
 
 # Shards of slices are numbered by slice, and later shards of the cache continue after them, up to shard-99999.h5.
 MAX_SLICES = 10_000
@@ -366,7 +370,13 @@ def unnamed_shards(pin: Pin, records: Iterable[Record]) -> list[Path]:
 
 def work_folder(cache: Path, number: int, attempt: int) -> Path:
     """The folder in which a process extracts a slice; each process that does so at the same time has its own."""
-    return cache / WORK_NAME / f"slice-{number:05d}-{attempt}"
+    return cache / WORK_NAME / f"slice-{number:05d}-{HOST}-{attempt}"
+
+
+def work_folders(cache: Path, number: int | None = None) -> list[Path]:
+    """All work folders, of this machine and of others, in use or not; with `number`, those of one slice."""
+    pattern = "slice-*-*" if number is None else f"slice-{number:05d}-*"
+    return [path for path in sorted((cache / WORK_NAME).glob(pattern)) if path.is_dir()]
 
 
 def work_lock(folder: Path) -> Path:
@@ -382,13 +392,12 @@ def running_slices(cache: Path) -> set[int]:
 
 def finished_work(cache: Path, numbers: Collection[int]) -> list[Path]:
     """Work folders of finished slices that no process uses: a run was stopped before it removed its folder."""
-    folders = [path for path in sorted((cache / WORK_NAME).glob("slice-*-*")) if path.is_dir()]
-    return [path for path in folders if _work_slice(path) in numbers and not is_held(work_lock(path))]
+    return [path for path in work_folders(cache) if _work_slice(path) in numbers and not is_held(work_lock(path))]
 
 
 def _work_slice(path: Path) -> int | None:
     """The slice that a work folder or its lock is of; None for other names."""
-    found = re.fullmatch(r"slice-(\d{5})-\d+(\.lock)?", path.name)
+    found = re.fullmatch(r"slice-(\d{5})-\w*-\d+(\.lock)?", path.name)
     return int(found[1]) if found else None
 
 

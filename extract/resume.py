@@ -103,9 +103,7 @@ class Remaining:
 
 def refuse_strangers(out: Path) -> None:
     """Raise `HaechiError` if `out` is a file, or a folder that holds other things than a cache."""
-    if not out.exists() or shard_paths(out):
-        return
-    if Pin.read(out) is not None:
+    if not out.exists() or Pin.read(out) is not None or shard_paths(out):
         return
     ours = (".*", schema.SHARD_PATTERN + DAMAGED_SUFFIX + "*")  # `haechi verify --repair` keeps damaged shards
     if strangers := sorted(p.name for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in ours)):

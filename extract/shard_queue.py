@@ -9,6 +9,7 @@ from haechi.cache.errors import HaechiError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import FORMAT_VERSION, Failure, Item, Provenance
+from haechi.cache.slices import Pin
 from haechi.cache.writer import shard_path, write_shard
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.timing import WRITE, Stopwatch
@@ -130,12 +131,17 @@ def version_of(cache: Cache | None) -> int:
 
 
 def next_number(cache: Cache | None) -> int:
-    """The number of the next shard. Raises `HaechiError` if no `shard-00000.h5` name sorts after the last one."""
+    """The number of the next shard, after those of all slices.
+
+    Raises `HaechiError` if no `shard-00000.h5` name sorts after the last one.
+    """
     if cache is None:
         return 0
     last = cache.shards[-1].path
     number = last.stem.removeprefix("shard-").partition("-")[0]  # shards of slices have a second number
-    following = int(number) + 1 if number.isdecimal() else 0
+    pin = Pin.read(cache.path)
+    num_slices = 0 if pin is None else pin.num_slices
+    following = max(num_slices, int(number) + 1 if number.isdecimal() else 0)
     if not shard_path(cache.path, following).name > last.name:
         raise HaechiError(f"{last}: no name like shard-00000.h5 sorts after it; extract into a new folder")
     return following

@@ -2,10 +2,11 @@
 
 import contextlib
 import itertools
+import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from haechi.cache.errors import CacheError, HaechiError, SettingsConflictError
 from haechi.cache.lock import locked
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache, shard_paths
-from haechi.cache.schema import STREAMS, conflict_list
+from haechi.cache.schema import SHARD_PATTERN, STREAMS, conflict_list
 from haechi.cache.shard import Shard
-from haechi.cache.slices import PIN_NAME, Pin, Record, Slice, ids_digest, work_folder, work_lock
+from haechi.cache.slices import PIN_NAME, Pin, Record, Slice, ids_digest, work_folder, work_folders, work_lock
 from haechi.cache.text import one_or_more
 from haechi.cache.writer import now
 from haechi.extract import pipeline, resume
@@ -172,7 +173,7 @@ def _refuse_other(pin: Pin, part: Slice, settings: ExtractSettings, ours: dict[s
 
 @contextlib.contextmanager
 def _work_folder(out: Path, part: Slice) -> Iterator[Path]:
-    """The first work folder of the slice that no living process uses: a new one, or one that a stopped run left."""
+    """A work folder of this machine for the slice that no living process uses: new, or left by a stopped run."""
     for attempt in itertools.count():
         folder = work_folder(out, part.number, attempt)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -181,11 +182,26 @@ def _work_folder(out: Path, part: Slice) -> Iterator[Path]:
         except Timeout:
             continue
         with lock:
-            folder.mkdir(exist_ok=True)
+            if not folder.exists():
+                _take_over(folder, [other for other in work_folders(out, part.number) if other != folder])
             yield folder
             if not folder.exists():
                 work_lock(folder).unlink(missing_ok=True)
         return
+
+
+def _take_over(folder: Path, others: Sequence[Path]) -> None:
+    """Make a work folder, and give the shards that another run of the slice has finished second names in it.
+
+    Of several others, that with the most shards counts. It may be in use by a process of another machine, so nothing in
+    it is changed.
+    """
+    folder.mkdir()
+    shards = max((sorted((other / "cache").glob(SHARD_PATTERN)) for other in others), key=len, default=[])
+    for shard in shards:
+        (folder / "cache").mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # it is gone since its slice was committed, or belongs to another user
+            os.link(shard, folder / "cache" / shard.name)
 
 
 def _result(
