@@ -43,8 +43,8 @@ MAX_JSON_BYTES = 1 << 24  # ours: a record of 100,000 shards has half of it
 # them out.
 REWRITTEN = frozenset(f"media/{name}" for name in ("label", "split", "group", "mtime_ns"))
 
-# What `os.link` reports where a file system has no hard links.
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+# What `os.link` reports where a file system has no hard links, or none between two folders.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 
 
 @dataclass(frozen=True, kw_only=True)

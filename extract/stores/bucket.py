@@ -16,7 +16,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from haechi.extract.decoding.files import FileState
 from haechi.extract.decoding.reasons import Reason
-from haechi.extract.stores.errors import CHANGED, FetchError, of_status
+from haechi.extract.stores.errors import CHANGED, MISCONFIGURED, FetchError, of_status
 from haechi.extract.stores.location import Location
 from haechi.extract.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
 
@@ -109,8 +109,9 @@ def _error(error: Exception) -> FetchError:
     if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError):
         return of_status(403, code=name)
     is_ours = isinstance(error, exceptions.InvalidPathError | exceptions.UnknownConfigurationKeyError | ValueError)
-    what = "the key or the configuration cannot be used" if is_ours else "the connection broke"
-    return FetchError(Reason.FETCH_FAILED, what, is_temporary=not is_ours)
+    if is_ours:
+        return FetchError(Reason.FETCH_FAILED, "the key or the configuration cannot be used", code=MISCONFIGURED)
+    return FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True)
 
 
 NO_CREDENTIALS, UNREACHABLE = "NoCredentials", "Unreachable"

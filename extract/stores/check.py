@@ -9,7 +9,7 @@ from pathlib import Path
 from haechi.cache.errors import HaechiError
 from haechi.cache.text import bullet_list, shown
 from haechi.extract.decoding.reasons import Reason
-from haechi.extract.stores.errors import FetchError
+from haechi.extract.stores.errors import MISCONFIGURED, FetchError
 from haechi.extract.stores.kinds import open_store
 from haechi.extract.stores.location import BUCKETS, HUB, WEB, Location
 from haechi.extract.stores.retry import retried
@@ -80,7 +80,7 @@ def _sentence(location: Location, error: FetchError) -> str:
         return f"{name}: the bucket is in another region; set AWS_REGION to it"
     if error.code.startswith("ExpiredToken"):
         return f"{name}: the credentials have expired"
-    if error.reason is Reason.FORBIDDEN:
+    if error.reason is Reason.FORBIDDEN or error.code == MISCONFIGURED:
         return f"{name}: {error.message}; {CREDENTIALS[location.scheme]}"
     if error.reason is Reason.NOT_FOUND and location.scheme == HUB:
         return ""  # a folder that is not there: each file says so

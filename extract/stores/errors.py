@@ -32,3 +32,4 @@ def of_status(status: int, *, code: str = "") -> FetchError:
 
 
 CHANGED = "changed while it was fetched"
+MISCONFIGURED = "Misconfigured"

@@ -1,8 +1,10 @@
 """Fetches files from stores ahead of the decoders: threads write whole copies into a bounded folder."""
 
 import contextlib
+import errno
 import hashlib
 import heapq
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -206,14 +208,15 @@ class Fetcher:
             return self._stores[location.store]
 
     def _refused(self, state: FileState) -> Rejected | None:
+        """Why a file is not fetched, if it is not. Raises `OSError` if the disk is too full for a file of its size."""
         if not state.size_bytes:
             return Rejected(reason=Reason.EMPTY_FILE, message="0 bytes long", state=state)
-        if state.size_bytes > self._spool.max_bytes:
-            message = (
-                f"{state.size_bytes / 1e9:.3g} GB, more than the {self._spool.max_bytes / 1e9:.3g} GB that local "
-                "copies may use (--spool-gb, and 90 % of the free space there)"
-            )
+        most = max(self._spool.max_bytes, self._spool.asked_bytes)
+        if state.size_bytes > most:
+            message = f"{state.size_bytes / 1e9:.3g} GB, more than the {most / 1e9:.3g} GB of --spool-gb"
             return Rejected(reason=Reason.TOO_LARGE, message=message, state=state)
+        if state.size_bytes > self._spool.max_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return None
 
     def _reserve(self, index: int, num_bytes: int) -> None:

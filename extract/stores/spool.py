@@ -24,6 +24,8 @@ class Spool:
     folder: Path
     max_bytes: int
     """Of all copies together."""
+    asked_bytes: int = 0
+    """What `max_bytes` would be with more free space on the disk."""
 
     def path(self, index: int, key: str) -> Path:
         """Where the copy of a file goes. The end of its name is kept: FFmpeg may look at it."""
@@ -55,7 +57,8 @@ def open_spool(parent: str | None, *, spool_gb: float) -> Iterator[Spool]:
                 f"{above}: copies of fetched files cannot be written there ({error.strerror}); name a folder with "
                 "--spool"
             ) from error
-        yield Spool(folder=folder, max_bytes=int(min(spool_gb * 1e9, FREE_SHARE * free)))
+        asked = int(spool_gb * 1e9)
+        yield Spool(folder=folder, max_bytes=min(asked, int(FREE_SHARE * free)), asked_bytes=asked)
 
 
 def _remove_leftovers(above: Path) -> None:

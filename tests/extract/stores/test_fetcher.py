@@ -155,6 +155,18 @@ def test_a_full_disk_ends_the_run(memory: Memory, tmp_path: Path, monkeypatch: p
         next_of(files)
 
 
+def test_a_disk_that_is_too_full_ends_the_run(memory: Memory, tmp_path: Path) -> None:
+    """No file is `too_large` that would fit into --spool-gb: the next run would not try it again."""
+    spool = Spool(folder=tmp_path, max_bytes=100, asked_bytes=1000)
+    with Fetcher([at("1001.mp4")], spool, timeout_seconds=10) as files:
+        assert next_of(files)[1].reason is Reason.TOO_LARGE  # type: ignore[union-attr]
+    with (
+        Fetcher([at("1000.mp4")], spool, timeout_seconds=10) as files,
+        pytest.raises(HaechiError, match=r"No space left.* --spool-gb"),
+    ):
+        next_of(files)
+
+
 def test_a_defect_is_raised_in_the_main_thread(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(location: Location) -> FileState:
         raise ZeroDivisionError

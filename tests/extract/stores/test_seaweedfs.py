@@ -107,8 +107,9 @@ def test_the_same_rows_as_from_this_machine(clips: Path, run: Callable[..., Extr
     folder.mkdir()
     for name in NAMES:
         shutil.copy(clips / name, folder)
-    local = run(manifest_of(folder, [*NAMES, "gone.mp4"]), "local")
-    done = run(manifest_in(tmp_path, [*NAMES, "gone.mp4"]), "stored")
+    # In batches of one video: files come in any order, and last bits depend on which share a batch.
+    local = run(manifest_of(folder, [*NAMES, "gone.mp4"]), "local", batch_windows=1)
+    done = run(manifest_in(tmp_path, [*NAMES, "gone.mp4"]), "stored", batch_windows=1)
     assert (done.num_rows, done.num_used, done.num_failed) == (7, 4, 3)
     assert done.fingerprint == local.fingerprint
     ours, theirs = Cache.open(done.cache), Cache.open(local.cache)
@@ -260,7 +261,7 @@ def test_the_spool_keeps_its_bound(clips: Path, run: Callable[..., Extraction], 
     assert done.num_used == 8
     (failure,) = Cache.open(done.cache).failures
     assert (failure.reason, failure.stage) == ("too_large", "validate")
-    assert "more than the 0.001 GB that local copies may use (--spool-gb" in failure.message
+    assert failure.message.endswith(" GB, more than the 0.001 GB of --spool-gb")
     assert 0 < most[0] <= 1e6
 
 
@@ -308,6 +309,9 @@ def test_all_unusable_stores_are_named(s3: str, monkeypatch: pytest.MonkeyPatch)
     use(monkeypatch, "http://127.0.0.1:1")
     with pytest.raises(HaechiError, match="'s3://videos': the store cannot be reached"):
         refuse_unusable_stores([at("s3://videos/a.mp4")])
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(HaechiError, match=r"'az://videos': the key or the configuration .* AZURE_STORAGE_ACCOUNT_NAME"):
+        refuse_unusable_stores([at("az://videos/a.mp4")])
 
 
 @pytest.mark.parametrize(
@@ -339,7 +343,7 @@ def test_who_may_read_and_not_list_can_extract(
 def test_a_store_that_goes_away_ends_the_run_and_keeps_what_is_done(
     clips: Path, proxy: Proxy, run: Callable[..., Extraction], tmp_path: Path
 ) -> None:
-    names = [f"copy-{i:02d}.mp4" for i in range(40)]  # more than are fetched at the same time
+    names = [f"copy-{i:02d}.mp4" for i in range(30)]  # more than are fetched at the same time
     for name in names:
         put(f"clips/{name}", (clips / "one_frame.mp4").read_bytes())
     gone = threading.Event()
@@ -354,7 +358,7 @@ def test_a_store_that_goes_away_ends_the_run_and_keeps_what_is_done(
         run(manifest_in(tmp_path, names))
     proxy.plan = lambda method, path, number: None
     done = run(manifest_in(tmp_path, names))
-    assert (done.num_used, done.num_failed) == (40, 0)
+    assert (done.num_used, done.num_failed) == (30, 0)
 
 
 def test_states_of_many_files_take_few_requests(clips: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
