@@ -69,6 +69,11 @@ def extract_slice(
         _refuse_other(pin, part, settings, resume.requested(settings, pin))
     entries = sorted((entry for entry in manifest.entries if part.holds(entry.id)), key=lambda entry: entry.id)
     record = None if pin is None else Record.read(pin, part.number)
+    if record is not None and reasons.intersection(record.failures):
+        progress.notice(
+            f"slice {part} is committed; when all slices are finished, `haechi extract` without --slice tries its "
+            "failures again"
+        )
     done, is_ours = None, False
     if record is None:
         out.mkdir(parents=True, exist_ok=True)

@@ -194,6 +194,19 @@ def test_a_slice_is_committed_once(out: Path, run_slice: RunSlice, no_models: Ca
     assert all_files(out) == before
 
 
+def test_failures_of_a_committed_slice_are_not_tried_again(
+    finished: Path, manifest: Manifest, out: Path, no_models: Callable[[], None]
+) -> None:
+    no_models()
+    number = slice_of("gone.mp4", N)
+    for retry, expected in {"missing": [f"slice {number}/{N} is committed"], "timeout": []}.items():
+        notices = Notices()
+        extract_features(
+            manifest, out, slice=f"{number}/{N}", retry=retry, settings=settings_of(finished), progress=notices
+        )
+        assert [text.partition(";")[0] for text in notices.texts] == expected
+
+
 def test_the_first_to_finish_commits(out: Path, run_slice: RunSlice, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process finishes the same slice, with other features, after this one has written its shards."""
     undo(out, 0)
