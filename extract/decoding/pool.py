@@ -168,10 +168,12 @@ class DecodePool:
                     del running[future]
             if stop_at is not None and (not running or time.monotonic() > stop_at):
                 return False
+            waits_for_files = False
             try:
                 while stop_at is None and free and (oldest := _oldest(supply, running)) is not None:
                     taken = supply.take(below=oldest + MAX_AHEAD)
                     if taken is None:
+                        waits_for_files = True
                         break
                     index, file = taken
                     if isinstance(file, Rejected):
@@ -186,7 +188,7 @@ class DecodePool:
                         supply.put_back(index)
                         raise
                     free.pop()
-                expected: list[Future[Any]] = [*running, *(supply.arrivals if free and stop_at is None else [])]
+                expected: list[Future[Any]] = [*running, *(supply.arrivals if waits_for_files else [])]
                 done, _ = wait(expected, timeout=self._poll_seconds, return_when=FIRST_COMPLETED)
                 finished = done & running.keys()
                 ready = running if self._is_streamed else finished

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from haechi.extract.decoding.limits import Limits
 from haechi.extract.decoding.pool import DecodedFrames, DecodePool
 from haechi.extract.decoding.reasons import DEFECT, Reason
 from haechi.extract.decoding.shared_frames import Output, remove_slots_of_dead_processes
-from haechi.extract.decoding.supply import Rejected
+from haechi.extract.decoding.supply import LocalFiles, Rejected
 from haechi.extract.decoding.transforms import FrameTransform
 from haechi.extract.decoding.windows import WINDOW_FRAMES
 from haechi.extract.sampling import Sampling, Uniform, Windows
@@ -255,6 +256,23 @@ def test_a_defect_is_counted_in_the_summary(videos: Path, tmp_path: Path, capsys
     assert "2 in the manifest = 1 used + 1 failed" in out
     assert "1 of the failures; please report their messages" in out
     assert "KeyError: 'tag' (poison.py:" in (tmp_path / "checks.csv").read_text()
+
+
+def test_the_main_process_sleeps_while_the_last_video_is_decoded(videos: Path) -> None:
+    """Files that are fetched have all arrived then."""
+
+    class Arrived(LocalFiles):
+        @property
+        def arrivals(self) -> list[Future[None]]:
+            found = Future[None]()
+            found.set_result(None)
+            return [found]
+
+    turns: list[None] = []
+    with start_pool(num_workers=1) as decoders:
+        files = Arrived([videos / "sound.mp4"])
+        assert len(list(decoders.run(files, [], on_idle=lambda: turns.append(None)))) == 1
+    assert len(turns) < 100
 
 
 def test_nothing_to_do() -> None:
