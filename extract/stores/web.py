@@ -1,5 +1,6 @@
 """Files of web servers by https, never of an address inside the own network."""
 
+import functools
 import http.client
 import ipaddress
 import socket
@@ -19,6 +20,7 @@ from haechi.extract.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SE
 MAX_REDIRECTS = 5
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
 REDIRECTS = (301, 302, 303, 307, 308)
+NOTHING_IN_RANGE = 416  # of the first byte: the file is empty
 
 
 def is_public(address: str) -> bool:
@@ -60,6 +62,7 @@ def _secure_socket(family: int, place: Any, host: str) -> ssl.SSLSocket:
         raise
 
 
+@functools.cache  # it takes 20 ms
 def tls_context() -> ssl.SSLContext:
     """Checks certificates and names."""
     return ssl.create_default_context()
@@ -69,16 +72,17 @@ class WebServer:
     """Any host."""
 
     def head(self, location: Location) -> FileState:
-        with _answer(location, "HEAD", {}) as answer:
+        # not HEAD: a presigned URL is signed for one method
+        with _answer(location, {"Range": "bytes=0-0"}) as answer:
             return _state(answer)
 
     def read(self, location: Location, state: FileState, *, start: int) -> Iterator[memoryview]:
         headers = {"If-Match": state.etag} if state.etag and not state.etag.startswith("W/") else {}
         if start:
             headers["Range"] = f"bytes={start}-"
-        with _answer(location, "GET", headers) as answer:
+        with _answer(location, headers) as answer:
             skipped = 0 if answer.status == 206 else start  # a server may ignore the range
-            if start == 0 and _state(answer).size_bytes != state.size_bytes:
+            if _state(answer).size_bytes != state.size_bytes:
                 raise FetchError(Reason.CHANGED_WHILE_READ, CHANGED)
             if state.etag and (answer.getheader("ETag") or state.etag) != state.etag:
                 raise FetchError(Reason.CHANGED_WHILE_READ, CHANGED)
@@ -92,7 +96,9 @@ class WebServer:
 
 
 def _state(answer: http.client.HTTPResponse) -> FileState:
-    length = answer.getheader("Content-Length") or ""
+    length = (answer.getheader("Content-Range") or "").rpartition("/")[2] or answer.getheader("Content-Length") or ""
+    if answer.status == NOTHING_IN_RANGE:
+        length = "0"
     if not length.isdecimal():
         raise FetchError(Reason.FETCH_FAILED, "the server does not say how long the file is")
     try:
@@ -103,8 +109,8 @@ def _state(answer: http.client.HTTPResponse) -> FileState:
 
 
 @contextmanager
-def _answer(location: Location, method: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
-    """The answer to a request, after redirects. Raises `FetchError`, without the address."""
+def _answer(location: Location, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+    """The answer to GET, after redirects. Raises `FetchError`, without the address."""
     url = f"{location}{'?' + location.query if location.query else ''}"
     try:
         for _ in range(1 + MAX_REDIRECTS):
@@ -112,14 +118,14 @@ def _answer(location: Location, method: str, headers: dict[str, str]) -> Iterato
             if parts.scheme != "https" or not parts.hostname:
                 raise FetchError(Reason.FORBIDDEN, "the server redirects to an address that is not https")
             target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (f"?{parts.query}" if parts.query else "")
-            connection = _Connection(parts.hostname, parts.port)
+            connection = _Connection(parts.hostname, parts.port, context=tls_context())
             try:
-                connection.request(method, target, headers={"User-Agent": "haechi", **headers})
+                connection.request("GET", target, headers={"User-Agent": "haechi", **headers})
                 answer = connection.getresponse()
                 if answer.status in REDIRECTS and (place := answer.getheader("Location")):
                     url = urljoin(url, place)
                     continue
-                if answer.status not in (200, 206):
+                if answer.status not in (200, 206, NOTHING_IN_RANGE):
                     raise of_status(answer.status)
                 yield answer
                 return

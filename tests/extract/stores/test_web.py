@@ -1,5 +1,6 @@
 """Files of web servers, with a server on this machine whose names count as public ones."""
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -30,14 +31,14 @@ CERTIFICATE = Path(__file__).with_name("media.test.pem")
 
 @dataclass(kw_only=True)
 class Site:
-    """A server: path -> bytes, or the address to which it redirects."""
+    """A server: path -> bytes, or the address to which it redirects. It answers GET alone, as for presigned URLs."""
 
     port: int = 0
     files: dict[str, bytes | str] = field(default_factory=dict)
     etag: str = '"1"'
     has_ranges: bool = True
     cut_bytes: int | None = None
-    """The first answer to GET ends after so many bytes."""
+    """The first answer with the whole file ends after so many bytes."""
     requests: list[str] = field(default_factory=list)
 
 
@@ -54,17 +55,22 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
                 self.send_header("Location", found or "")
                 self.end_headers()
                 return
-            start = int((self.headers["Range"] or "bytes=0-")[6:-1]) if served.has_ranges else 0
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(found) - start))
+            start, stop = 0, len(found)
+            if served.has_ranges and (asked := self.headers["Range"]):
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                start, stop = int(first), min(stop, int(last) + 1) if last else stop
+                self.send_response(206 if found else 416)
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(found)}" if found else "bytes */0")
+            else:
+                self.send_response(200)
+            self.send_header("Content-Length", str(stop - start))
             self.send_header("ETag", served.etag)
             self.send_header("Last-Modified", "Sat, 28 Nov 2026 11:00:00 GMT")
             self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(found[start:][: served.cut_bytes])
+            with contextlib.suppress(OSError):  # who asks for the length does not wait for the rest
+                self.wfile.write(found[start:stop][: served.cut_bytes])
+            if stop - start > 1:
                 served.cut_bytes = None
-
-        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -193,9 +199,11 @@ def test_presigned_urls_leave_no_signature(
     site.files["/sound.mp4?X-Amz-Signature=SECRETSIGNATURE"] = content
     site.cut_bytes = len(content) // 2
     site.files["/text.mp4?sig=SECRETSIGNATURE"] = b"this is no video" * 100
+    site.files["/empty.mp4?sig=SECRETSIGNATURE"] = b""
     rows = [
         f"https://media.test:{site.port}/sound.mp4?X-Amz-Signature=SECRETSIGNATURE",
         f"https://media.test:{site.port}/text.mp4?sig=SECRETSIGNATURE",
+        f"https://media.test:{site.port}/empty.mp4?sig=SECRETSIGNATURE",
         f"https://media.test:{site.port}/gone.mp4?sig=SECRETSIGNATURE",
         f"https://inside.test:{site.port}/a.mp4?sig=SECRETSIGNATURE",
         f"https://unknown.test:{site.port}/a.mp4?sig=SECRETSIGNATURE",
@@ -203,12 +211,18 @@ def test_presigned_urls_leave_no_signature(
     (tmp_path / "m.csv").write_text("\n".join(["path", *rows]) + "\n")
     with pytest.raises(ManifestError) as caught:
         read_manifest(tmp_path / "m.csv")
-    assert "5 locations that cannot be read" in str(caught.value)
+    assert "6 locations that cannot be read" in str(caught.value)
     manifest = read_manifest(tmp_path / "m.csv", allow_https=True)
     done = run(manifest)
     cache = Cache.open(done.cache)
     assert cache.media["id"].tolist() == [f"https://media.test:{site.port}/sound.mp4"]
-    assert [row.reason for row in cache.failures] == ["not_media", "not_found", "forbidden", "fetch_failed"]
+    assert [row.reason for row in cache.failures] == [
+        "not_media",
+        "empty_file",
+        "not_found",
+        "forbidden",
+        "fetch_failed",
+    ]
     assert all(b"SECRETSIGNATURE" not in shard.read_bytes() for shard in shard_paths(done.cache))
     assert "SECRETSIGNATURE" not in f"{caught.value} {manifest} {done} {cache.failures}"
     assert run(manifest).num_new == 0
