@@ -28,7 +28,6 @@ from haechi.cache.text import bullet_list, counted, shown
 PIN_NAME = "slices.json"
 PIN_FORMAT, RECORD_FORMAT = "haechi-slices", "haechi-slice"
 JSON_VERSION = 1
-RECORD_PATTERN = "slice-*.json"
 SHARD_NAME = re.compile(r"shard-(\d{5})-\d{5}-[0-9a-f]{12}\.h5")
 WORK_NAME = ".work"
 

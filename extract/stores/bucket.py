@@ -16,7 +16,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from haechi.extract.decoding.files import FileState
 from haechi.extract.decoding.reasons import Reason
-from haechi.extract.stores.errors import CHANGED, MISCONFIGURED, FetchError, of_status
+from haechi.extract.stores.errors import CHANGED, MISCONFIGURED, NO_CREDENTIALS, FetchError, of_status
 from haechi.extract.stores.location import Location
 from haechi.extract.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
 
@@ -105,13 +105,10 @@ def _error(error: Exception) -> FetchError:
         message = f"nothing arrived for {SILENCE_SECONDS:g} s"
         return FetchError(Reason.FETCH_TIMEOUT, message, is_temporary=True)
     if "kind: Connect" in text:
-        return FetchError(Reason.FETCH_FAILED, "the store cannot be reached", code=UNREACHABLE, is_temporary=True)
+        return FetchError(Reason.FETCH_FAILED, "the store cannot be reached", is_temporary=True)
     if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError):
         return of_status(403, code=name)
     is_ours = isinstance(error, exceptions.InvalidPathError | exceptions.UnknownConfigurationKeyError | ValueError)
     if is_ours:
         return FetchError(Reason.FETCH_FAILED, "the key or the configuration cannot be used", code=MISCONFIGURED)
     return FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True)
-
-
-NO_CREDENTIALS, UNREACHABLE = "NoCredentials", "Unreachable"

@@ -32,4 +32,6 @@ def of_status(status: int, *, code: str = "") -> FetchError:
 
 
 CHANGED = "changed while it was fetched"
-MISCONFIGURED = "Misconfigured"
+
+# Codes of our own.
+MISCONFIGURED, NO_CREDENTIALS = "Misconfigured", "NoCredentials"

@@ -109,7 +109,8 @@ def test_nothing_is_fetched_too_far_ahead(memory: Memory, tmp_path: Path, monkey
     gate = memory.gates["1.mp4"] = threading.Event()
     with opened([at(f"{i}.mp4") for i in range(1, 10)], tmp_path) as files:
         assert sorted(next_of(files)[0] for _ in range(2)) == [1, 2]
-        assert not wait(files.arrivals, timeout=0.1).done if files.take(below=10) is None else False
+        assert files.take(below=10) is None
+        assert not wait(files.arrivals, timeout=0.1).done
         assert set(memory.begun) == {"1.mp4", "2.mp4", "3.mp4"}
         gate.set()
         assert {next_of(files)[0] for _ in range(7)} == {0, *range(3, 9)}
