@@ -171,8 +171,8 @@ def extract(
     """Stage 1: extract the features of videos and images into a cache.
 
     DATA is a manifest (CSV or JSON Lines with the column path, and optionally label, split, group, id) or a folder with
-    the class folders harmful/ and safe/, which may stand in train/, val/ and test/. The folder may be in an object store,
-    such as s3://bucket/clips, and so may the files of a manifest. Running the command again extracts only what is
+    the class folders harmful/ and safe/, which may stand in train/, val/ and test/. The folder, and the files of a
+    manifest, may be in an object store, such as s3://bucket/clips. Running the command again extracts only what is
     missing or has changed.
     """
     import json
