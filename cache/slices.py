@@ -419,7 +419,12 @@ def remove_unnamed(cache: Path) -> None:
     records = read_records(pin)
     for path in unnamed_shards(pin, records.values()):
         path.unlink(missing_ok=True)
-    for folder in finished_work(cache, records):
+    remove_finished_work(cache, records)
+
+
+def remove_finished_work(cache: Path, numbers: Collection[int]) -> None:
+    """Delete the work folders of finished slices that no process uses."""
+    for folder in finished_work(cache, numbers):
         shutil.rmtree(folder, ignore_errors=True)
         work_lock(folder).unlink(missing_ok=True)
 

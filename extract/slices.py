@@ -19,7 +19,17 @@ from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import SHARD_PATTERN, STREAMS, conflict_list
 from haechi.cache.shard import Shard
-from haechi.cache.slices import PIN_NAME, Pin, Record, Slice, ids_digest, work_folder, work_folders, work_lock
+from haechi.cache.slices import (
+    PIN_NAME,
+    Pin,
+    Record,
+    Slice,
+    ids_digest,
+    remove_finished_work,
+    work_folder,
+    work_folders,
+    work_lock,
+)
 from haechi.cache.text import one_or_more
 from haechi.cache.writer import now
 from haechi.extract import pipeline, resume
@@ -87,6 +97,7 @@ def extract_slice(
                     folder / "cache", pin, part, ids, num_manifest_rows=len(manifest.entries), drafts=folder / "drafts"
                 )
             shutil.rmtree(folder, ignore_errors=True)
+        remove_finished_work(out, [part.number])
     assert pin is not None
     if record.ids_sha256 != ids_digest(entry.id for entry in entries):
         progress.notice(

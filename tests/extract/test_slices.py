@@ -1,5 +1,6 @@
 """Slices: the rows of a whole run, each committed once, whoever does it and how often."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -305,8 +306,9 @@ def test_labels_that_changed_after_a_stop_are_committed(
     assert (verify(out).problems, verify(out).notes) == ([], [])
 
 
+@pytest.mark.parametrize("is_alive", [True, False])
 def test_the_work_of_another_machine_is_taken_over(
-    finished: Path, out: Path, run_slice: RunSlice, run_whole: RunSlice, monkeypatch: pytest.MonkeyPatch
+    finished: Path, out: Path, run_slice: RunSlice, monkeypatch: pytest.MonkeyPatch, *, is_alive: bool
 ) -> None:
     """Its folder is not used: where locks do not hold between machines, a process may be at work there."""
     undo(out, 0)
@@ -321,12 +323,12 @@ def test_the_work_of_another_machine_is_taken_over(
     theirs = work_folder(out, 0, 0)
     before = all_files(theirs / "cache")
     monkeypatch.setattr("haechi.cache.slices.HOST", "other")
-    done = run_slice("0/3")
+    with FileLock(work_lock(theirs)) if is_alive else contextlib.nullcontext():
+        done = run_slice("0/3")
     assert (done.num_new, done.has_committed) == (0, True)
-    assert all_files(theirs / "cache") == before
     assert contents(out) == contents(finished / "whole")
-    run_whole()
-    assert not list((out / ".work").iterdir())
+    assert theirs.exists() == is_alive
+    assert not is_alive or all_files(theirs / "cache") == before
 
 
 def test_a_used_work_folder_is_not_shared(out: Path, run_slice: RunSlice, run_whole: RunSlice) -> None:
