@@ -37,7 +37,7 @@ def is_held(lock: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # it is held; or there are no such locks, and the file itself is one (SoftFileLock)
         return True
     finally:
         os.close(descriptor)

@@ -1,6 +1,9 @@
 """`haechi status`, and what `inspect` and `verify` say of slices; the caches here are written without videos."""
 
+import errno
+import fcntl
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -100,6 +103,18 @@ def test_some_slices_are_finished(tmp_path: Path) -> None:
     verified = _run("verify", path)
     assert verified.exit_code == 0
     assert "3 of 5 slices are not finished: 0,2-3" in verified.stdout.replace("\n", " ")
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock is a file there that exists while it is held."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    path = write_sliced(tmp_path / "c", finished=[1, 4])
+    work_lock(work_folder(path, 3, 0)).touch()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert json.loads(_run("status", path, "--json").stdout)["running"] == [3]
 
 
 def test_all_slices_are_finished(tmp_path: Path) -> None:
