@@ -27,12 +27,18 @@ MANIFEST = Manifest(
 )
 
 
+def _feature_settings() -> dict[str, Any]:
+    """As if `SETTINGS` had been used."""
+    found: dict[str, Any] = synthetic.settings() | {"sampling": SETTINGS.sampler.settings}
+    for stream, model in SETTINGS.models.items():
+        found[stream]["model"] = model
+    return found
+
+
 class MadeFlow:
     """In place of `haechi.extract.flow.Flow`: every fourth row is a failure."""
 
-    settings = synthetic.settings() | {"sampling": SETTINGS.sampler.settings}
-    for stream, model in SETTINGS.models.items():
-        settings[stream]["model"] = model
+    settings = _feature_settings()
     compute = SimpleNamespace(name="cpu", precision="fp32")
     num_workers = 1
 
