@@ -36,8 +36,11 @@ class Bucket:
 
     def __init__(self, scheme: str, name: str) -> None:
         kind: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[scheme]
-        with _converted():
+        try:
             self._store = kind(name, client_options=CLIENT, retry_config=NO_RETRIES)
+        except (exceptions.BaseError, OSError, ValueError):
+            message = "its configuration in the environment cannot be used"
+            raise FetchError(Reason.FETCH_FAILED, message, code=MISCONFIGURED) from None
 
     def head(self, location: Location) -> FileState:
         with _converted():
@@ -108,7 +111,6 @@ def _error(error: Exception) -> FetchError:
         return FetchError(Reason.FETCH_FAILED, "the store cannot be reached", is_temporary=True)
     if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError):
         return of_status(403, code=name)
-    is_ours = isinstance(error, exceptions.InvalidPathError | exceptions.UnknownConfigurationKeyError | ValueError)
-    if is_ours:
-        return FetchError(Reason.FETCH_FAILED, "the key or the configuration cannot be used", code=MISCONFIGURED)
+    if isinstance(error, exceptions.InvalidPathError | ValueError):
+        return FetchError(Reason.FETCH_FAILED, "its key cannot be used")
     return FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True)

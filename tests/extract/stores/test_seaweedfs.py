@@ -310,7 +310,7 @@ def test_all_unusable_stores_are_named(s3: str, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(HaechiError, match="'s3://videos': the store cannot be reached"):
         refuse_unusable_stores([at("s3://videos/a.mp4")])
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
-    with pytest.raises(HaechiError, match=r"'az://videos': the key or the configuration .* AZURE_STORAGE_ACCOUNT_NAME"):
+    with pytest.raises(HaechiError, match=r"'az://videos': its configuration in .*; set AZURE_STORAGE_ACCOUNT_NAME"):
         refuse_unusable_stores([at("az://videos/a.mp4")])
 
 
