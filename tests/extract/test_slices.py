@@ -199,11 +199,12 @@ def test_failures_of_a_committed_slice_are_not_tried_again(
     finished: Path, manifest: Manifest, out: Path, no_models: Callable[[], None]
 ) -> None:
     no_models()
+    quiet = Manifest(entries=manifest.entries, notices=())
     number = slice_of("gone.mp4", N)
     for retry, expected in {"missing": [f"slice {number}/{N} is committed"], "timeout": []}.items():
         notices = Notices()
         extract_features(
-            manifest, out, slice=f"{number}/{N}", retry=retry, settings=settings_of(finished), progress=notices
+            quiet, out, slice=f"{number}/{N}", retry=retry, settings=settings_of(finished), progress=notices
         )
         assert [text.partition(";")[0] for text in notices.texts] == expected
 
