@@ -5,7 +5,6 @@ frames a video the cache has 3.3 GB of features; with 4 frames, a million videos
 """
 
 import csv
-import hashlib
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from bench.figures import show
 from bench.measure import CommandResult, Measurement
 from bench.networks import write_clip_config
 from bench.options import common
-from bench.synthetic import CLIP_WIDTH, SETTINGS, provenance
+from bench.synthetic import CLIP_WIDTH, SETTINGS, media, provenance
 from bench.videos import pick_videos, write_manifest
 from haechi.cache.reader import Cache
 from haechi.cache.schema import DATASETS, Item, Media, without_model
@@ -66,7 +65,7 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
             for size in sizes:
                 opened = Cache.open(short[size])
                 scenes[size].append(measure.timed(partial(find_scenes, opened, np.arange(size))))
-        resumed = {size: [_resume(folder / f"rows-{size}", data, num_rows=size)] for size in sizes}
+        resumed = {size: _resume(folder / f"rows-{size}", data, num_rows=size) for size in sizes}
     features = small * NUM_FRAMES * CLIP_WIDTH * 2 / 1e6
     seconds = {what: [run.seconds for run in found] for what, found in runs.items()}
     beyond = [run.peak_megabytes - features for run in runs["all"]]
@@ -95,9 +94,10 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
     rows.append(Measurement(what="the same: growth of time by video", unit="x", values=growth, at_most=MARK_LINEAR))
     for size in sizes:
         rows.append(_seconds(f"scenes, {size:,} videos: time", scenes[size], MARK_SCENES.get(size)))
-    for size, found in resumed.items():
-        values = [run.seconds for run in found]
-        rows.append(_seconds(f"extract with nothing to do, {size:,} videos: time", values, MARK_RESUME.get(size)))
+    for size, run in resumed.items():
+        rows.append(
+            _seconds(f"extract with nothing to do, {size:,} videos: time", [run.seconds], MARK_RESUME.get(size))
+        )
     show(measure.write(out, "large", rows, untrained=False))
 
 
@@ -137,22 +137,8 @@ def _arrays(rows: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _media(number: int, label: int) -> Media:
-    id = f"clips/{number // 1000:04d}/{number:07d}.mp4"
-    return Media(
-        id=id,
-        kind="video",
-        sha256=hashlib.sha256(id.encode()).hexdigest(),
-        size_bytes=1,
-        mtime_ns=1,
-        label=label,
-        split="",
-        group="",
-        duration_seconds=float(1 + number % 90),
-        fps=25.0,
-        num_frames=250,
-        width=640,
-        height=(240, 480, 720)[number % 3],
-    )
+    found = media(f"clips/{number // 1000:04d}/{number:07d}.mp4", split="", label=label)
+    return replace(found, duration_seconds=float(1 + number % 90), height=(240, 480, 720)[number % 3])
 
 
 def _resume(folder: Path, data: Path | None, *, num_rows: int) -> CommandResult:
@@ -173,8 +159,8 @@ def _resume(folder: Path, data: Path | None, *, num_rows: int) -> CommandResult:
         writer.writerow(["path", "label"])
         for number, start in enumerate(range(0, num_rows, SHARD_SIZE), start=1):
             found = [_media(i, i % 2) for i in range(start, min(start + SHARD_SIZE, num_rows))]
-            write_shard(shard_path(cache, number), [Item(media=media, arrays=arrays) for media in found], [], source)
-            writer.writerows([media.id, ("safe", "harmful")[media.label]] for media in found)
+            write_shard(shard_path(cache, number), [Item(media=each, arrays=arrays) for each in found], [], source)
+            writer.writerows([each.id, ("safe", "harmful")[each.label]] for each in found)
     command[1] = manifest
     return measure.run(["haechi", *command], watch=True)
 

@@ -22,6 +22,7 @@ from bench.synthetic import write_cache, write_table
 from haechi.cache import schema
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache, shard_paths
+from haechi.memory import reuse_freed_memory
 
 MARK_CAT = 0.5
 MARK_HASH = 0.5
@@ -39,6 +40,7 @@ SHARE, QUICK_SHARE = 5.0, 0.02
 @common
 def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
     """Time reading and checking a whole cache (or the cache --data), and showing caches of up to a million videos."""
+    reuse_freed_memory()  # as every command does
     with tempfile.TemporaryDirectory() as folder:
         path = data or write_cache(Path(folder, "cache"), share=QUICK_SHARE if quick else SHARE)
         shards = shard_paths(path)

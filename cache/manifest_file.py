@@ -18,8 +18,8 @@ from typing import Any
 
 from haechi.cache import schema
 from haechi.cache.annotations import read_export
-from haechi.cache.collection import no_collection
 from haechi.cache.errors import HaechiError
+from haechi.cache.garbage import no_collection
 from haechi.cache.labels import EXPECTED, LabelRule, understood
 from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.text import bullet_list, counted, from_harmless, named, shown

@@ -35,8 +35,9 @@ MAX_SECONDS = 10**9  # 31 years, before or after 0; times in some containers sta
 
 # Version 1: chunks have this size, which is 1024 rows of 512 float16 values. A smaller dataset is one chunk.
 CHUNK_BYTES = 1 << 20
-# Version 2: each block of so many bytes, in whole rows, has a checksum. 64 rows of 512 float16 values: who reads the
-# features of one video reads few others. With smaller blocks, calling the hash function takes longer than the hash.
+# Version 2: there is a checksum for each block of at most this many bytes, in whole rows (at least one): 64 rows of 512
+# float16 values. Larger blocks would mean that reading one video also reads many others; with smaller ones, calling the
+# hash function takes longer than hashing.
 BLOCK_BYTES = 1 << 16
 
 INDEX = "index"

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from haechi.cache import manifest_file, schema
-from haechi.cache.collection import no_collection
 from haechi.cache.errors import SettingsError
+from haechi.cache.garbage import no_collection
 from haechi.cache.groups import GroupRule, group_clashes, group_summary
 from haechi.cache.labels import LabelRule, understood
 from haechi.cache.location import scheme_of, without_secrets

@@ -17,6 +17,7 @@ from haechi import __version__
 from haechi.cache.closed_pipe import is_closed
 from haechi.cache.errors import HaechiError
 from haechi.cache.text import visible
+from haechi.memory import reuse_freed_memory
 
 # Command -> the module with a function of the same name, and the line in `haechi --help`.
 COMMANDS = {
@@ -97,6 +98,7 @@ def main() -> None:
     Two stages: `haechi extract DATA --out CACHE` once for each dataset, then `haechi train CACHE --out RUN` in seconds,
     as often as you like.
     """
+    reuse_freed_memory()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from haechi.train.model.head import Pooled, Regression, pool
 # 80,000 are, and 0.79 for the true direction.
 MAX_FIT_VALUES = 1 << 28
 
-# Up to so many values are computed with in float64.
+# Columns with at most this many values are stored in float64, larger ones in float32.
 MAX_FLOAT64_VALUES = 1 << 25
 
 SCALED_VIDEOS = 1 << 14  # whose mean and deviation are computed at once

@@ -111,7 +111,7 @@ def _copied_by_hdf5(path: Path) -> None:
     copy.unlink()
 
 
-# Rows of so many float32 values: two of them have one checksum.
+# Format version -> number of float32 values in a row of which two share one checksum.
 HALF_OF_BLOCK = {1: 100_000, 2: 8_000}
 
 

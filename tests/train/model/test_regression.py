@@ -57,7 +57,7 @@ def fit(dataset: Dataset, rows: np.ndarray, *, pos_weight: float = 1.0, folds: F
 
 
 def fit_on(num_videos: int, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let regressions of this dataset be fitted on about so many videos at most."""
+    """Limit the number of videos that regressions of this dataset are fitted on."""
     num_columns = pooled_columns(dataset.features).shape[1]
     monkeypatch.setattr(regression, "MAX_FIT_VALUES", num_videos * num_columns)
 
