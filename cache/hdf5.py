@@ -88,6 +88,7 @@ class Hdf5Content:
 
     def __init__(self, file: h5py.File, path: Path) -> None:
         self._file, self._path = file, path
+        self._datasets = Datasets(file)
 
     @cached_property
     def attributes(self) -> Attributes:
@@ -98,7 +99,7 @@ class Hdf5Content:
     def array(self, name: str) -> Array | str:
         """Raises as `read_errors` does."""
         with read_errors(self._path):
-            found = dataset(self._file, name)
+            found = self._datasets.open(name)
             return found if isinstance(found, str) else _array(found, num_bytes=self._num_bytes)
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -122,37 +123,58 @@ class Hdf5Content:
 
     def _sound_dataset(self, name: str) -> h5py.Dataset:
         with read_errors(self._path):
-            found = dataset(self._file, name)
+            found = self._datasets.open(name)
         if isinstance(found, str):
             raise DamageError(f"{self._path}: /{name} {found}")
-        return found
+        return h5py.Dataset(found)
 
 
-def dataset(file: h5py.File, name: str, *, version: int = 1) -> h5py.Dataset | str:
-    """The dataset under `name`, or a text that says why it is refused.
+class Datasets:
+    """The datasets of an open file, as h5py's low-level objects: its others open slowly, and a shard has many.
 
     Only plain data inside this file is accepted, because a shard may come from a stranger: no soft or external links,
     virtual datasets, external storage, object types, or filters other than version 1's Fletcher32.
     """
-    parent: Any = file.id  # h5py's low-level objects: its groups open slowly, and a shard has many datasets
-    for part in name.encode().split(b"/"):
+
+    def __init__(self, file: h5py.File, *, version: int = 1) -> None:
+        self._version = version
+        self._groups: dict[bytes, Any] = {b"": file.id}
+
+    def open(self, name: str) -> h5py.h5d.DatasetID | str:
+        """The dataset under `name`, or a text that says why it is refused."""
+        found = self._open(name.encode())
+        if isinstance(found, str):
+            return found
+        if not isinstance(found, h5py.h5d.DatasetID):
+            return "is not a dataset"
+        plist = found.get_create_plist()
+        layout = plist.get_layout()
+        if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
+            return "keeps its data in another file; only data inside the shard is allowed"
+        filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+        if self._version == 1 and (layout != h5py.h5d.CHUNKED or filters != [h5py.h5z.FILTER_FLETCHER32]):
+            return "must be chunked, with the Fletcher32 filter and no other"
+        if self._version > 1 and (layout != h5py.h5d.CONTIGUOUS or filters):
+            return "must be contiguous, without filters"
+        return found
+
+    def _open(self, name: bytes) -> Any:
+        """The object under a name, or a text that says why it is refused. Groups are kept open."""
+        if name in self._groups:
+            return self._groups[name]
+        above, _, part = name.rpartition(b"/")
+        parent = self._open(above)
+        if isinstance(parent, str):
+            return parent
         # h5py's `part in file[parent]` would follow an external link before the kind of the link can be checked.
         if not isinstance(parent, h5py.h5g.GroupID) or not parent.links.exists(part):
             return IS_MISSING
         if parent.links.get_info(part).type != h5py.h5l.TYPE_HARD:
             return "is a soft or external link; only data inside the shard is allowed"
-        parent = h5py.h5o.open(parent, part)
-    if not isinstance(parent, h5py.h5d.DatasetID):
-        return "is not a dataset"
-    plist = parent.get_create_plist()
-    if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
-        return "keeps its data in another file; only data inside the shard is allowed"
-    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    if version == 1 and (plist.get_layout() != h5py.h5d.CHUNKED or filters != [h5py.h5z.FILTER_FLETCHER32]):
-        return "must be chunked, with the Fletcher32 filter and no other"
-    if version > 1 and (plist.get_layout() != h5py.h5d.CONTIGUOUS or filters):
-        return "must be contiguous, without filters"
-    return h5py.Dataset(parent)
+        found = h5py.h5o.open(parent, part)
+        if isinstance(found, h5py.h5g.GroupID):
+            self._groups[name] = found
+        return found
 
 
 def is_utf8(dtype: np.dtype) -> bool:
@@ -161,12 +183,12 @@ def is_utf8(dtype: np.dtype) -> bool:
     return info is not None and info.encoding == "utf-8" and info.length is not None
 
 
-def _array(found: h5py.Dataset, *, num_bytes: int) -> Array:
-    dtype, shape, chunks = found.dtype, found.shape, found.chunks  # h5py reads them from the file each time
+def _array(found: h5py.h5d.DatasetID, *, num_bytes: int) -> Array:
+    dtype, shape, chunks = found.dtype, found.shape, found.get_create_plist().get_chunk()
     flaw = ""
     if math.prod(chunks) * dtype.itemsize > max(num_bytes, MAX_ROW_BYTES):
         flaw = f"declares chunks of shape {chunks}, larger than the file"
-    elif found.id.get_storage_size() < math.prod(shape) * dtype.itemsize:
+    elif found.get_storage_size() < math.prod(shape) * dtype.itemsize:
         flaw = "has rows that were never written"
     return Array(dtype=dtype, is_text=is_utf8(dtype), shape=shape, block_rows=chunks[0], flaw=flaw)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from haechi.cache import schema
 from haechi.cache.errors import DamageError
-from haechi.cache.hdf5 import attributes, dataset, is_utf8, open_hdf5, read_errors
+from haechi.cache.hdf5 import Datasets, attributes, is_utf8, open_hdf5, read_errors
 from haechi.cache.indexed import Index, Place, read_index
 
 
@@ -20,14 +20,14 @@ def differences(path: Path, index: Index) -> list[tuple[str, str]]:
     problems: list[tuple[str, str]] = []
     try:
         with open_hdf5(path) as file, read_errors(path):
-            found = attributes(file)
+            found, datasets = attributes(file), Datasets(file, version=2)
             problems += [
                 ("", f"root attribute {name} is another for HDF5 than in the index")
                 for name, value in found.items()
                 if value != index.attributes.get(name)
             ]
             for name, place in index.datasets.items():
-                shown = dataset(file, name, version=2)
+                shown = datasets.open(name)
                 if what := shown if isinstance(shown, str) else _difference(shown, place):
                     problems.append((name, what))
     except DamageError as error:
@@ -35,9 +35,9 @@ def differences(path: Path, index: Index) -> list[tuple[str, str]]:
     return problems
 
 
-def _difference(shown: h5py.Dataset, place: Place) -> str:
+def _difference(shown: h5py.h5d.DatasetID, place: Place) -> str:
     """How a dataset of HDF5 differs from the place that the index gives; empty if it does not differ."""
-    dtype, shape, offset = shown.dtype, shown.shape, shown.id.get_offset()
+    dtype, shape, offset = shown.dtype, shown.shape, shown.get_offset()
     if dtype.str != place.dtype or (dtype.kind == "S" and not is_utf8(dtype)):
         return f"has type {dtype} for HDF5, {place.dtype} in the index"
     if shape != place.shape:
@@ -56,23 +56,24 @@ def find_index(path: Path) -> tuple[int, Index | None]:
     with open_hdf5(path) as file, read_errors(path):
         if attributes(file)[schema.VERSION_ATTRIBUTE] != 2:  # another version is refused when attributes are checked
             return 1, None
-        found = dataset(file, schema.INDEX, version=2)
+        datasets = Datasets(file, version=2)
+        found = datasets.open(schema.INDEX)
         if isinstance(found, str):
             raise DamageError(f"{path}: /{schema.INDEX} {found}")
-        start, length = found.id.get_offset(), int(np.dtype(found.dtype).itemsize)
+        start, length = found.get_offset(), int(np.dtype(found.dtype).itemsize)
         index = read_index(path, start or 0, length)
         moved = {
-            name: replace(place, offset=_offset(file, path, name, place)) for name, place in index.datasets.items()
+            name: replace(place, offset=_offset(datasets, path, name, place)) for name, place in index.datasets.items()
         }
     return 2, replace(index, datasets=moved)
 
 
-def _offset(file: h5py.File, path: Path, name: str, place: Place) -> int:
+def _offset(datasets: Datasets, path: Path, name: str, place: Place) -> int:
     """Where HDF5 shows the rows of a dataset; if it shows none, where the index does."""
     try:
         with read_errors(path):
-            found = dataset(file, name, version=2)
-            shown = None if isinstance(found, str) else found.id.get_offset()
+            found = datasets.open(name)
+            shown = None if isinstance(found, str) else found.get_offset()
     except DamageError:
         shown = None
     return place.offset if shown is None else shown

@@ -605,7 +605,7 @@ def test_an_error_in_our_own_checks_is_not_called_damage(path: Path, monkeypatch
         verify(path.parent)
 
 
-@pytest.mark.parametrize("function", ["hdf5.dataset", "shard._mismatch", "hdf5._attribute"])
+@pytest.mark.parametrize("function", ["hdf5.Datasets.open", "shard._mismatch", "hdf5._attribute"])
 @pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours"), ValueError("ours")])
 def test_an_error_in_our_own_code_between_reads_is_not_called_damage(
     path_1: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
