@@ -85,7 +85,7 @@ def reference_features(videos: Sequence[Path], settings: ExtractSettings) -> Com
 def extracted(videos: Sequence[Path], settings: ExtractSettings, *, backwards: bool = False) -> ComparedFeatures:
     """Features made by the real run, stored as float32; `backwards`: the manifest's rows are in reversed order."""
     order = range(len(videos))[:: -1 if backwards else 1]
-    rows = [Entry(id=f"{i:05d}", path=videos[i].absolute(), label=-1, split="", group="", line=0) for i in order]
+    rows = [Entry(id=f"{i:05d}", file=str(videos[i].absolute()), label=-1, split="", group="", line=0) for i in order]
     with tempfile.TemporaryDirectory() as name:
         settings = replace(settings, store="float32")
         manifest = Manifest(entries=tuple(rows), notices=())

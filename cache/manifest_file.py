@@ -121,8 +121,8 @@ class _Reading:
     labels: dict[str, int | None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     """Label -> number of rows."""
-    first_place: dict[str, str] = field(default_factory=dict)
-    """Id -> where it is."""
+    first: dict[str, ManifestRow] = field(default_factory=dict)
+    """Id -> the first row with it."""
     hashed: Any = field(default_factory=hashlib.sha256)
 
 
@@ -233,18 +233,18 @@ def _read_rows(reading: _Reading, file: Path, *, folder: str, name: str) -> None
     else:
         rows = _json_rows(text) if suffix in JSON_SUFFIXES else _csv_rows(file, text, reading)
     for line, source in rows:
-        place = _place(name, line, reading.unit)
         if isinstance(source, str):
-            reading.problems.append(f"{place}: {source}")
+            reading.problems.append(f"{_place(name, line, reading.unit)}: {source}")
             continue
         row, wrong = _row(reading, source, line, folder=folder, file=name)
         if not source.keys() <= reading.names:
             wrong += _misspelt([name for name in source if name not in reading.names], reading.columns)
             reading.names.update(source)
-        if row is not None and (before := reading.first_place.setdefault(row.id, place)) != place:
-            wrong.append(f"id {shown(row.id)} is already on {before}")
-        reading.problems += [f"{place}: {text}" for text in wrong]
-        if row is not None and not wrong:
+        if row is not None and (before := reading.first.setdefault(row.id, row)) is not row:
+            wrong.append(f"id {shown(row.id)} is already on {before.place}")
+        if wrong:
+            reading.problems += [f"{_place(name, line, reading.unit)}: {text}" for text in wrong]
+        elif row is not None:
             reading.rows.append(row)
 
 
@@ -469,7 +469,8 @@ def _row(
     texts = dict.fromkeys(MANIFEST_COLUMNS, "")
     for column in reading.columns:
         name = FILE_NAME if column == "path" and "path" not in source else column
-        value = source.get(name)
+        if (value := source.get(name)) is None:
+            continue
         text = value.strip() if type(value) is str else _text(value, column)
         if text is None:
             got = f"a {type(value).__name__}" if isinstance(value, list | dict) else shown(str(value))
@@ -484,7 +485,9 @@ def _row(
     if not [key for key in keys if texts[key]]:
         wrong.append(f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} empty")
         return None, wrong
-    path = texts["path"] and (texts["path"] if scheme_of(texts["path"]) else posixpath.join(folder, texts["path"]))
+    path = texts["path"]
+    if path and folder and not scheme_of(path):
+        path = posixpath.join(folder, path)
     row = ManifestRow(
         id=_id_of(texts["id"], path),
         path=path,
@@ -514,8 +517,6 @@ def _extra_text(value: Any) -> str:
 
 def _text(value: Any, column: str) -> str | None:
     """A cell of a CSV file or a value of JSON as text; None if that value cannot stand in this column."""
-    if value is None:
-        return ""
     if isinstance(value, str) or (column != "path" and type(value) is int):
         return str(value).strip()
     if column == "label" and isinstance(value, bool):

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 MAX_NAMED = 20
+MAX_BULLETS = 20
 
 # Spreadsheets run cells of CSV files that start with one of these characters. Apostrophes in front belong to the
 # pattern, so that `from_harmless` takes back exactly what `harmless` has added.
@@ -23,11 +24,14 @@ def visible(text: str) -> str:
     )
 
 
-def bullet_list(lines: list[str], *, limit: int = 20) -> str:
-    """`lines` as a list for an error's text, one `- line` each; after `limit` lines only the number of the rest."""
+def bullet_list(lines: list[str], *, limit: int = MAX_BULLETS, total: int | None = None) -> str:
+    """`lines` as a list for an error's text, one `- line` each; after `limit` lines only the number of the rest.
+
+    `total`: how many there are in all, if `lines` are only the first `limit`.
+    """
     bullets = [f"  - {line}" for line in lines[:limit]]
-    if len(lines) > limit:
-        bullets.append(f"  - … and {len(lines) - limit} more")
+    if (total := len(lines) if total is None else total) > limit:
+        bullets.append(f"  - … and {total - limit} more")
     return "\n".join(bullets)
 
 

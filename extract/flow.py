@@ -171,22 +171,22 @@ class Flow:
 
 def _vanished(entry: Entry, rejected: Rejected, readable: Collection[str]) -> bool:
     """Whether a file could be read when the run began and cannot be read now, or its store may be out of reach."""
-    if isinstance(entry.path, Location):
+    if isinstance(entry.file, Location):
         return rejected.reason in OUT_OF_REACH
     return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in readable
 
 
 def _refuse_to_go_on(vanished: Sequence[Entry], message: str) -> None:
     """Raise `HaechiError` if the last files in a row vanished because their disk or their stores are out of reach."""
-    if not any(isinstance(entry.path, Location) for entry in vanished):
+    if not any(isinstance(entry.file, Location) for entry in vanished):
         raise HaechiError(
-            f"{vanished[-1].path}: cannot be read any more ({message}), and neither can the "
+            f"{vanished[-1].file}: cannot be read any more ({message}), and neither can the "
             f"{len(vanished) - 1} files before it, which were there when this run began; is their disk "
             "or network folder still connected? Finished videos are kept: run the same command again "
             "when the files are back"
         )
     try:
-        refuse_unusable_stores(entry.path for entry in vanished)
+        refuse_unusable_stores(entry.file for entry in vanished)
     except HaechiError as error:
         raise HaechiError(
             f"{error}. {len(vanished)} files in a row could not be fetched. Finished videos are kept: run the same "

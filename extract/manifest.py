@@ -13,7 +13,7 @@ from haechi.cache.labels import LabelRule, understood
 from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.manifest_file import ManifestError, ManifestFile, ManifestRow
 from haechi.cache.spelling import Files, hint
-from haechi.cache.text import bullet_list, counted, named, one_or_more, shown
+from haechi.cache.text import MAX_BULLETS, bullet_list, counted, named, one_or_more, shown
 from haechi.extract.folder import MEDIA_SUFFIXES, FolderScan, find_media
 from haechi.extract.layout import METADATA_FILES, Layout, find_metadata
 from haechi.extract.stores.listing import list_media
@@ -27,14 +27,19 @@ class Entry:
     """One row of the manifest."""
 
     id: str
-    path: Path | Location
-    """On this machine: absolute, so that no decoder takes it for a network address. Else: where the file is."""
+    file: str | Location
+    """On this machine: an absolute path, so that no decoder takes it for a network address. Else: where it is."""
     label: int
     """1 harmful, 0 safe, -1 unlabelled."""
     split: str
     group: str
     line: int
     """Line in the manifest, counted from 1; 0 for a folder."""
+
+    @property
+    def path(self) -> Path | Location:
+        """The file. Made when it is asked for: a million paths take seconds, and most files need none."""
+        return Path(self.file) if isinstance(self.file, str) else self.file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +149,9 @@ def _entries(file: Path, rows: Iterable[ManifestRow], root: Path, *, allow_https
         entries = [
             Entry(
                 id=row.id,
-                path=_located(row, problems, allow_https=allow_https)
+                file=_located(row, problems, allow_https=allow_https)
                 if scheme_of(row.path)
-                else Path(os.path.normpath(os.path.join(base, row.path))),  # noqa: PTH118 (slower)
+                else os.path.normpath(os.path.join(base, row.path)),  # noqa: PTH118 (slower)
                 label=row.label,
                 split=row.split,
                 group=row.group,
@@ -160,13 +165,13 @@ def _entries(file: Path, rows: Iterable[ManifestRow], root: Path, *, allow_https
     return entries
 
 
-def _located(row: ManifestRow, problems: list[str], *, allow_https: bool) -> Path | Location:
+def _located(row: ManifestRow, problems: list[str], *, allow_https: bool) -> str | Location:
     """Where a row's file is in a store; if it is not read, that is added to the problems."""
     try:
         return Location.parse(row.path, allow_https=allow_https)
     except LocationError as error:
         problems.append(f"{row.place}: {error}")
-        return Path()
+        return ""
 
 
 def _absolute(path: Path) -> Path:
@@ -233,7 +238,7 @@ def _laid_out(
     entries = [
         Entry(
             id=id,
-            path=file,
+            file=file if isinstance(file, Location) else str(file),
             label=layout.label_of(id),
             split=layout.split_of(id),
             group="",
@@ -280,13 +285,13 @@ def _read_metadata(
     ]
     names = read.labels if has_labels else layout.classes
     files = named([str(file.relative_to(data)) for file in metadata])
-    listed = {entry.path for entry in entries}
+    listed = {entry.file for entry in entries}
     media = find_media(data, follow_symlinks=follow_symlinks).media
     notices = [*notices, f"read from {files}", *read.notices]
     if not rule.positive:
         known = {name: label for name, label in names.items() if label != schema.UNLABELLED}
         notices.append(_understood(known, LABELS if has_labels else CLASSES, entries))
-    if left_out := [shown(id) for id, path in media if _absolute(path) not in listed]:
+    if left_out := [shown(id) for id, path in media if str(_absolute(path)) not in listed]:
         notices.append(f"files without a row in {files}, left out: {len(left_out)}\n{bullet_list(left_out)}")
     return Manifest(entries=tuple(entries), notices=(*notices, *_missing_notice(read, entries, data, is_needed)))
 
@@ -312,17 +317,18 @@ def _missing_notice(
     read: ManifestFile, entries: Sequence[Entry], root: Path, is_needed: Callable[[str], bool] | None = None
 ) -> list[str]:
     files = Files(root)
-    missing, num_found = [], 0
-    for row, entry in zip(read.rows, entries, strict=True):
-        if is_needed is not None and not is_needed(entry.id):
-            continue
-        if isinstance(entry.path, Location) or os.path.exists(entry.path):  # noqa: PTH110 (Path.exists raises for names too long)
-            continue
-        found = files.find(row.path)
-        num_found += found is not None
-        missing.append(f"{row.place}: {shown(entry.id)}" + (f" is {hint(row.path, found)}" if found else ""))
+    missing = [
+        (row, files.find(row.path))
+        for row, entry in zip(read.rows, entries, strict=True)
+        if isinstance(entry.file, str) and (is_needed is None or is_needed(entry.id)) and not os.path.exists(entry.file)  # noqa: PTH110 (Path.exists raises for names too long)
+    ]
     if not missing:
         return []
+    num_found = sum(found is not None for _, found in missing)
+    lines = [
+        f"{row.place}: {shown(row.id)}" + (f" is {hint(row.path, found)}" if found else "")
+        for row, found in missing[:MAX_BULLETS]
+    ]
     others = f"; {counted(num_found, 'is', 'are')} there under another spelling" if num_found else ""
     notice = f"missing files: {len(missing)} (failures, unless the cache holds them already){others}"
-    return [f"{notice}\n{bullet_list(missing)}"]
+    return [f"{notice}\n{bullet_list(lines, total=len(missing))}"]

@@ -115,7 +115,7 @@ def extract(
         if existing is not None:
             settings = resume.continued(settings, existing)
             resume.refuse_other_request(settings, existing)
-        refuse_unusable_stores(entry.path for entry in manifest.entries)
+        refuse_unusable_stores(entry.file for entry in manifest.entries)
         remaining = resume.remaining(manifest, existing, retry=reasons)
         flow, watch, work_seconds = None, Stopwatch(), 0.0
         with contextlib.ExitStack() as stack:

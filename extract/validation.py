@@ -75,7 +75,7 @@ def check_all(manifest: Manifest, settings: ExtractSettings, *, progress: Progre
     missing too if the decoding processes fail, with the error of `DecodePool.run`.
     """
     entries = manifest.entries
-    refuse_unusable_stores(entry.path for entry in entries)
+    refuse_unusable_stores(entry.file for entry in entries)
     results: dict[int, DecodedFile | Rejected] = {}
     error = None
     progress.start(len(entries), "validate")

@@ -87,7 +87,7 @@ class Classifier:
         """
         if not entries:
             return
-        refuse_unusable_stores(entry.path for entry in entries)
+        refuse_unusable_stores(entry.file for entry in entries)
         refuse_unnamed_clip(self._settings, self._model, self.heads.path)
         with open_flow(self._settings, len(entries), backbones=self._backbones) as flow:
             self._backbones = flow.backbones

@@ -28,7 +28,7 @@ def gather(
     media.
     """
     found: dict[str, Entry] = {}
-    paths: set[Path | Location] = set()
+    paths: set[str | Location] = set()
     notices: list[str] = []
     problems: list[str] = []
     for name in names:
@@ -57,10 +57,10 @@ def gather(
             continue
         else:
             entries = [_entry(name, path)]
-        new = [replace(entry, line=0) for entry in entries if entry.path not in paths]
+        new = [replace(entry, line=0) for entry in entries if entry.file not in paths]
         problems += [_clash(found[entry.id], entry) for entry in new if entry.id in found]
         found |= {entry.id: entry for entry in new}
-        paths |= {entry.path for entry in new}
+        paths |= {entry.file for entry in new}
     if problems:
         raise HaechiError(
             f"{counted(len(problems), 'problem')} with the given media:\n{bullet_list(problems, limit=100)}"
@@ -71,7 +71,7 @@ def gather(
 
 
 def _clash(one: Entry, other: Entry) -> str:
-    files = " and ".join(shown(str(entry.path)) for entry in (one, other))
+    files = " and ".join(shown(str(entry.file)) for entry in (one, other))
     return f"{shown(one.id)}: two files have this id, {files}; change one of the ids, or judge the files separately"
 
 
@@ -85,7 +85,7 @@ def read_paths(source: Iterable[bytes]) -> Iterator[str]:
 def _entry(id: str, path: Path | Location) -> Entry:
     return Entry(
         id=id,
-        path=path if isinstance(path, Location) else Path(os.path.abspath(path)),  # noqa: PTH100 (resolve() would follow links)
+        file=path if isinstance(path, Location) else os.path.abspath(path),  # noqa: PTH100 (resolve() would follow links)
         label=schema.UNLABELLED,
         split="",
         group="",

@@ -28,7 +28,7 @@ REGIONS = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocation
 NO_CONTAINER = ("NoSuchBucket", "ContainerNotFound", "RepositoryNotFoundError", "RevisionNotFoundError")
 
 
-def refuse_unusable_stores(files: Iterable[Path | Location]) -> None:
+def refuse_unusable_stores(files: Iterable[str | Path | Location]) -> None:
     """Raise `HaechiError`, with one line for each store that cannot be used: not there, no access, another region.
 
     Web servers are not checked: each of their files stands alone.

@@ -65,7 +65,8 @@ def _unlabelled(folder: Path, *, group_by: str | None = None, follow_symlinks: b
     if found.problems or not found.media:
         raise HaechiError("\n".join([f"{folder}: no media that can be used", *found.problems, *found.notices]))
     entries = [
-        Entry(id=id, path=path.absolute(), label=UNLABELLED, split="", group="", line=0) for id, path in found.media
+        Entry(id=id, file=str(path.absolute()), label=UNLABELLED, split="", group="", line=0)
+        for id, path in found.media
     ]
     manifest = Manifest(entries=tuple(entries), notices=tuple(found.notices))
     return manifest if group_by is None else grouped(folder, manifest, GroupRule.parse(group_by))

@@ -21,7 +21,7 @@ from tests import synthetic
 SETTINGS = ExtractSettings(clip_weights="random:0", slowfast_weights="random:0", shard_size=2)
 MANIFEST = Manifest(
     entries=tuple(
-        Entry(id=f"{i}.mp4", path=Path(f"/nowhere/{i}.mp4"), label=1, split="", group="", line=0) for i in range(10)
+        Entry(id=f"{i}.mp4", file=f"/nowhere/{i}.mp4", label=1, split="", group="", line=0) for i in range(10)
     ),
     notices=(),
 )

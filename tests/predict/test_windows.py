@@ -150,9 +150,7 @@ def test_media_and_caches_are_judged_alike(
         )
 
     monkeypatch.setattr(classifier_module, "open_flow", open_flow)
-    entries = [
-        Entry(id=item.media.id, path=Path(item.media.id), label=-1, split="", group="", line=0) for item in items
-    ]
+    entries = [Entry(id=item.media.id, file=item.media.id, label=-1, split="", group="", line=0) for item in items]
     from_media = list(Classifier.load(one_run, device="cpu").judge(entries))
     assert from_media == [
         replace(
