@@ -1,10 +1,9 @@
-"""Training, scenes and resuming with 100,000 videos and with a million: `python -m bench.large`.
+"""Training and scenes with 100,000 videos and with a million: `python -m bench.large`.
 
 The features are made up: a place for each video, noise for each frame, and a direction that the label shifts. With 32
 frames a video the cache has 3.3 GB of features; with 4 frames, a million videos have 4.1 GB. It needs 10 GB of disk.
 """
 
-import csv
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -17,12 +16,10 @@ import numpy as np
 from bench import measure
 from bench.figures import show
 from bench.measure import CommandResult, Measurement
-from bench.networks import write_clip_config
-from bench.options import common
-from bench.synthetic import CLIP_WIDTH, SETTINGS, media, provenance
-from bench.videos import pick_videos, write_manifest
+from bench.options import repeated, results
+from bench.synthetic import CLIP_WIDTH, SETTINGS, clip_arrays, media, provenance
 from haechi.cache.reader import Cache
-from haechi.cache.schema import DATASETS, Item, Media, without_model
+from haechi.cache.schema import Item, Media, without_model
 from haechi.cache.writer import shard_path, write_shard
 from haechi.train.data.scenes import find_scenes
 
@@ -36,13 +33,13 @@ MARK_TRAIN, MARK_TRAIN_MEGABYTES = 360.0, 1000.0
 MARK_SCENES = {100_000: 60.0, 1_000_000: 1200.0}
 MARK_MILLION_MEGABYTES = 8000.0
 MARK_LINEAR, MARK_STREAMED = 1.3, 0.8
-MARK_RESUME = {1_000_000: 20.0}
 
 
 @click.command()
-@common
-def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
-    """Train on, find scenes in and resume caches of 100,000 videos and of a million."""
+@repeated
+@results
+def main(*, out: Path, rounds: int, quick: bool) -> None:
+    """Train on and find scenes in caches of 100,000 videos and of a million."""
     small, large = sizes = QUICK_SIZES if quick else SIZES
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -65,7 +62,6 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
             for size in sizes:
                 opened = Cache.open(short[size])
                 scenes[size].append(measure.timed(partial(find_scenes, opened, np.arange(size))))
-        resumed = {size: _resume(folder / f"rows-{size}", data, num_rows=size) for size in sizes}
     features = small * NUM_FRAMES * CLIP_WIDTH * 2 / 1e6
     seconds = {what: [run.seconds for run in found] for what, found in runs.items()}
     beyond = [run.peak_megabytes - features for run in runs["all"]]
@@ -94,10 +90,6 @@ def main(*, data: Path | None, out: Path, rounds: int, quick: bool) -> None:
     rows.append(Measurement(what="the same: growth of time by video", unit="x", values=growth, at_most=MARK_LINEAR))
     for size in sizes:
         rows.append(_seconds(f"scenes, {size:,} videos: time", scenes[size], MARK_SCENES.get(size)))
-    for size, run in resumed.items():
-        rows.append(
-            _seconds(f"extract with nothing to do, {size:,} videos: time", [run.seconds], MARK_RESUME.get(size))
-        )
     show(measure.write(out, "large", rows, untrained=False))
 
 
@@ -120,49 +112,16 @@ def write_features(path: Path, *, num_videos: int, num_frames: int) -> Path:
         places = rng.standard_normal((size, 1, CLIP_WIDTH), dtype=np.float32) + labels[:, None, None] * direction
         rows = places + NOISE * rng.standard_normal((size, num_frames, CLIP_WIDTH), dtype=np.float32)
         items = [
-            Item(media=_media(start + i, int(labels[i])), arrays=_arrays(rows[i].astype(np.float16), times))
+            Item(media=_media(start + i, int(labels[i])), arrays=clip_arrays(rows[i].astype(np.float16), times))
             for i in range(size)
         ]
         write_shard(shard_path(path, number), items, [], source)
     return path
 
 
-def _arrays(rows: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-    """The datasets of a video with CLIP features `rows` (T, D) alone."""
-    nothing = {1: np.zeros(0, np.float32), 2: np.zeros((0, 0), rows.dtype)}
-    return {name: nothing[num_axes] for name, num_axes in DATASETS.items()} | {
-        "clip/features": rows,
-        "clip/time_seconds": times,
-    }
-
-
 def _media(number: int, label: int) -> Media:
     found = media(f"clips/{number // 1000:04d}/{number:07d}.mp4", split="", label=label)
     return replace(found, duration_seconds=float(1 + number % 90), height=(240, 480, 720)[number % 3])
-
-
-def _resume(folder: Path, data: Path | None, *, num_rows: int) -> CommandResult:
-    """`haechi extract` with a manifest whose rows are all in the cache: two videos, and others in their settings."""
-    folder.mkdir()
-    videos = pick_videos(data, folder / "videos", num_videos=2, height=48, width=64, num_frames=20)
-    cache = folder / "cache"
-    command: list[str | Path] = ["extract", write_manifest(folder / "two.csv", videos), "--out", cache]
-    command += ["--clip-model", write_clip_config(folder / "clip"), "--clip-weights", "random:0"]
-    command += ["--slowfast-model", "none", "--frames", "1"]
-    measure.run(["haechi", *command])
-    source = Cache.open(cache).shards[0].provenance
-    width = source.settings["clip"]["widths"]["features"]
-    arrays = _arrays(np.zeros((1, width), np.float16), np.zeros(1, np.float32))
-    manifest = folder / "all.csv"
-    with manifest.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label"])
-        for number, start in enumerate(range(0, num_rows, SHARD_SIZE), start=1):
-            found = [_media(i, i % 2) for i in range(start, min(start + SHARD_SIZE, num_rows))]
-            write_shard(shard_path(cache, number), [Item(media=each, arrays=arrays) for each in found], [], source)
-            writer.writerows([each.id, ("safe", "harmful")[each.label]] for each in found)
-    command[1] = manifest
-    return measure.run(["haechi", *command], watch=True)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,15 @@ def item(id: str, *, split: str, label: int, rng: np.random.Generator) -> Item:
     )
 
 
+def clip_arrays(rows: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+    """The datasets of a video with CLIP features `rows` (T, D) alone."""
+    nothing = {1: np.zeros(0, np.float32), 2: np.zeros((0, 0), rows.dtype)}
+    return {name: nothing[num_axes] for name, num_axes in DATASETS.items()} | {
+        "clip/features": rows,
+        "clip/time_seconds": times,
+    }
+
+
 def media(id: str, *, split: str, label: int) -> Media:
     """The columns of a video of ten seconds."""
     return Media(
