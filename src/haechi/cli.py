@@ -17,6 +17,7 @@ from haechi import __version__
 from haechi.cache.closed_pipe import is_closed
 from haechi.cache.errors import HaechiError
 from haechi.cache.text import visible
+from haechi.interruption import raise_again
 from haechi.memory import reuse_freed_memory
 
 # Command -> the module with a function of the same name, and the line in `haechi --help`.
@@ -46,6 +47,11 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group that imports its commands when they are called, and prints errors that users can cause in words."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The whole command, as the program `haechi` runs it."""
+        sys.unraisablehook = raise_again
+        return super().__call__(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
