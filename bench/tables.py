@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bench.figures import figure, mark, measured_on
+from bench.figures import figure, mark, measured_on, number
 from bench.measure import RESULTS, ROOT
 
 BLOCK = re.compile(r"(?P<head><!-- bench:(?P<name>\w+) -->\n).*?(?P<foot><!-- /bench:(?P=name) -->)", re.DOTALL)
@@ -51,6 +51,8 @@ def table(name: str, results: Path) -> str:
         body = "".join(_growth(result) for result in (on_cpu, on_gpu) if result)
     elif name == "contest":
         body = "".join("\n".join(contest_lines(result)) + "\n" for result in (on_cpu, on_gpu) if result)
+    elif name == "plan":
+        body = "".join(_scenarios(result) for result in (on_cpu, on_gpu) if result)
     elif name in STATISTICS:
         body = "".join(_statistics(result) for result in (on_cpu, on_gpu) if result)
     elif name == "thresholds":
@@ -147,8 +149,25 @@ def _growth(result: dict[str, Any]) -> str:
     for command in result["commands"]:
         cells = [", ".join(figure(rows[f"{command}, {size}: {kind}"]) for kind in ("time", "memory")) for size in sizes]
         lines.append(f"| {command} | {' | '.join(cells)} |")
-    marked = [f"{row['what']}: {_cell(rows, row['what'])} ({mark(row)})" for row in rows.values() if mark(row)]
-    return "\n".join([*lines, "", f"{'; '.join(marked)}."]) + "\n"
+    return "\n".join([*lines, "", f"{_marked(rows)}."]) + "\n"
+
+
+def _scenarios(result: dict[str, Any]) -> str:
+    """One line for each scenario with the median of each figure; then the rows with a mark."""
+    rows = {row["what"]: row for row in result["rows"]}
+    first = f"{result['scenarios'][0]}: "
+    titles = [what.removeprefix(first) for what in rows if what.startswith(first)]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
+    for scenario in result["scenarios"]:
+        found = [rows[f"{scenario}: {title}"] for title in titles]
+        cells = [f"{number(row['median'])} {row['unit']}" for row in found]
+        lines.append(f"| {scenario} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"{_marked(rows)}."]) + "\n"
+
+
+def _marked(rows: dict[str, dict[str, Any]]) -> str:
+    """The rows with a mark, one after another."""
+    return "; ".join(f"{row['what']}: {_cell(rows, row['what'])} ({mark(row)})" for row in rows.values() if mark(row))
 
 
 @click.command()
