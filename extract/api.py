@@ -9,13 +9,13 @@ import haechi
 from haechi.cache.errors import SettingsError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.slices import Pin, Slice
+from haechi.cache.stores.location import Location
 from haechi.extract import pipeline
 from haechi.extract.job_array import AUTO, scheduled_slice
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.slices import extract_slice
-from haechi.extract.stores.location import Location
 
 
 def extract_features(

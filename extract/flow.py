@@ -11,6 +11,8 @@ from haechi.cache import schema
 from haechi.cache.errors import FeatureError, HaechiError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import FRAME_STREAM, WINDOW_STREAM, Failure, Item, Media, to_store
+from haechi.cache.stores.check import refuse_unusable_stores
+from haechi.cache.stores.location import Location
 from haechi.cache.text import visible
 from haechi.extract.assembly import Assembly
 from haechi.extract.backbones.batch_queue import BatchQueue
@@ -21,9 +23,7 @@ from haechi.extract.decoding.reasons import STAGES, Reason
 from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Entry
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.stores.fetcher import supply
-from haechi.extract.stores.location import Location
 from haechi.extract.timing import WAIT, Stopwatch
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import STREAMS, Provenance
 from haechi.cache.slices import Slice
+from haechi.cache.stores.check import refuse_unusable_stores
 from haechi.cache.text import counted, one_or_more
 from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
@@ -24,7 +25,6 @@ from haechi.extract.interrupt import Interrupt, InterruptedRunError
 from haechi.extract.manifest import Manifest
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.shard_queue import ShardQueue, WriteError, next_number, version_of
-from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.timing import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from haechi.extract.stores import retry
+from haechi.cache.stores import retry
 from tests.extract.stores import servers
 
 

@@ -12,24 +12,26 @@ import numpy as np
 import pytest
 
 from haechi.cache.errors import HaechiError
+from haechi.cache.file_state import MISSING, FileState
 from haechi.cache.integrity.repair import repair
 from haechi.cache.integrity.verify import verify
 from haechi.cache.manifest_file import ManifestError
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import DATASETS
 from haechi.cache.slices import slice_of
+from haechi.cache.stores import kinds
+from haechi.cache.stores.check import refuse_unusable_stores
+from haechi.cache.stores.errors import StoreError, Trouble
+from haechi.cache.stores.location import Location
 from haechi.cli import main
 from haechi.extract.api import extract_features
-from haechi.extract.decoding.files import MISSING, FileState, sha256_of
+from haechi.extract.decoding.files import sha256_of
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores import fetcher, kinds, spool, states
-from haechi.extract.stores.check import refuse_unusable_stores
-from haechi.extract.stores.errors import FetchError
-from haechi.extract.stores.location import Location
+from haechi.extract.stores import fetcher, spool, states
 from haechi.extract.stores.states import current_states
 from tests.extract.conftest import manifest_of
 from tests.extract.stores import servers
@@ -87,17 +89,17 @@ def test_head_and_read(s3: str) -> None:
     assert b"".join(held.read(location, state, start=1_000_001)) == content[1_000_001:]
     assert dict(entry for page in held.pages("") for entry in page)[location.key] == state
     put(location.key, content[::-1])
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(StoreError) as caught:
         b"".join(held.read(location, state, start=0))
-    assert caught.value.reason is Reason.CHANGED_WHILE_READ
-    with pytest.raises(FetchError) as caught:
+    assert caught.value.reason is Trouble.CHANGED_WHILE_READ
+    with pytest.raises(StoreError) as caught:
         held.head(at("s3://videos/gone.mp4"))
-    assert (caught.value.reason, caught.value.is_temporary) == (Reason.NOT_FOUND, False)
+    assert (caught.value.reason, caught.value.is_temporary) == (Trouble.NOT_FOUND, False)
 
 
 @pytest.mark.parametrize(("given", "expected"), [('"0x8D"', "0x8D"), ("0x8D", "0x8D"), ('W/"1"', 'W/"1'), (None, "")])
 def test_etags_are_the_same_from_a_listing_and_from_a_request(given: str | None, expected: str) -> None:
-    bucket = pytest.importorskip("haechi.extract.stores.bucket", reason="the extra `stores` is not installed")
+    bucket = pytest.importorskip("haechi.cache.stores.bucket", reason="the extra `stores` is not installed")
     meta = {"size": 1, "last_modified": datetime.fromtimestamp(1.5, UTC), "e_tag": given}
     assert bucket._state(meta) == FileState(size_bytes=1, mtime_ns=10**9, etag=expected)
 

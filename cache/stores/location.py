@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from haechi.cache.file_state import FileState
 from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.text import shown
-from haechi.extract.decoding.files import FileState
 
 BUCKETS = {"s3": "Amazon S3", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
 HUB = "hf"

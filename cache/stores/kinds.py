@@ -1,20 +1,20 @@
 """Which class reads which kind of store."""
 
-from haechi.extract.stores.location import BUCKETS, HUB, Location
-from haechi.extract.stores.store import Store
+from haechi.cache.stores.location import BUCKETS, HUB, Location
+from haechi.cache.stores.store import Store
 
 
 def open_store(location: Location) -> Store:
     """The store that a location is in, with credentials from the environment."""
     # imported when needed: obstore and huggingface_hub may not be installed, and take time to load
     if location.scheme in BUCKETS:
-        from haechi.extract.stores.bucket import Bucket
+        from haechi.cache.stores.bucket import Bucket
 
         return Bucket(location.scheme, location.container)
     if location.scheme == HUB:
-        from haechi.extract.stores.hub import Repository
+        from haechi.cache.stores.hub import Repository
 
         return Repository(location.container)
-    from haechi.extract.stores.web import WebServer
+    from haechi.cache.stores.web import WebServer
 
     return WebServer()

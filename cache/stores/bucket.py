@@ -1,7 +1,7 @@
 """Buckets of S3, Google Cloud Storage and Azure, through obstore.
 
 obstore is Rust's object_store: it has no event loop of its own in Python, its calls release Python's lock, and it reads
-with conditions (`If-Match`). Its own repetition of requests is switched off: `haechi.extract.stores.retry` repeats.
+with conditions (`If-Match`). Its own repetition of requests is switched off: `haechi.cache.stores.retry` repeats.
 """
 
 import re
@@ -14,11 +14,10 @@ import obstore
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from haechi.extract.decoding.files import FileState
-from haechi.extract.decoding.reasons import Reason
-from haechi.extract.stores.errors import CHANGED, MISCONFIGURED, NO_CREDENTIALS, FetchError, of_status
-from haechi.extract.stores.location import Location
-from haechi.extract.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
+from haechi.cache.file_state import FileState
+from haechi.cache.stores.errors import CHANGED, MISCONFIGURED, NO_CREDENTIALS, StoreError, Trouble, of_status
+from haechi.cache.stores.location import Location
+from haechi.cache.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
 
 PAGE_ENTRIES = 1000  # of S3's ListObjectsV2
 
@@ -40,7 +39,7 @@ class Bucket:
             self._store = kind(name, client_options=CLIENT, retry_config=NO_RETRIES)
         except (exceptions.BaseError, OSError, ValueError):
             message = "its configuration in the environment cannot be used"
-            raise FetchError(Reason.FETCH_FAILED, message, code=MISCONFIGURED) from None
+            raise StoreError(Trouble.FETCH_FAILED, message, code=MISCONFIGURED) from None
 
     def head(self, location: Location) -> FileState:
         with _converted():
@@ -53,7 +52,7 @@ class Bucket:
         with _converted():
             found = obstore.get(self._store, location.key, options=options)
             if found.meta["size"] != state.size_bytes or found.range[0] != start:
-                raise FetchError(Reason.CHANGED_WHILE_READ, CHANGED)
+                raise StoreError(Trouble.CHANGED_WHILE_READ, CHANGED)
             stream = iter(found.stream(min_chunk_size=CHUNK_BYTES))
         while True:
             with _converted():
@@ -81,19 +80,19 @@ def _state(meta: Any) -> FileState:
 
 @contextmanager
 def _converted() -> Iterator[None]:
-    """Convert obstore's errors to `FetchError`. Their texts name addresses and answers, and are not passed on."""
+    """Convert obstore's errors to `StoreError`. Their texts name addresses and answers, and are not passed on."""
     try:
         yield
     except (exceptions.BaseError, OSError, ValueError) as error:
         raise _error(error) from None
 
 
-def _error(error: Exception) -> FetchError:
+def _error(error: Exception) -> StoreError:
     text = str(error)
     status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w{1,64})</Code>", text)
     name = code[1] if code else ""
     if "169.254.169.254" in text or "metadata.google.internal" in text:  # where cloud machines get credentials from
-        return FetchError(Reason.FORBIDDEN, "no credentials were found", code=NO_CREDENTIALS)
+        return StoreError(Trouble.FORBIDDEN, "no credentials were found", code=NO_CREDENTIALS)
     if name in ("SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException", "ServerBusy"):
         return of_status(503, code=name)
     if isinstance(error, exceptions.PreconditionError):
@@ -103,14 +102,14 @@ def _error(error: Exception) -> FetchError:
     if isinstance(error, FileNotFoundError | exceptions.NotFoundError):
         return of_status(404, code=name)
     if "redirect" in text.lower():
-        return FetchError(Reason.FETCH_FAILED, "the store redirects to another region", code="PermanentRedirect")
+        return StoreError(Trouble.FETCH_FAILED, "the store redirects to another region", code="PermanentRedirect")
     if "kind: Timeout" in text or "timed out" in text or "TimedOut" in text:
         message = f"nothing arrived for {SILENCE_SECONDS:g} s"
-        return FetchError(Reason.FETCH_TIMEOUT, message, is_temporary=True)
+        return StoreError(Trouble.FETCH_TIMEOUT, message, is_temporary=True)
     if "kind: Connect" in text:
-        return FetchError(Reason.FETCH_FAILED, "the store cannot be reached", is_temporary=True)
+        return StoreError(Trouble.FETCH_FAILED, "the store cannot be reached", is_temporary=True)
     if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError):
         return of_status(403, code=name)
     if isinstance(error, exceptions.InvalidPathError | ValueError):
-        return FetchError(Reason.FETCH_FAILED, "its key cannot be used")
-    return FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True)
+        return StoreError(Trouble.FETCH_FAILED, "its key cannot be used")
+    return StoreError(Trouble.FETCH_FAILED, "the connection broke", is_temporary=True)

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from haechi.cache.errors import HaechiError
+from haechi.cache.stores.errors import MISCONFIGURED, StoreError, Trouble
+from haechi.cache.stores.kinds import open_store
+from haechi.cache.stores.location import BUCKETS, HUB, WEB, Location
+from haechi.cache.stores.retry import retried
+from haechi.cache.stores.store import Store
 from haechi.cache.text import bullet_list, shown
-from haechi.extract.decoding.reasons import Reason
-from haechi.extract.stores.errors import MISCONFIGURED, FetchError
-from haechi.extract.stores.kinds import open_store
-from haechi.extract.stores.location import BUCKETS, HUB, WEB, Location
-from haechi.extract.stores.retry import retried
-from haechi.extract.stores.store import Store
 
 # If access to a listing and to this many files is denied, it is denied to all.
 NUM_TRIED = 10
@@ -52,27 +51,27 @@ def _problem(locations: list[Location]) -> str:
         try:
             retried(lambda: list(itertools.islice(store.pages(first.key), 1)), stopped)  # a listing names its errors
             return ""
-        except FetchError as error:
-            if error.reason is not Reason.FORBIDDEN or error.code not in ("", "AccessDenied", "AllAccessDisabled"):
+        except StoreError as error:
+            if error.reason is not Trouble.FORBIDDEN or error.code not in ("", "AccessDenied", "AllAccessDisabled"):
                 raise
         denied = [found for location in locations if (found := _denied(store, location))]
         if len(denied) < len(locations):
             return ""
         raise denied[0]
-    except FetchError as error:
+    except StoreError as error:
         return _sentence(first, error)
 
 
-def _denied(store: Store, location: Location) -> FetchError | None:
+def _denied(store: Store, location: Location) -> StoreError | None:
     """The error if access to a file is denied."""
     try:
         retried(lambda: store.head(location), threading.Event())
-    except FetchError as error:
-        return error if error.reason is Reason.FORBIDDEN else None
+    except StoreError as error:
+        return error if error.reason is Trouble.FORBIDDEN else None
     return None
 
 
-def _sentence(location: Location, error: FetchError) -> str:
+def _sentence(location: Location, error: StoreError) -> str:
     name = shown(location.store)
     if error.code in NO_CONTAINER:
         return f"{name}: there is no such {'bucket' if location.scheme in BUCKETS else 'repository or revision'}"
@@ -80,8 +79,8 @@ def _sentence(location: Location, error: FetchError) -> str:
         return f"{name}: the bucket is in another region; set AWS_REGION to it"
     if error.code.startswith("ExpiredToken"):
         return f"{name}: the credentials have expired"
-    if error.reason is Reason.FORBIDDEN or error.code == MISCONFIGURED:
+    if error.reason is Trouble.FORBIDDEN or error.code == MISCONFIGURED:
         return f"{name}: {error.message}; {CREDENTIALS[location.scheme]}"
-    if error.reason is Reason.NOT_FOUND and location.scheme == HUB:
+    if error.reason is Trouble.NOT_FOUND and location.scheme == HUB:
         return ""  # a folder that is not there: each file says so
     return f"{name}: {error.message}"
