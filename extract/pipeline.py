@@ -35,6 +35,7 @@ class Extraction:
     """What a run did. `num_used + num_failed == num_rows`, always."""
 
     cache: Path
+    """Its folder; for a cache in an object store, the folder on this machine where it was built."""
     fingerprint: str
     untrained: list[str]
     """Backbones with random weights, such as `["clip", "slowfast"]`."""
@@ -75,6 +76,13 @@ class Extraction:
     """The slice that the run was for: rows, used and failed are its own. None: the whole manifest."""
     has_committed: bool = False
     """Whether this run committed the slice. If not, it was committed before, or by another run meanwhile."""
+    location: str = ""
+    """Where in an object store the cache is; empty for one in a folder."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls the cache."""
+        return self.location or str(self.cache)
 
     @property
     def num_failed(self) -> int:

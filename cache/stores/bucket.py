@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import obstore
@@ -60,6 +61,29 @@ class Bucket:
             if chunk is None:
                 return
             yield memoryview(chunk)
+
+    def get(self, key: str) -> bytes:
+        """The content of a small object."""
+        with _converted():
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def put(self, key: str, path: Path) -> None:
+        """Write a file of this machine whole, over what has its key."""
+        with _converted():
+            obstore.put(self._store, key, path)
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Write an object unless its key exists. Returns False if the key exists, or was in use by another request."""
+        with _converted():
+            try:
+                obstore.put(self._store, key, content, mode="create")
+            except exceptions.AlreadyExistsError:
+                return False
+        return True
+
+    def delete(self, key: str) -> None:
+        with _converted():
+            obstore.delete(self._store, key)
 
     def pages(self, prefix: str) -> Iterator[list[tuple[str, FileState]]]:
         with _converted():

@@ -59,7 +59,9 @@ def _problem(locations: list[Location]) -> str:
             return ""
         raise denied[0]
     except StoreError as error:
-        return _sentence(first, error)
+        if error.reason is Trouble.NOT_FOUND and first.scheme == HUB and error.code not in NO_CONTAINER:
+            return ""  # a folder that is not there: each file says so
+        return f"{shown(first.store)}: {in_words(first, error)}"
 
 
 def _denied(store: Store, location: Location) -> StoreError | None:
@@ -71,16 +73,14 @@ def _denied(store: Store, location: Location) -> StoreError | None:
     return None
 
 
-def _sentence(location: Location, error: StoreError) -> str:
-    name = shown(location.store)
+def in_words(location: Location, error: StoreError) -> str:
+    """What is wrong with a store, or with a file in it, and what to do."""
     if error.code in NO_CONTAINER:
-        return f"{name}: there is no such {'bucket' if location.scheme in BUCKETS else 'repository or revision'}"
+        return f"there is no such {'bucket' if location.scheme in BUCKETS else 'repository or revision'}"
     if error.code in REGIONS:
-        return f"{name}: the bucket is in another region; set AWS_REGION to it"
+        return "the bucket is in another region; set AWS_REGION to it"
     if error.code.startswith("ExpiredToken"):
-        return f"{name}: the credentials have expired"
+        return "the credentials have expired"
     if error.reason is Trouble.FORBIDDEN or error.code == MISCONFIGURED:
-        return f"{name}: {error.message}; {CREDENTIALS[location.scheme]}"
-    if error.reason is Trouble.NOT_FOUND and location.scheme == HUB:
-        return ""  # a folder that is not there: each file says so
-    return f"{name}: {error.message}"
+        return f"{error.message}; {CREDENTIALS[location.scheme]}"
+    return error.message

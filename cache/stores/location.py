@@ -61,7 +61,7 @@ class Location:
         """The bucket, repository or host that it is in, such as `s3://bucket`."""
         return f"{self.scheme}://{self.container}"
 
-    def below(self, name: str, state: FileState) -> "Location":
+    def below(self, name: str, state: FileState | None = None) -> "Location":
         """The file with this name below a prefix."""
         folder = self.key.rstrip("/")
         key = f"{folder}/{name}" if folder else name

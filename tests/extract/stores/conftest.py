@@ -39,6 +39,15 @@ def s3(seaweedfs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return seaweedfs
 
 
+@pytest.fixture
+def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[servers.Proxy]:
+    """Stands between the program and the server from now on."""
+    between = servers.Proxy(target=s3.removeprefix("http://"))
+    with between.running() as address:
+        use(monkeypatch, address)
+        yield between
+
+
 def put(name: str, content: bytes, *, bucket: str = "videos", endpoint: str | None = None) -> None:
     """Write an object with the credentials and, unless it is given, the endpoint of the environment."""
     import obstore

@@ -100,6 +100,8 @@ class Fault:
     cut_bytes: int | None = None
     """End the connection after so many bytes of the body."""
     hang_seconds: float = 0.0
+    is_lost: bool = False
+    """Pass the request on, and end the connection instead of answering."""
 
 
 @dataclass(kw_only=True)
@@ -129,7 +131,7 @@ class Proxy:
             def handle_any(self) -> None:
                 proxy.answer(self)
 
-            do_GET = do_HEAD = do_PUT = handle_any  # noqa: N815
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -163,6 +165,11 @@ class Proxy:
             connection.putheader(name, value)
         connection.endheaders(handler.rfile.read(int(handler.headers.get("Content-Length") or 0)))
         answer = connection.getresponse()
+        if fault.is_lost:
+            answer.read()
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
         handler.send_response(answer.status)
         for name, value in answer.headers.items():
             if name.lower() not in ("transfer-encoding", "connection", "date", "server"):

@@ -49,15 +49,6 @@ def clips(s3: str, videos: Path) -> Path:
     return videos
 
 
-@pytest.fixture
-def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Stands between the program and the server from now on."""
-    between = Proxy(target=s3.removeprefix("http://"))
-    with between.running() as address:
-        use(monkeypatch, address)
-        yield between
-
-
 def manifest_in(folder: Path, keys: list[str], *, bucket: str = "videos") -> Manifest:
     lines = [f"{key},s3://{bucket}/clips/{key},{i % 2}" for i, key in enumerate(keys)]
     (folder / "m.csv").write_text("\n".join(["id,path,label", *lines]) + "\n")
