@@ -24,7 +24,7 @@ from haechi.cache.atomic import PARTIAL_PREFIX, replace_text, replaced
 from haechi.cache.errors import CacheError
 from haechi.cache.file_state import FileState
 from haechi.cache.location import SHARD_CACHE_GB
-from haechi.cache.shard import Shard, sealed_digest
+from haechi.cache.shard import Shard, read_seal, sealed_digest
 from haechi.cache.slices import PIN_NAME, Pin, content_digest, read_records, shards_that_count
 from haechi.cache.stores.location import Location
 from haechi.cache.stores.stored_cache import StoredCache, folder_name, user_folder
@@ -211,9 +211,10 @@ class _Copy:
 def _shard_problem(path: Path, digest: str | None) -> str:
     """What is wrong with a fetched shard, whose record gives `digest`; empty for nothing."""
     try:
-        shard = Shard.open(path)
-        if sealed_digest(path, shard.version) != shard.seal.digest:
+        seal = read_seal(path)
+        if sealed_digest(path, seal.version) != seal.digest:
             return "its bytes are not those that were sealed"
+        shard = Shard.open(path)
     except CacheError as error:
         return str(error).removeprefix(f"{path}: ")
     if digest is not None and (shard.index is None or content_digest(shard.index) != digest):

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from haechi.cache import local_copy
 from haechi.cache.stores import retry
+from haechi.extract import pipeline, slices
+from tests.extract.slice_race import MadeFlow
 from tests.extract.stores import servers
 
 
@@ -37,6 +40,16 @@ def s3(seaweedfs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     monkeypatch.setenv("TMPDIR", str(spool))
     monkeypatch.setattr("tempfile.tempdir", str(spool))
     return seaweedfs
+
+
+@pytest.fixture
+def place(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place for a cache. Its rows need no decoder and no network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(local_copy, "_HELD", {})
+    monkeypatch.setattr(pipeline, "open_flow", MadeFlow.opened)
+    monkeypatch.setattr(slices, "open_flow", MadeFlow.opened)
+    return f"s3://videos/{tmp_path.name}/cache"
 
 
 @pytest.fixture

@@ -26,15 +26,6 @@ from tests.extract.stores.conftest import put, use
 from tests.extract.stores.servers import Fault, Proxy
 
 
-@pytest.fixture
-def place(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty place for a cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    monkeypatch.setattr(pipeline, "open_flow", MadeFlow.opened)
-    monkeypatch.setattr("haechi.extract.slices.open_flow", MadeFlow.opened)
-    return f"s3://videos/{tmp_path.name}/cache"
-
-
 def extract(place: str | Path, part: str | None = None, *, data: Manifest = MANIFEST, **options: Any) -> Extraction:
     settings = options.pop("settings", SETTINGS)
     return extract_features(data, place, slice=part, settings=settings, **options)
