@@ -197,6 +197,7 @@ def _run(
             watch,
             progress=progress,
             readable=remaining.readable,
+            answering=remaining.answering,
             stopping=interrupt.poll,
             on_idle=queue.write_if_due,
         )

@@ -100,6 +100,8 @@ class Remaining:
     """Ids in the cache that are not in the manifest; they stay in the cache."""
     readable: frozenset[str]
     """Ids of those entries whose files exist and can be read."""
+    answering: dict[str, Location]
+    """Store -> a file in it that could be read now, of those that the cache holds."""
 
 
 def refuse_strangers(out: Path) -> None:
@@ -171,6 +173,7 @@ def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reaso
         num_changed=num_changed,
         touched=touched,
         num_not_listed=len(known.rows.keys() - listed),
+        answering={file.store: file for file, state in stored.items() if state not in (None, MISSING)},
         readable=frozenset(
             e.id
             for e in entries

@@ -3,8 +3,9 @@
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from haechi.cache.errors import HaechiError
 from haechi.cache.stores.errors import MISCONFIGURED, StoreError, Trouble
@@ -15,7 +16,7 @@ from haechi.cache.stores.store import Store
 from haechi.cache.text import bullet_list, shown
 
 # If access to a listing and to this many files is denied, it is denied to all.
-NUM_TRIED = 10
+NUM_TRIED = 100
 
 CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SKIP_SIGNATURE=true for a public bucket)",
@@ -27,16 +28,25 @@ REGIONS = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocation
 NO_CONTAINER = ("NoSuchBucket", "ContainerNotFound", "RepositoryNotFoundError", "RevisionNotFoundError")
 
 
-def refuse_unusable_stores(files: Iterable[Path | Location]) -> None:
+def refuse_unusable_stores(
+    files: Iterable[Path | Location], *, readable: Mapping[str, Location] = MappingProxyType({})
+) -> None:
     """Raise `HaechiError`, with one line for each store that cannot be used: not there, no access, another region.
 
-    Web servers are not checked: each of their files stands alone.
+    `readable`: store -> a file in it that could be read a while ago. Who may not list a bucket of S3 gets the same
+    answer for a file that is not there as for one that may not be read: so it is asked for, and files from the whole
+    length of `files`. Web servers are not checked: each of their files stands alone.
     """
     by_store: dict[str, list[Location]] = defaultdict(list)
     for file in files:
-        if isinstance(file, Location) and file.scheme != WEB and len(by_store[file.store]) < NUM_TRIED:
+        if isinstance(file, Location) and file.scheme != WEB:
             by_store[file.store].append(file)
-    problems = [problem for locations in by_store.values() if (problem := _problem(locations))]
+    problems = []
+    for store, locations in by_store.items():
+        chosen = [locations[i * len(locations) // NUM_TRIED] for i in range(NUM_TRIED)]
+        known = [readable[store]] if store in readable else []
+        if problem := _problem(list(dict.fromkeys([*known, *chosen]))):
+            problems.append(problem)
     if problems:
         raise HaechiError(
             problems[0] if len(problems) == 1 else f"these stores cannot be used:\n{bullet_list(problems)}"
@@ -54,10 +64,11 @@ def _problem(locations: list[Location]) -> str:
         except StoreError as error:
             if error.reason is not Trouble.FORBIDDEN or error.code not in ("", "AccessDenied", "AllAccessDisabled"):
                 raise
-        denied = [found for location in locations if (found := _denied(store, location))]
-        if len(denied) < len(locations):
-            return ""
-        raise denied[0]
+        for location in locations:
+            if (denied := _denied(store, location)) is None:
+                return ""
+        assert denied is not None
+        raise denied
     except StoreError as error:
         if error.reason is Trouble.NOT_FOUND and first.scheme == HUB and error.code not in NO_CONTAINER:
             return ""  # a folder that is not there: each file says so

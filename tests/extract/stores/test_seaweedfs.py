@@ -24,6 +24,7 @@ from haechi.cache.stores.check import refuse_unusable_stores
 from haechi.cache.stores.errors import StoreError, Trouble
 from haechi.cache.stores.location import Location
 from haechi.cli import main
+from haechi.extract import flow
 from haechi.extract.api import extract_features
 from haechi.extract.decoding.files import sha256_of
 from haechi.extract.decoding.reasons import Reason
@@ -352,6 +353,24 @@ def test_a_store_that_goes_away_ends_the_run_and_keeps_what_is_done(
     proxy.plan = lambda method, path, number: None
     done = run(manifest_in(tmp_path, names))
     assert (done.num_used, done.num_failed) == (30, 0)
+
+
+def test_files_that_are_gone_where_no_list_is_allowed(
+    clips: Path, proxy: Proxy, run: Callable[..., Extraction], tmp_path: Path
+) -> None:
+    """S3 answers 403 for them then, as for files that may not be read. The run goes on for the others."""
+    denied = Fault(status=403, body="<Error><Code>AccessDenied</Code></Error>")
+    proxy.plan = lambda method, path, number: denied if path == "/videos" or "/gone-" in path else None
+    gone = [f"gone-{i:02d}.mp4" for i in range(2 * flow.MAX_VANISHED)]
+    done = run(manifest_in(tmp_path, [*gone[:12], "sound.mp4", "vfr.mp4"]))
+    assert (done.num_used, done.failures) == (2, {"forbidden": 12})
+    done = run(manifest_in(tmp_path, [*gone, "sound.mp4", "vfr.mp4"]))  # only files that are gone are left
+    assert (done.num_used, done.num_new, done.failures) == (2, 8, {"forbidden": 20})
+    done = run(manifest_in(tmp_path, [*gone[:5], "sound.mp4", *gone[5:]]), "in_between")
+    assert (done.num_used, done.failures) == (1, {"forbidden": 20})
+    proxy.plan = lambda method, path, number: denied
+    with pytest.raises(HaechiError, match=r"'s3://videos': access denied \(HTTP 403.*\); set AWS"):
+        run(manifest_in(tmp_path, [*gone, "sound.mp4"]), "all")
 
 
 def test_states_of_many_files_take_few_requests(clips: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
