@@ -48,19 +48,32 @@ class Bucket:
 
     def read(self, location: Location, state: FileState, *, start: int) -> Iterator[memoryview]:
         options: Any = {"if_match": f'"{state.etag}"'} if state.etag and not state.etag.startswith("W/") else {}
-        if start:
-            options["range"] = {"offset": start}
         with _converted():
-            found = obstore.get(self._store, location.key, options=options)
-            if found.meta["size"] != state.size_bytes or found.range[0] != start:
+            found = self._opened(location.key, options, start)
+            if found.meta["size"] != state.size_bytes or found.range[0] not in (0, start):
                 raise StoreError(Trouble.CHANGED_WHILE_READ, CHANGED)
+            skipped = start - found.range[0]
             stream = iter(found.stream(min_chunk_size=CHUNK_BYTES))
         while True:
             with _converted():
                 chunk = next(stream, None)
             if chunk is None:
                 return
-            yield memoryview(chunk)
+            rest, skipped = memoryview(chunk)[skipped:], max(0, skipped - len(chunk))
+            if rest:
+                yield rest
+
+    def _opened(self, key: str, options: Any, start: int) -> Any:
+        """The answer from byte `start` on; from 0 on if the server ignores ranges, as that of rclone does."""
+        if not start:
+            return obstore.get(self._store, key, options=options)
+        try:
+            ranged: Any = {**options, "range": {"offset": start}}
+            return obstore.get(self._store, key, options=ranged)
+        except exceptions.GenericError as error:
+            if "non-partial" not in str(error):
+                raise
+            return obstore.get(self._store, key, options=options)
 
     def get(self, key: str) -> bytes:
         """The content of a small object."""

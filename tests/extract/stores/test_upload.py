@@ -11,7 +11,6 @@ import pytest
 from haechi.cache.errors import CacheError, HaechiError, SettingsConflictError, SettingsError
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
-from haechi.cache.schema import DATASETS
 from haechi.cache.slices import slice_of
 from haechi.cache.status import read_status
 from haechi.cache.stores.stored_cache import StoredCache, cache_location, folder_name
@@ -22,7 +21,7 @@ from haechi.extract.pipeline import Extraction
 from haechi.extract.shard_queue import WriteError
 from tests.extract.slice_race import MANIFEST, SETTINGS, MadeFlow
 from tests.extract.stores import servers
-from tests.extract.stores.conftest import put, use
+from tests.extract.stores.conftest import contents, put, use
 from tests.extract.stores.servers import Fault, Proxy
 
 
@@ -38,18 +37,6 @@ def files(place: str) -> set[str]:
 def work(folder: Path) -> list[str]:
     """Shards, records and rows of slices that are not in the store yet."""
     return [path.name for path in folder.rglob("*") if path.name.startswith("shard-") or path.name == "cache"]
-
-
-def contents(place: str | Path) -> dict[str, dict[str, object]]:
-    """Id -> everything that the cache has of it, features as bytes."""
-    cache = Cache.open(place)
-    found: dict[str, dict[str, object]] = {row.id: dict(vars(row)) for row in cache.failures}
-    for name in DATASETS:
-        offset, rows = cache.offset(name.partition("/")[0]), cache.rows(*name.split("/"))
-        for i, id in enumerate(cache.media["id"]):
-            found.setdefault(id, {column: values[i] for column, values in cache.media.items()})
-            found[id][name] = rows[offset[i] : offset[i + 1]].tobytes()
-    return found
 
 
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
