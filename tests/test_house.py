@@ -244,7 +244,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 # A command, and packages that it does not need: their imports take seconds of CPU time, several times as many where
 # there is no bytecode.
 LIGHT = [
-    (["inspect", ARCHIVED["cache"]], {"torch", "scipy", "sklearn", "matplotlib", "av"}),
+    (["inspect", ARCHIVED["cache"]], {"torch", "scipy", "sklearn", "matplotlib", "av", "obstore", "huggingface_hub"}),
     (["compare", ARCHIVED["run"], ARCHIVED["run"]], {"torch", "matplotlib", "plotly"}),
     (
         ["predict", ARCHIVED["run"], "--cache", ARCHIVED["cache"], "--clip-model", "local-dir:."],

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from bench import servers
 from haechi.cache import local_copy
 from haechi.cache.reader import Cache
 from haechi.cache.schema import DATASETS
 from haechi.cache.stores import retry
 from haechi.extract import pipeline, slices
 from tests.extract.slice_race import MadeFlow
-from tests.extract.stores import servers
 
 
 @pytest.fixture(scope="session")

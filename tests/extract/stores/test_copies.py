@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import haechi.cli
+from bench.servers import Proxy
 from haechi.cache import local_copy
 from haechi.cache.errors import CacheError, SettingsError
 from haechi.cache.reader import Cache
@@ -19,7 +20,6 @@ from haechi.predict.api import evaluate_head
 from haechi.train.api import train_head
 from tests.extract.slice_race import MANIFEST, SETTINGS
 from tests.extract.stores.conftest import put
-from tests.extract.stores.servers import Proxy
 from tests.synthetic import write_cache
 
 GB = 1e9

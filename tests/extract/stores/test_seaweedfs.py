@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import servers
+from bench.servers import Fault, Proxy
 from haechi.cache.errors import HaechiError
 from haechi.cache.file_state import MISSING, FileState
 from haechi.cache.integrity.repair import repair
@@ -35,9 +37,7 @@ from haechi.extract.settings import ExtractSettings
 from haechi.extract.stores import fetcher, spool, states
 from haechi.extract.stores.states import current_states
 from tests.extract.conftest import manifest_of
-from tests.extract.stores import servers
 from tests.extract.stores.conftest import contents, put, use
-from tests.extract.stores.servers import Fault, Proxy
 
 NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "one_frame.mp4", "text.mp4", "mpeg4.avi"]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bench import servers
+from bench.servers import Fault, Proxy
 from haechi.cache.errors import CacheError, HaechiError, SettingsConflictError, SettingsError
 from haechi.cache.integrity.verify import verify
 from haechi.cache.reader import Cache
@@ -20,9 +22,7 @@ from haechi.extract.manifest import Manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.shard_queue import WriteError
 from tests.extract.slice_race import MANIFEST, SETTINGS, MadeFlow
-from tests.extract.stores import servers
 from tests.extract.stores.conftest import contents, put, use
-from tests.extract.stores.servers import Fault, Proxy
 
 
 def extract(place: str | Path, part: str | None = None, *, data: Manifest = MANIFEST, **options: Any) -> Extraction:
