@@ -34,6 +34,7 @@ from haechi.cache.slices import (
     ids_digest,
     read_records,
     record_path,
+    remove_finished_work,
     shard_slice,
     slice_of,
     unfinished_slices,
@@ -88,6 +89,7 @@ def extract_to_store(
         with _named(folder, out):
             continued(pin, chosen, settings)
         if records := upload.finished(pin, numbers):
+            remove_finished_work(folder, numbers)
             _refuse_changes(records, manifest, reasons, out)
             progress.notice(f"{out}: finished before; whether files or labels changed since then is not looked at")
             done = summary(pin, records, part, None, num_defects=0, has_committed=False, seconds=0)
@@ -140,8 +142,9 @@ class _Upload:
         """
         with self._pin_lock():
             pin = _stored_pin(self.stored, self.folder)
+            if pin is None and self._is_begun():
+                pin = _stored_pin(self.stored, self.folder)
             if pin is None:
-                self._refuse_strangers()
                 (self.folder / PIN_NAME).unlink(missing_ok=True)
             else:
                 replace_text(self.folder / PIN_NAME, pin.encode())
@@ -159,8 +162,11 @@ class _Upload:
     def _pin_lock(self) -> FileLock:
         return FileLock(self.folder / ".pin.lock")
 
-    def _refuse_strangers(self) -> None:
+    def _is_begun(self) -> bool:
+        """Whether another machine has created the pin meanwhile. Raises `HaechiError` if there are other files."""
         names = sorted(name for name in self.stored.files() if not name.startswith("."))
+        if PIN_NAME in names:
+            return True
         if fnmatch.filter(names, SHARD_PATTERN):
             raise HaechiError(
                 f"{self.out}: was made without slices and copied there; copy it to a folder and continue it there, or "
@@ -170,6 +176,7 @@ class _Upload:
             raise HaechiError(
                 f"{self.out}: not empty and holds no cache, but {named(names[:5])}; name a new place with --out"
             )
+        return False
 
     def finished(self, pin: Pin, numbers: Sequence[int]) -> list[Record]:
         """The records of these slices if all are finished; none if a single one that is asked for is not.

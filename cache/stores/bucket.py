@@ -20,6 +20,9 @@ from haechi.cache.stores.errors import CHANGED, MISCONFIGURED, NO_CREDENTIALS, S
 from haechi.cache.stores.location import Location
 from haechi.cache.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
 
+# Parts of 5 MB of a large file. Each has to be sent within SILENCE_SECONDS, so more need a faster connection.
+PARTS_AT_ONCE = 4
+
 PAGE_ENTRIES = 1000  # of S3's ListObjectsV2
 
 CLIENT: Any = {
@@ -83,7 +86,7 @@ class Bucket:
     def put(self, key: str, path: Path) -> None:
         """Write a file of this machine whole, over what has its key."""
         with _converted():
-            obstore.put(self._store, key, path)
+            obstore.put(self._store, key, path, max_concurrency=PARTS_AT_ONCE)
 
     def create(self, key: str, content: bytes) -> bool:
         """Write an object unless its key exists. Returns False if the key exists, or was in use by another request."""

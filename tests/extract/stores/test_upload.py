@@ -101,6 +101,15 @@ def test_the_first_to_finish_commits(place: str, tmp_path: Path, monkeypatch: py
     assert work(tmp_path / "two") == []
 
 
+def test_another_machine_begins_at_the_same_time(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pin appears after this one looked for it, and before this one looked for other files."""
+    extract(place, "0/2", work=tmp_path / "one")
+    look, found = StoredCache.text, iter([None])
+    monkeypatch.setattr(StoredCache, "text", lambda self, name: next(found, look(self, name)))
+    assert extract(place, "1/2", work=tmp_path / "two").has_committed
+    assert verify(place).notes == []
+
+
 def test_one_process_builds_a_slice_in_a_folder(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def meanwhile(self: MadeFlow, *_: object, **__: object) -> Any:
         with pytest.raises(HaechiError, match=r"another process of this machine extracts slice 0/1; .* --work"):
