@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from haechi.cache.options import CachePath, shard_cache_option
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,16 +17,19 @@ if TYPE_CHECKING:
 
 MAX_IDS_SHOWN = 20
 
-CACHE_ARGUMENT = click.argument("cache", type=click.Path(path_type=Path))
+CACHE_ARGUMENT = click.argument("cache", type=CachePath(path_type=Path))
 
 
 @click.command()
 @CACHE_ARGUMENT
 @click.option("--video", metavar="ID", help="Show only this video: its columns, times and most probable actions.")
 @click.option("--deep", is_flag=True, help="Read every row of features, and count those that are zero or not finite.")
+@shard_cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def inspect(*, cache: Path, video: str | None, deep: bool, as_json: bool) -> None:
-    """Show a summary of the cache in the folder CACHE.
+def inspect(*, cache: Path | str, video: str | None, deep: bool, shard_cache_gb: float, as_json: bool) -> None:
+    """Show a summary of the cache CACHE.
+
+    CACHE is a folder, or a place in an object store, such as s3://bucket/cache.
 
     Features are not read: the number of bad rows is the one that each shard's writer left in it. Only shards of format
     version 1 do not have it. `haechi verify` finds damage.
@@ -33,7 +38,7 @@ def inspect(*, cache: Path, video: str | None, deep: bool, as_json: bool) -> Non
     from haechi.cache.reader import Cache
     from haechi.cache.summary import describe_video, show_summary, show_video, summarise
 
-    shards = Cache.open(cache)
+    shards = Cache.open(cache, shard_cache_gb=shard_cache_gb)
     content = summarise(shards, deep=deep) if video is None else describe_video(shards, video)
     if as_json:
         click.echo(json.dumps(content, indent=2, allow_nan=False))
@@ -45,17 +50,19 @@ def inspect(*, cache: Path, video: str | None, deep: bool, as_json: bool) -> Non
 
 @click.command()
 @CACHE_ARGUMENT
+@shard_cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def status(*, cache: Path, as_json: bool) -> None:
-    """Show which slices of the cache in the folder CACHE are finished, running and missing.
+def status(*, cache: Path | str, shard_cache_gb: float, as_json: bool) -> None:
+    """Show which slices of the cache CACHE are finished, running and missing.
 
     For caches that are made with `haechi extract --slice`. Running are those on which a living process works; processes
-    on other machines are seen if the file system shares locks.
+    on other machines are seen if the file system shares locks. Of a cache in an object store, such as
+    s3://bucket/cache, none is seen, and only the records of slices are fetched.
     """
     from haechi.cache.console import make_console
     from haechi.cache.status import read_status, show_status
 
-    found = read_status(cache)
+    found = read_status(cache, shard_cache_gb=shard_cache_gb)
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=2))
     else:
@@ -71,10 +78,13 @@ def status(*, cache: Path, as_json: bool) -> None:
     help="Drop damaged rows and rename shards that cannot be read to *.damaged. The next `haechi extract` redoes "
     "exactly the videos that were dropped.",
 )
+@shard_cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_context
-def verify(ctx: click.Context, *, cache: Path, with_repair: bool, as_json: bool) -> None:
-    """Check every byte of the cache in the folder CACHE.
+def verify(ctx: click.Context, *, cache: Path | str, with_repair: bool, shard_cache_gb: float, as_json: bool) -> None:
+    """Check every byte of the cache CACHE.
+
+    CACHE is a folder, or a place in an object store, such as s3://bucket/cache.
 
     Exit status 0: no problem found. Exit status 1: problems were found and are listed with shard, dataset and video.
     With --repair: 0 if no problem remains.
@@ -82,6 +92,11 @@ def verify(ctx: click.Context, *, cache: Path, with_repair: bool, as_json: bool)
     if with_repair:
         from haechi.cache.integrity.repair import repair
 
+        if isinstance(cache, str):
+            raise click.UsageError(
+                "--repair is for a cache in a folder; in a store, remove the record of the damaged slice, and extract "
+                "that slice again"
+            )
         repaired = repair(cache)
         if as_json:
             click.echo(json.dumps(_repair_json(repaired), indent=2))
@@ -91,7 +106,7 @@ def verify(ctx: click.Context, *, cache: Path, with_repair: bool, as_json: bool)
 
     from haechi.cache.integrity.verify import verify as check
 
-    verification = check(cache)
+    verification = check(cache, shard_cache_gb=shard_cache_gb)
     if as_json:
         click.echo(json.dumps(_verification_json(verification), indent=2))
     else:
@@ -105,7 +120,7 @@ def _verification_json(verification: "Verification") -> dict[str, object]:
     from dataclasses import asdict
 
     return {
-        "path": str(verification.path),
+        "path": verification.name,
         "ok": not verification.problems,
         "shards": verification.num_shards,
         "videos": verification.num_videos,
@@ -209,7 +224,7 @@ def _show_verification(verification: "Verification") -> None:
     _show_problems(verification, console)
     shards = counted(verification.num_shards, "shard")
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("cache", escape(visible(str(verification.path))))
+    table.add_row("cache", escape(visible(verification.name)))
     table.add_row("checked", f"{shards}, {decimal(verification.num_bytes)}")
     videos, failures = counted(verification.num_videos, "video"), counted(verification.num_failures, "failure")
     table.add_row("rows", f"{videos}, {failures}")

@@ -2,6 +2,9 @@
 
 import re
 
+# What copies of caches in object stores may use together, 1e9 bytes.
+SHARD_CACHE_GB = 50.0
+
 _START = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 

@@ -1,4 +1,4 @@
-"""Flags that the commands of both stages have: how a manifest's labels and groups are understood."""
+"""Flags that the commands of both stages have: where a cache is, and how labels and groups are understood."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -6,8 +6,36 @@ from typing import Any, TypeVar
 import click
 
 from haechi.cache.errors import SettingsError
+from haechi.cache.local_path import local_path
+from haechi.cache.location import SHARD_CACHE_GB, scheme_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class LocalPath(click.Path):
+    """A path on this machine. The location of an object store is a usage error."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            local_path(value, what="it")
+        except SettingsError as error:
+            self.fail(str(error).removeprefix("it is "), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class CachePath(click.Path):
+    """A cache: a path on this machine, or as text a place in an object store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if scheme_of(str(value)) else super().convert(value, param, ctx)
+
+
+shard_cache_option = click.option(
+    "--shard-cache-gb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=SHARD_CACHE_GB,
+    help="For a cache in an object store: what local copies of shards may use together, GB (1e9 bytes).",
+)
 
 
 def _checked(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from haechi.cache import schema
 from haechi.cache.errors import CacheError, DamageError
+from haechi.cache.location import SHARD_CACHE_GB, scheme_of
 from haechi.cache.schema import Failure
 from haechi.cache.shard import Shard
 from haechi.cache.slices import Pin, shards_that_count
@@ -34,14 +35,31 @@ class Cache:
 
     path: Path
     shards: tuple[Shard, ...]
+    location: str = ""
+    """Where in an object store the cache is, if `path` is a copy of it."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls the cache."""
+        return self.location or str(self.path)
 
     @classmethod
-    def open(cls, path: Path | str) -> "Cache":
-        """Open every shard without reading its rows.
+    def open(cls, path: Path | str, *, shard_cache_gb: float = SHARD_CACHE_GB) -> "Cache":
+        """Open every shard without reading its rows. A cache in a store, such as `s3://bucket/cache`, is copied before.
+
+        `shard_cache_gb`: what copies of caches in stores may use together, 1e9 bytes.
 
         Raises `CacheError` if there is no such folder, no shard in it, any shard that cannot be used (all are listed),
         or shards with different fingerprints.
         """
+        if scheme_of(str(path)):
+            from haechi.cache.local_copy import local_copy, named_as  # only if there is a store
+            from haechi.cache.stores.stored_cache import cache_location
+
+            location = cache_location(str(path))
+            folder = local_copy(location, shard_cache_gb=shard_cache_gb)
+            with named_as(location, folder):
+                return replace(cls.open(folder), location=str(location))
         path = Path(path)
         paths = existing_shard_paths(path)
         shards, problems = [], []

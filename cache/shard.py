@@ -19,6 +19,9 @@ from haechi.cache.indexed import BadRows, Index, IndexedContent, open_indexed, r
 from haechi.cache.schema import Provenance, Seal
 from haechi.cache.text import bullet_list
 
+# Bytes that are read and checked at once: they stay in the processor's cache.
+PIECE_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
@@ -175,6 +178,16 @@ def read_seal(path: Path) -> Seal:
             "cut off or appended to; see `haechi verify --repair`"
         )
     return seal
+
+
+def sealed_digest(path: Path, version: int) -> str:
+    """The digest of all bytes after the user block, as `Seal.digest` has it. Raises `CacheError`."""
+    with read_errors(path), path.open("rb", buffering=0) as file:
+        file.seek(schema.USER_BLOCK_BYTES)
+        digest, buffer = schema.new_digest(version), memoryview(bytearray(PIECE_BYTES))
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return str(digest.hexdigest())
 
 
 def is_left_out(content: Content, name: str) -> bool:

@@ -111,10 +111,13 @@ class Pin:
     @classmethod
     def read(cls, cache: Path) -> "Pin | None":
         """The pin of a cache; None if the cache was made without slices. Raises `CacheError` for a pin that is none."""
-        path = cache / PIN_NAME
-        found = _read_json(path, PIN_FORMAT)
-        if found is None:
-            return None
+        content = _content(cache / PIN_NAME)
+        return None if content is None else cls.decode(content, cache, where=str(cache / PIN_NAME))
+
+    @classmethod
+    def decode(cls, content: bytes, cache: Path, *, where: str) -> "Pin":
+        """The pin of a cache, of the content of its file. Raises `CacheError`."""
+        found = _json_object(content, PIN_FORMAT, where)
         pin = cls(
             path=cache,
             num_slices=found.get("slices", 0),
@@ -133,11 +136,11 @@ class Pin:
             and all(isinstance(request, str) for request in pin.weights.values())
         )
         if not is_sound:
-            raise CacheError(f"{path}: lacks fields that cache_schema.md requires, or has them with other types")
+            raise CacheError(f"{where}: lacks fields that cache_schema.md requires, or has them with other types")
         return pin
 
-    def create(self) -> "Pin":
-        """Write the pin unless the cache has one, and return the one that it has. `OSError` as `os.link` raises it."""
+    def encode(self) -> str:
+        """The content of its file."""
         fields = {
             "format": PIN_FORMAT,
             "format_version": JSON_VERSION,
@@ -147,10 +150,14 @@ class Pin:
             "settings": self.settings,
             "weights": self.weights,
         }
+        return json.dumps(fields, indent=2) + "\n"
+
+    def create(self) -> "Pin":
+        """Write the pin unless the cache has one, and return the one that it has. `OSError` as `os.link` raises it."""
         work = self.path / WORK_NAME
         work.mkdir(parents=True, exist_ok=True)
         try:
-            create_text(self.path / PIN_NAME, json.dumps(fields, indent=2) + "\n", folder=work)
+            create_text(self.path / PIN_NAME, self.encode(), folder=work)
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
@@ -219,13 +226,17 @@ class Record:
     def read(cls, pin: Pin, number: int) -> "Record | None":
         """The record of a slice; None if the slice is not finished. Raises `CacheError` for one that cannot be used."""
         path = record_path(pin.path, number)
-        found = _read_json(path, RECORD_FORMAT)
-        if found is None:
-            return None
+        content = _content(path)
+        return None if content is None else cls.decode(content, pin, number, where=str(path))
+
+    @classmethod
+    def decode(cls, content: bytes, pin: Pin, number: int, *, where: str) -> "Record":
+        """The record of a slice, of the content of its file. Raises `CacheError`."""
+        found = _json_object(content, RECORD_FORMAT, where)
         problem = _record_problem(found, pin, number)
         if problem:
             raise CacheError(
-                f"{path}: {problem}; remove it, and run `haechi extract --slice {number}/{pin.num_slices}` again"
+                f"{where}: {problem}; remove it, and run `haechi extract --slice {number}/{pin.num_slices}` again"
             )
         return cls(
             number=number,
@@ -277,24 +288,28 @@ def _is_count(value: Any, *, least: int = 0, most: int = 1 << 62) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _read_json(path: Path, format: str) -> dict[str, Any] | None:
-    """A JSON object with this `format` and a known version; None if there is no file. Raises `CacheError`."""
+def _content(path: Path) -> bytes | None:
+    """What a file holds, up to a byte more than it may hold; None if there is no file. Raises `CacheError`."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
+            return file.read(MAX_JSON_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise CacheError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _json_object(content: bytes, format: str, where: str) -> dict[str, Any]:
+    """A JSON object with this `format` and a known version. Raises `CacheError`."""
     try:
         found = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != format:
-        raise CacheError(f"{path}: not a JSON object of the format {format}; restore it from a copy")
+        raise CacheError(f"{where}: not a JSON object of the format {format}; restore it from a copy")
     if found.get("format_version") != JSON_VERSION:
         raise CacheError(
-            f"{path}: format version {shown(str(found.get('format_version')))}, this Haechi reads {JSON_VERSION}; use "
+            f"{where}: format version {shown(str(found.get('format_version')))}, this Haechi reads {JSON_VERSION}; use "
             "the Haechi that wrote it"
         )
     return found

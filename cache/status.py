@@ -1,7 +1,7 @@
 """Which slices of a cache are finished, running and missing: for `haechi status` and `haechi inspect`."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from haechi.cache.location import SHARD_CACHE_GB, scheme_of
 from haechi.cache.lock import LOCK_NAME, is_held
 from haechi.cache.reader import Cache
 from haechi.cache.slices import Pin, Record, array_expression, read_records, running_slices
@@ -20,6 +21,8 @@ class Status:
     """The slices of a cache by what is known of them. A cache without slices is one slice of one."""
 
     path: Path
+    location: str = ""
+    """Where in an object store the cache is, if `path` is a copy of it."""
     is_sliced: bool
     num_slices: int
     done: list[int]
@@ -35,6 +38,11 @@ class Status:
     failures: dict[str, int]
 
     @property
+    def name(self) -> str:
+        """What the user calls the cache."""
+        return self.location or str(self.path)
+
+    @property
     def array(self) -> str:
         """What `sbatch --array=` needs to do the missing slices."""
         return array_expression(self.missing)
@@ -42,7 +50,7 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """What `haechi status --json` prints."""
         return {
-            "path": str(self.path),
+            "path": self.name,
             "slices": self.num_slices,
             "done": self.done,
             "running": self.running,
@@ -55,8 +63,21 @@ class Status:
         }
 
 
-def read_status(path: Path) -> Status:
-    """The status of the cache in a folder. Raises `CacheError` if it is none, or a record cannot be used."""
+def read_status(path: Path | str, *, shard_cache_gb: float = SHARD_CACHE_GB) -> Status:
+    """The status of a cache. Of one in a store, such as `s3://bucket/cache`, only the records of slices are fetched.
+
+    `shard_cache_gb` is for a cache in a store without slices, whose shards are copied. Raises `CacheError` if there is
+    no cache, or a record cannot be used.
+    """
+    if scheme_of(str(path)):
+        from haechi.cache.local_copy import local_copy, named_as, records_copy  # only if there is a store
+        from haechi.cache.stores.stored_cache import cache_location
+
+        location = cache_location(str(path))
+        folder = records_copy(location) or local_copy(location, shard_cache_gb=shard_cache_gb)
+        with named_as(location, folder):
+            return replace(read_status(folder), location=str(location))
+    path = Path(path)
     return slice_status(path) or _of_whole(path)
 
 
@@ -107,7 +128,7 @@ def _summed(records: Iterable[Record]) -> dict[str, int]:
 
 def show_status(status: Status, console: Console) -> None:
     """Print a status."""
-    console.print(f"[bold]{escape(visible(str(status.path)))}[/]", soft_wrap=True)
+    console.print(f"[bold]{escape(visible(status.name))}[/]", soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")

@@ -5,7 +5,7 @@ import importlib.resources
 import itertools
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def summarise(cache: Cache, *, deep: bool = False) -> dict[str, Any]:
     durations = np.concatenate(media.durations)  # (N,) of the videos among them
     sizes = [schema.USER_BLOCK_BYTES + shard.seal.num_bytes for shard in cache.shards]
     return {
-        "path": str(cache.path),
+        "path": cache.name,
         "format_version": max(shard.version for shard in cache.shards),
         "fingerprint": cache.fingerprint,
         "settings": cache.settings,
@@ -80,7 +80,7 @@ def summarise(cache: Cache, *, deep: bool = False) -> dict[str, Any]:
         **_count_bad_rows(cache, deep=deep),
         "frames": media.num_frames,
         "duration_seconds": _spread(durations),
-        **({"slices": status.as_json()} if status is not None else {}),
+        **({"slices": replace(status, location=cache.location).as_json()} if status is not None else {}),
         "bytes": sum(sizes),
         "shards": [
             {
@@ -118,7 +118,7 @@ def describe_video(cache: Cache, id: str) -> dict[str, Any]:
         similar = [known for known in cache.locations if id and id in known][:3]
         similar = similar or difflib.get_close_matches(id, itertools.islice(cache.locations, MAX_IDS_COMPARED))
         hint = f"; did you mean\n{bullet_list([visible(known) for known in similar])}" if similar else ""
-        raise CacheError(f"{cache.path}: no video has the id {visible(id)!r}{hint}")
+        raise CacheError(f"{cache.name}: no video has the id {visible(id)!r}{hint}")
     number, table, row = cache.locations[id]
     shard = cache.shards[number]
     types = schema.MEDIA_TYPES if table == "media" else schema.FAILURE_TYPES

@@ -7,20 +7,23 @@ from typing import Any
 
 import haechi
 from haechi.cache.errors import SettingsError
+from haechi.cache.location import scheme_of
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.slices import Pin, Slice
+from haechi.cache.stores.location import Location
+from haechi.cache.stores.stored_cache import cache_location
 from haechi.extract import pipeline
 from haechi.extract.job_array import AUTO, scheduled_slice
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.slices import extract_slice
-from haechi.extract.stores.location import Location
+from haechi.extract.upload import extract_to_store, stored_slices, writable
 
 
 def extract_features(
     data: str | Path | Location | Manifest,
-    out: str | Path,
+    out: str | Path | Location,
     *,
     root: str | Path | None = None,
     positive: str | Iterable[str] | None = None,
@@ -30,6 +33,7 @@ def extract_features(
     allow_https: bool = False,
     retry: str | Iterable[str] = (),
     slice: str | Slice | None = None,
+    work: str | Path | None = None,
     progress: Progress = SILENT,
     settings: ExtractSettings | None = None,
     **changes: Any,
@@ -45,7 +49,8 @@ def extract_features(
     - `data`: a manifest (CSV or JSON Lines with the column `path`, and optionally `label`, `split`, `group`, `id`), a
       folder with the class folders `harmful` and `safe`, such as `"videos"` or `"s3://bucket/videos"`, or a
       `Manifest` that was read before
-    - `out`: the folder of the cache; it is created if it does not exist
+    - `out`: the folder of the cache, which is created if it does not exist, or a place in an object store, such as
+      `"s3://bucket/cache"`
     - `root`: the folder that relative paths of a manifest start from; None: the manifest's folder
     - `positive`: the name of the harmful class folder, or several, in any case, if it is not `harmful`; all other class
       folders are safe
@@ -57,6 +62,8 @@ def extract_features(
     - `slice`: extract only one of N equal parts of the manifest, such as `"0/8"` for the first of eight, and commit it
       to the cache, which other processes fill at the same time (docs/scale.md); `"auto"`: the part that a job scheduler
       gives to this process
+    - `work`: for a cache in a store: the folder where it is built before it is put there, and where a stopped run
+      continues; None: in the user's folder for files that can be made again
     - `progress`: receives progress and notices; by default nothing is shown
     - `settings`, `changes`: the settings, and fields of `ExtractSettings` to change in them, such as `device="cuda:1"`
 
@@ -65,7 +72,10 @@ def extract_features(
     `InterruptedRunError` (Ctrl-C: finished rows are in the cache; a second Ctrl-C ends the process at once).
     """
     settings = (settings or ExtractSettings()).changed(**changes)
-    part = None if slice is None else chosen_slice(slice, Path(out))
+    place = cache_place(out)
+    part = None if slice is None else chosen_slice(slice, place)
+    if work is not None and isinstance(place, Path):
+        raise SettingsError([f"work is for a cache in an object store, and {place} is a folder"])
     if isinstance(data, Manifest):
         if root is not None or positive or positive_labels or group_by is not None or follow_symlinks or allow_https:
             raise SettingsError(
@@ -90,16 +100,36 @@ def extract_features(
     for notice in manifest.notices:
         progress.notice(notice)
     producer = f"haechi {haechi.__version__}"
+    if isinstance(place, Location):
+        return extract_to_store(
+            manifest,
+            place,
+            settings,
+            part,
+            producer=producer,
+            retry=retry,
+            progress=progress,
+            work=None if work is None else Path(work),
+        )
     if part is not None:
-        return extract_slice(manifest, Path(out), settings, part, producer=producer, retry=retry, progress=progress)
-    return pipeline.extract(manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
+        return extract_slice(manifest, place, settings, part, producer=producer, retry=retry, progress=progress)
+    return pipeline.extract(manifest, place, settings, producer=producer, retry=retry, progress=progress)
 
 
-def chosen_slice(request: str | Slice, out: Path) -> Slice:
+def cache_place(out: str | Path | Location) -> Path | Location:
+    """The folder, or the place in a store. Raises `HaechiError` for a store that no cache is written to."""
+    if isinstance(out, str) and scheme_of(out):
+        out = cache_location(out)
+    return writable(out) if isinstance(out, Location) else Path(out)
+
+
+def chosen_slice(request: str | Slice, out: Path | Location) -> Slice:
     """The slice that was asked for; for `auto` the one that the job scheduler gives. Raises `SettingsError`."""
     if isinstance(request, Slice):
         return request
     if request != AUTO:
         return Slice.parse(request)
+    if isinstance(out, Location):
+        return scheduled_slice(os.environ, pinned=stored_slices(out))
     pin = Pin.read(out)
     return scheduled_slice(os.environ, pinned=None if pin is None else pin.num_slices)

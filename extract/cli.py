@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from haechi.cache.options import group_by_option, positive_label_option
+from haechi.cache.options import LocalPath, group_by_option, positive_label_option
 from haechi.cache.schema import STORE_TYPES
 from haechi.extract.backbones.catalog import MOTION_CHOICES
 from haechi.extract.sampling import SAMPLINGS
@@ -120,7 +120,16 @@ def decoding_options(command: Any) -> Any:
 @click.command()
 @manifest_options
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the cache; created if it does not exist."
+    "--out",
+    required=True,
+    metavar="CACHE",
+    help="Folder of the cache, created if it does not exist, or a place in an object store, such as s3://bucket/cache.",
+)
+@click.option(
+    "--work",
+    type=LocalPath(path_type=Path, file_okay=False),
+    help="For a cache in a store: the folder where it is built before it is put there, and where a stopped run "
+    "continues. [default: haechi/work in the user's cache folder]",
 )
 @option("--clip-model", "CLIP model: a model name of open_clip, or local-dir:PATH; none: SlowFast alone.")
 @option("--clip-weights", "CLIP weights: a tag of open_clip, TAG=PATH of a local file, or random:SEED (untrained).")
@@ -161,7 +170,8 @@ def extract(
     group_by: str | None,
     follow_symlinks: bool,
     allow_https: bool,
-    out: Path,
+    out: str,
+    work: Path | None,
     strict: bool,
     retry: str,
     slice: str | None,
@@ -181,19 +191,20 @@ def extract(
     from haechi.cache.errors import HaechiError, SettingsError
     from haechi.cache.progress_bar import shown_progress
     from haechi.cache.text import counted
-    from haechi.extract.api import chosen_slice, extract_features
+    from haechi.extract.api import cache_place, chosen_slice, extract_features
     from haechi.extract.console import show_extraction
     from haechi.extract.decoding.reasons import parse_reasons
 
     try:
         reasons = parse_reasons(reason for reason in retry.split(",") if reason)
-        part = None if slice is None else chosen_slice(slice, out)
+        place = cache_place(out)
+        part = None if slice is None else chosen_slice(slice, place)
     except SettingsError as error:
         raise click.BadParameter(str(error)) from error
     with shown_progress(make_console(stderr=True)) as progress:
         done = extract_features(
             data,
-            out,
+            place,
             root=root,
             positive=positive,
             positive_labels=positive_labels,
@@ -202,6 +213,7 @@ def extract(
             allow_https=allow_https,
             retry=reasons,
             slice=part,
+            work=work,
             progress=progress,
             **flags,
         )
@@ -211,7 +223,7 @@ def extract(
             *("num_new", "num_saved", "device", "precision", "decoders", "workers"),
             *("seconds", "work_seconds", "steps"),
         ]
-        content = {"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}
+        content = {"cache": done.name, **{name: getattr(done, name) for name in fields}}
         if done.slice is not None:
             content |= {"slice": str(done.slice), "has_committed": done.has_committed}
         click.echo(json.dumps(content))
@@ -219,7 +231,7 @@ def extract(
         show_extraction(make_console(), done)
     if done.num_used == 0 and done.slice is None:  # a slice may have few rows, or none
         raise HaechiError(
-            f"{data}: 0 of {counted(done.num_rows, 'video')} could be used; the cache {out} holds the reasons"
+            f"{data}: 0 of {counted(done.num_rows, 'video')} could be used; the cache {done.name} holds the reasons"
         )
     if strict and done.num_failed:
         raise HaechiError(
@@ -233,7 +245,7 @@ def extract(
 @validation_options
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     default=Path("validation.csv"),
     help="The CSV to write: id, label, ok, stage, reason, message, and length, size and hash of each video.",
 )

@@ -51,7 +51,7 @@ def show_extraction(console: Console, done: Extraction) -> None:
     rate = f", {done.num_new / done.seconds:.2f} videos/s with start-up" if done.num_new else ""
     table.add_row("time", f"{done.seconds:.1f} s{rate}")
     table.add_row("fingerprint", done.fingerprint[:12])
-    table.add_row("cache", escape(str(done.cache)))
+    table.add_row("cache", escape(done.name))
     console.print(table)
     if done.num_new:
         console.print(_steps_table(done), "")

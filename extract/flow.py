@@ -1,8 +1,9 @@
 """Media files to rows: decoders, backbones, and one row for each file, with its features or the reason it failed."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from haechi.cache import schema
 from haechi.cache.errors import FeatureError, HaechiError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import FRAME_STREAM, WINDOW_STREAM, Failure, Item, Media, to_store
+from haechi.cache.stores.check import refuse_unusable_stores
+from haechi.cache.stores.location import Location
 from haechi.cache.text import visible
 from haechi.extract.assembly import Assembly
 from haechi.extract.backbones.batch_queue import BatchQueue
@@ -21,9 +24,7 @@ from haechi.extract.decoding.reasons import STAGES, Reason
 from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Entry
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.stores.fetcher import supply
-from haechi.extract.stores.location import Location
 from haechi.extract.timing import WAIT, Stopwatch
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Flow:
         *,
         progress: Progress = SILENT,
         readable: Collection[str] = frozenset(),
+        answering: Mapping[str, Location] = MappingProxyType({}),
         stopping: Callable[[], bool] = lambda: False,
         on_idle: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[int, Item | Failure]]:
@@ -100,8 +102,10 @@ class Flow:
         memory, `progress.windows` only if SlowFast sees the windows of `windows` sampling. When `stopping` returns True
         no new video is started and the iterator ends early. `on_idle` is called from time to time while no video
         finishes. Raises `HaechiError` if `MAX_VANISHED` files in a row whose ids are in `readable` can no longer be
-        read, or if as many cannot be fetched and their store cannot be used any more.
+        read, or if as many cannot be fetched and their store cannot be used any more. `answering`: store -> a file
+        in it that could be read when the run began.
         """
+        known = dict(answering)
         queue, assembly = BatchQueue(self.backbones, progress=progress), Assembly(self.backbones.streams)
         vanished: list[tuple[int, Rejected]] = []  # they become failures when a later file shows that the disk is there
 
@@ -128,6 +132,9 @@ class Flow:
                 yield index, _failure(entries[index], result)
 
         for index, result in self._decoded(entries, watch, stopping, on_idle):
+            path = entries[index].path
+            if isinstance(path, Location) and not isinstance(result, Rejected):
+                known[path.store] = path
             if isinstance(result, DecodedFrames):
                 assembly.begin(index, result.attempt)
                 yield from computed(queue.add((index, result.attempt), result.frames))
@@ -139,7 +146,7 @@ class Flow:
                     vanished.append((index, result))
                     if len(vanished) < MAX_VANISHED:
                         continue
-                    _refuse_to_go_on([entries[lost] for lost, _ in vanished], result.message)
+                    _refuse_to_go_on([entries[lost] for lost, _ in vanished], result.message, entries, known)
                     yield from failed(vanished)
                     vanished.clear()
                     continue
@@ -176,8 +183,13 @@ def _vanished(entry: Entry, rejected: Rejected, readable: Collection[str]) -> bo
     return rejected.reason in (Reason.MISSING, Reason.UNREADABLE) and entry.id in readable
 
 
-def _refuse_to_go_on(vanished: Sequence[Entry], message: str) -> None:
-    """Raise `HaechiError` if the last files in a row vanished because their disk or their stores are out of reach."""
+def _refuse_to_go_on(
+    vanished: Sequence[Entry], message: str, entries: Sequence[Entry], readable: Mapping[str, Location]
+) -> None:
+    """Raise `HaechiError` if the last files in a row vanished because their disk or their stores are out of reach.
+
+    `entries` are all of the run, `readable` as for `refuse_unusable_stores`.
+    """
     if not any(isinstance(entry.file, Location) for entry in vanished):
         raise HaechiError(
             f"{vanished[-1].file}: cannot be read any more ({message}), and neither can the "
@@ -186,7 +198,9 @@ def _refuse_to_go_on(vanished: Sequence[Entry], message: str) -> None:
             "when the files are back"
         )
     try:
-        refuse_unusable_stores(entry.file for entry in vanished)
+        stores = {entry.file.store for entry in vanished if isinstance(entry.file, Location)}
+        others = (entry.file for entry in entries if isinstance(entry.file, Location) and entry.file.store in stores)
+        refuse_unusable_stores(others, readable=readable)
     except HaechiError as error:
         raise HaechiError(
             f"{error}. {len(vanished)} files in a row could not be fetched. Finished videos are kept: run the same "

@@ -13,11 +13,11 @@ from haechi.cache.labels import LabelRule, understood
 from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.manifest_file import ManifestError, ManifestFile, ManifestRow
 from haechi.cache.spelling import Files, hint
+from haechi.cache.stores.location import WEB, Location, LocationError, refused_hint
 from haechi.cache.text import MAX_BULLETS, bullet_list, counted, named, one_or_more, shown
 from haechi.extract.folder import MEDIA_SUFFIXES, FolderScan, find_media
 from haechi.extract.layout import METADATA_FILES, Layout, find_metadata
 from haechi.extract.stores.listing import list_media
-from haechi.extract.stores.location import WEB, Location, LocationError, refused_hint
 
 CLASSES, LABELS = ("class", "classes"), ("label", "labels")
 

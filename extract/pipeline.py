@@ -14,6 +14,7 @@ from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import STREAMS, Provenance
 from haechi.cache.slices import Slice
+from haechi.cache.stores.check import refuse_unusable_stores
 from haechi.cache.text import counted, one_or_more
 from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
@@ -24,7 +25,6 @@ from haechi.extract.interrupt import Interrupt, InterruptedRunError
 from haechi.extract.manifest import Manifest
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.shard_queue import ShardQueue, WriteError, next_number, version_of
-from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.timing import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
@@ -35,6 +35,7 @@ class Extraction:
     """What a run did. `num_used + num_failed == num_rows`, always."""
 
     cache: Path
+    """Its folder; for a cache in an object store, the folder on this machine where it was built."""
     fingerprint: str
     untrained: list[str]
     """Backbones with random weights, such as `["clip", "slowfast"]`."""
@@ -75,6 +76,13 @@ class Extraction:
     """The slice that the run was for: rows, used and failed are its own. None: the whole manifest."""
     has_committed: bool = False
     """Whether this run committed the slice. If not, it was committed before, or by another run meanwhile."""
+    location: str = ""
+    """Where in an object store the cache is; empty for one in a folder."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls the cache."""
+        return self.location or str(self.cache)
 
     @property
     def num_failed(self) -> int:
@@ -189,6 +197,7 @@ def _run(
             watch,
             progress=progress,
             readable=remaining.readable,
+            answering=remaining.answering,
             stopping=interrupt.poll,
             on_idle=queue.write_if_due,
         )

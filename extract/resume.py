@@ -10,18 +10,19 @@ from typing import Any, Protocol
 
 from haechi.cache import schema
 from haechi.cache.errors import HaechiError, SettingsConflictError
+from haechi.cache.file_state import MISSING, FileState
 from haechi.cache.integrity.repair import DAMAGED_SUFFIX
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import conflict_list, fingerprint_of
 from haechi.cache.slices import Pin, unfinished_slices
+from haechi.cache.stores.location import Location
 from haechi.cache.text import named
 from haechi.extract import pixel_aspect
 from haechi.extract.backbones.weights import QUICKGELU, WEIGHTS_FLAGS, Weights, model_identity
-from haechi.extract.decoding.files import MISSING, FileState, sha256_of
+from haechi.extract.decoding.files import sha256_of
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores.location import Location
 from haechi.extract.stores.states import current_states
 
 
@@ -107,6 +108,8 @@ class Remaining:
     """Ids in the cache that are not in the manifest; they stay in the cache."""
     readable: frozenset[str]
     """Ids of those entries whose files exist and can be read."""
+    answering: dict[str, Location]
+    """Store -> a file in it that could be read now, of those that the cache holds."""
 
 
 def refuse_strangers(out: Path) -> None:
@@ -178,6 +181,7 @@ def remaining(manifest: Manifest, cache: Cache | None, *, retry: frozenset[Reaso
         num_changed=num_changed,
         touched=touched,
         num_not_listed=len(known.rows.keys() - listed),
+        answering={file.store: file for file, state in stored.items() if state not in (None, MISSING)},
         readable=frozenset(
             e.id
             for e in entries

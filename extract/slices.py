@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,13 @@ def extract_slice(
     producer: str,
     retry: str | Iterable[str] = (),
     progress: Progress = SILENT,
+    create_pin: Callable[[Pin], Pin] = Pin.create,
 ) -> Extraction:
     """Extract the rows of one slice of the manifest, and commit them to the cache `out` once.
 
     A slice that is committed already is left as it is. One that was begun is continued; if another process works on it
     now, it is done twice, and the first that finishes commits. `retry` is for the failures of a slice that was begun.
+    `create_pin` creates the pin unless there is one, and returns the one that counts.
 
     Raises as `haechi.extract.pipeline.extract` does; `SettingsConflictError` if the slices of this cache have another
     number or other settings; `HaechiError` if the cache was made without slices.
@@ -75,8 +77,7 @@ def extract_slice(
     if pin is None:
         _refuse_whole(out)
     else:
-        settings = resume.continued(settings, pin)
-        _refuse_other(pin, part, settings, resume.requested(settings, pin))
+        settings = continued(pin, part, settings)
     entries = sorted((entry for entry in manifest.entries if part.holds(entry.id)), key=lambda entry: entry.id)
     record = None if pin is None else Record.read(pin, part.number)
     if record is not None and reasons.intersection(record.failures):
@@ -91,7 +92,9 @@ def extract_slice(
             pin = Pin.read(out)  # another process may have committed the slice and removed this folder
             record = None if pin is None else Record.read(pin, part.number)
             if record is None:
-                done, pin = _extract(entries, out, folder / "cache", settings, part, producer, reasons, progress)
+                done, pin = _extract(
+                    entries, out, folder / "cache", settings, part, producer, reasons, progress, create_pin
+                )
                 ids = [entry.id for entry in entries]
                 record, is_ours = commit(
                     folder / "cache", pin, part, ids, num_manifest_rows=len(manifest.entries), drafts=folder / "drafts"
@@ -104,7 +107,19 @@ def extract_slice(
             f"slice {part} was committed with other rows than the manifest has now; when all slices are finished, "
             "`haechi extract` without --slice adds what is missing"
         )
-    return _result(record, pin, part, done, has_committed=is_ours, seconds=time.monotonic() - started)
+    num_defects = _num_defects(pin.path, record) if record.failures else 0
+    seconds = time.monotonic() - started
+    return summary(pin, [record], part, done, num_defects=num_defects, has_committed=is_ours, seconds=seconds)
+
+
+def continued(pin: Pin, part: Slice, settings: ExtractSettings) -> ExtractSettings:
+    """The settings with which a slice of a cache that has a pin is extracted.
+
+    Raises `SettingsConflictError` that names all fields in which they differ from the pin.
+    """
+    settings = resume.continued(settings, pin)
+    _refuse_other(pin, part, settings, resume.requested(settings, pin))
+    return settings
 
 
 def _extract(
@@ -116,11 +131,12 @@ def _extract(
     producer: str,
     reasons: frozenset[Reason],
     progress: Progress,
+    create_pin: Callable[[Pin], Pin],
 ) -> tuple[Extraction | None, Pin]:
     """Extract the entries into the work folder; None if there are none. Returns the pin of the cache too."""
 
     def agree(ours: dict[str, Any]) -> None:
-        pin = _pinned(out, part, settings, ours)
+        pin = _pinned(out, part, settings, ours, create_pin)
         _refuse_other(pin, part, settings, ours)
 
     done = None
@@ -145,7 +161,9 @@ def _extract(
     return done, pin
 
 
-def _pinned(out: Path, part: Slice, settings: ExtractSettings, ours: dict[str, Any]) -> Pin:
+def _pinned(
+    out: Path, part: Slice, settings: ExtractSettings, ours: dict[str, Any], create_pin: Callable[[Pin], Pin]
+) -> Pin:
     """The pin of the cache, which is made now if there is none. Raises `HaechiError` for a cache without slices."""
     with contextlib.ExitStack() as stack:
         for second in range(PIN_SECONDS):
@@ -158,14 +176,15 @@ def _pinned(out: Path, part: Slice, settings: ExtractSettings, ours: dict[str, A
                 if second == PIN_SECONDS - 1:
                     raise
         _refuse_whole(out)
-        return Pin(
+        pin = Pin(
             path=out,
             num_slices=part.num_slices,
             shard_size=settings.shard_size,
             created=now(),
             settings=ours,
             weights=settings.weights,
-        ).create()
+        )
+        return create_pin(pin)
 
 
 def _refuse_whole(out: Path) -> None:
@@ -220,16 +239,24 @@ def _take_over(folder: Path, others: Sequence[Path]) -> None:
             os.link(shard, folder / "cache" / shard.name)
 
 
-def _result(
-    record: Record, pin: Pin, part: Slice, done: Extraction | None, *, has_committed: bool, seconds: float
+def summary(
+    pin: Pin,
+    records: Sequence[Record],
+    part: Slice | None,
+    done: Extraction | None,
+    *,
+    num_defects: int,
+    has_committed: bool,
+    seconds: float,
 ) -> Extraction:
     """What the run did, with the rows that were committed: they may be those of another run."""
+    failures = sum((Counter(record.failures) for record in records), Counter[str]())
     committed = {
         "cache": pin.path,
-        "num_rows": record.num_rows,
-        "num_used": record.num_used,
-        "failures": record.failures,
-        "num_defects": _num_defects(pin.path, record) if record.failures else 0,
+        "num_rows": sum(record.num_rows for record in records),
+        "num_used": sum(record.num_used for record in records),
+        "failures": dict(sorted(failures.items())),
+        "num_defects": num_defects,
         "seconds": seconds,
         "slice": part,
         "has_committed": has_committed,

@@ -13,6 +13,7 @@ from haechi.cache.atomic import replaced
 from haechi.cache.errors import HaechiError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import LABEL_NAMES
+from haechi.cache.stores.check import refuse_unusable_stores
 from haechi.cache.text import harmless
 from haechi.extract.decoding.decode import DecodedFile
 from haechi.extract.decoding.limits import Limits
@@ -22,7 +23,6 @@ from haechi.extract.decoding.supply import Rejected
 from haechi.extract.interrupt import Interrupt
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.stores.fetcher import supply
 
 COLUMNS = ("id", "label", "ok", "stage", "reason", "message")

@@ -6,7 +6,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from haechi.cache import manifest_file
 from haechi.cache.errors import SettingsError
 from haechi.cache.kinds import VIDEO
+from haechi.cache.local_path import local_path
+from haechi.cache.location import SHARD_CACHE_GB, scheme_of
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import SHARD_PATTERN
@@ -67,6 +69,7 @@ def evaluate_heads(
     exports: Mapping[str, str | Path] | None = None,
     url_prefix: str = "",
     cache: str | Path | None = None,
+    shard_cache_gb: float = SHARD_CACHE_GB,
     progress: Progress = SILENT,
     command: str | None = None,
     **reading: Any,
@@ -74,7 +77,8 @@ def evaluate_heads(
     """Evaluate a run of videos, a run of images, or both, on the media of a set. Nothing is trained or chosen.
 
     - `runs`: the folders that `haechi train` wrote, at most one for each kind of media
-    - `data`: a cache, or media as `haechi.extract_features` takes them: a manifest, or a folder
+    - `data`: a cache, in a folder or a store (`"s3://bucket/cache"`), or media as `haechi.extract_features` takes
+      them: a manifest, or a folder
     - `out`: the folder for the results, with several runs a folder in it for each kind; an earlier evaluation in it is
       replaced; None: nothing is written
     - `labels`: a manifest whose labels and groups replace those of `data`; media that it does not list are left out
@@ -92,6 +96,7 @@ def evaluate_heads(
       several runs a file for each kind, whose name ends in it
     - `url_prefix`: put before the ids in these files, instead of `media_root`
     - `cache`: a folder that keeps the features of `data` if that is media; None: they are deleted at the end
+    - `shard_cache_gb`: for a cache in a store: what local copies of shards may use together, 1e9 bytes
     - `progress`: receives progress and notices; by default nothing is shown
     - `command`: the command that the page shows; None: this call in Python
     - `reading`: for media: `root`, `positive`, `group_by`, `follow_symlinks`, `allow_https` of `extract_features`, and
@@ -101,7 +106,11 @@ def evaluate_heads(
     used, `TrainError` for a run or a folder that cannot be used, `ManifestError`, `CacheError`,
     `SettingsConflictError` for features that the head was not trained on.
     """
-    paths, data = [Path(run) for run in runs], Path(data)
+    paths, named_data = [Path(run) for run in runs], str(data)
+    out = None if out is None else local_path(out, what="out")
+    cache = None if cache is None else local_path(cache, what="cache")
+    is_stored = bool(scheme_of(named_data))
+    data = Cache.open(named_data, shard_cache_gb=shard_cache_gb).path if is_stored else Path(data)
     questions = Questions(
         prevalences=_several(prevalence),
         budgets=_several(budget),
@@ -112,22 +121,23 @@ def evaluate_heads(
     files = {name: Path(path) for name, path in (exports or {}).items()}
     given = _Set(
         data=data,
+        location=named_data if is_stored else "",
         labels=None if labels is None else Path(labels),
         positive_labels=tuple(one_or_more(positive_labels or ())),
         columns=tuple(one_or_more(by)),
-        cache=None if cache is None else Path(cache),
+        cache=cache,
         reading=reading,
     )
-    given.check(exports=files, out=None if out is None else Path(out))
+    given.check(exports=files, out=out)
     heads = Heads.load(*paths)
     finished = {kind: _Finished.load(path) for kind, path in zip(heads.models, paths, strict=True)}
     output = Output(
-        command=_call(paths, data, out) if command is None else command,
+        command=_call(paths, named_data, out) if command is None else command,
         media_root=given.media_root if media_root is None else Path(media_root),
     )
     evaluations, exported = [], {}
     with contextlib.ExitStack() as stack:
-        folders = _folders(None if out is None else Path(out), list(finished))
+        folders = _folders(out, list(finished))
         partial = {kind: stack.enter_context(run_folder(folder, EVALUATION)) for kind, folder in folders.items()}
         opened = stack.enter_context(given.opened(heads, progress))
         new_labels = given.new_labels(opened, progress)
@@ -136,7 +146,9 @@ def evaluate_heads(
             with_means = scenes and run.known is not None and run.known.scenes is not None
             media = read_media(opened, model, new_labels=new_labels, with_means=with_means, progress=progress)
             if not len(media):
-                raise TrainError(f"{data}: holds no usable {kind} that the head of {run.finished.path} could judge")
+                raise TrainError(
+                    f"{named_data}: holds no usable {kind} that the head of {run.finished.path} could judge"
+                )
             evaluations.append(
                 evaluate(
                     run.finished,
@@ -190,6 +202,8 @@ class _Set:
     """The set, as the user names it."""
 
     data: Path
+    location: str
+    """Where in an object store the cache is, if `data` is a copy of it."""
     labels: Path | None
     positive_labels: tuple[str, ...]
     columns: tuple[str, ...]
@@ -199,12 +213,19 @@ class _Set:
     @property
     def name(self) -> str:
         """Name of the cache, folder or manifest."""
+        if self.location:
+            return self.location.rstrip("/").rpartition("/")[2]
         return self.data.resolve().name
 
     @cached_property
     def is_cache(self) -> bool:
         """Whether it holds shards; an empty folder or a missing one is read as media, whose errors say more."""
         return self.data.is_dir() and any(self.data.glob(SHARD_PATTERN))
+
+    @property
+    def shown(self) -> str:
+        """What the user calls it."""
+        return self.location or str(self.data)
 
     @property
     def media_root(self) -> Path | None:
@@ -228,13 +249,13 @@ class _Set:
         ]
         if self.columns and self.labels is None and self.data.suffix.lower() not in manifest_file.SUFFIXES:
             problems.append(
-                f"by is {named(list(self.columns))}, and {self.data} has no columns of your own: name a file with "
+                f"by is {named(list(self.columns))}, and {self.shown} has no columns of your own: name a file with "
                 "--labels"
             )
         if self.is_cache and self.cache is not None:
-            problems.append(f"cache is {str(self.cache)!r}, and {self.data} is a cache already")
+            problems.append(f"cache is {str(self.cache)!r}, and {self.shown} is a cache already")
         if self.is_cache and self.reading:
-            problems.append(f"{', '.join(self.reading)}: for media, and {self.data} is a cache")
+            problems.append(f"{', '.join(self.reading)}: for media, and {self.shown} is a cache")
         if self.is_cache and self.positive_labels and self.labels is None:
             problems.append("positive_labels is for the labels in a file, and no file of labels is given")
         if problems:
@@ -244,9 +265,9 @@ class _Set:
     def opened(self, heads: Heads, progress: Progress) -> Iterator[Cache]:
         """The cache, or one with the features of the media: temporary, unless `cache` is given."""
         if self.is_cache:
-            cache = Cache.open(self.data)
+            cache = replace(Cache.open(self.data), location=self.location)
             if unfinished := unfinished_slices(self.data):
-                progress.notice(f"{self.data}: {unfinished}; their videos are left out")
+                progress.notice(f"{self.shown}: {unfinished}; their videos are left out")
             heads.refuse_other_features(cache.settings)
             yield cache
             return
@@ -293,9 +314,9 @@ def _folders(out: Path | None, kinds: list[str]) -> dict[str, Path]:
     return {kinds[0]: out} if len(kinds) == 1 else {kind: out / kind for kind in kinds}
 
 
-def _call(runs: list[Path], data: Path, out: str | Path | None) -> str:
+def _call(runs: list[Path], data: str, out: str | Path | None) -> str:
     """The call in Python."""
     where = "" if out is None else f", {str(out)!r}"
     if len(runs) == 1:
-        return f"evaluate_head({str(runs[0])!r}, {str(data)!r}{where})"
-    return f"evaluate_heads({[str(run) for run in runs]!r}, {str(data)!r}{where})"
+        return f"evaluate_head({str(runs[0])!r}, {data!r}{where})"
+    return f"evaluate_heads({[str(run) for run in runs]!r}, {data!r}{where})"

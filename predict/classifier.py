@@ -7,11 +7,11 @@ from typing import Any
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache
 from haechi.cache.schema import Failure, Item
+from haechi.cache.stores.check import refuse_unusable_stores
 from haechi.cache.text import one_or_more
 from haechi.extract.backbones.pair import Backbones
 from haechi.extract.flow import open_flow
 from haechi.extract.manifest import Entry
-from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.timing import Stopwatch
 from haechi.predict.head_settings import extract_settings, refuse_unnamed_clip
 from haechi.predict.heads import HeadInput, Heads

@@ -5,7 +5,13 @@ from typing import Any
 
 import click
 
-from haechi.cache.options import group_by_option, positive_label_option
+from haechi.cache.options import (
+    CachePath,
+    LocalPath,
+    group_by_option,
+    positive_label_option,
+    shard_cache_option,
+)
 from haechi.extract.cli import allow_https_option, compute_options, decoding_options
 from haechi.train.options import requirement_options
 
@@ -15,7 +21,7 @@ SOME_NOT_JUDGED = 3
 
 also_option = click.option(
     "--also",
-    type=click.Path(path_type=Path, exists=True),
+    type=LocalPath(path_type=Path, exists=True),
     help="A second run: one run is for videos, the other for images.",
 )
 
@@ -34,12 +40,13 @@ def weights_options(command: Any) -> Any:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.argument("run", type=LocalPath(path_type=Path, exists=True))
 @click.argument("media", nargs=-1)
 @also_option
 @click.option(
-    "--cache", type=click.Path(path_type=Path), help="Judge the media of this cache, without opening media files."
+    "--cache", type=CachePath(path_type=Path), help="Judge the media of this cache, without opening media files."
 )
+@shard_cache_option
 @click.option("--follow-symlinks", is_flag=True, help="In folders, follow symbolic links that lead outside of them.")
 @allow_https_option
 @weights_options
@@ -47,7 +54,7 @@ def weights_options(command: Any) -> Any:
 @decoding_options
 @click.option(
     "--timeline",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     help="Draw the scores of the first 20 videos over time as a PNG; for runs trained on --sampling windows.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each file.")
@@ -59,7 +66,8 @@ def predict(
     run: Path,
     also: Path | None,
     media: tuple[str, ...],
-    cache: Path | None,
+    cache: Path | str | None,
+    shard_cache_gb: float,
     follow_symlinks: bool,
     allow_https: bool,
     timeline: Path | None,
@@ -106,7 +114,7 @@ def predict(
     try:
         with shown_progress(console) as progress:
             if cache is not None:
-                predictions = heads.judge_cache(Cache.open(cache), progress=progress)
+                predictions = heads.judge_cache(Cache.open(cache, shard_cache_gb=shard_cache_gb), progress=progress)
             else:
                 from haechi.predict.classifier import Classifier
                 from haechi.predict.media import gather, read_paths
@@ -139,18 +147,18 @@ def predict(
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, exists=True))
-@click.argument("data", type=click.Path(path_type=Path, exists=True))
+@click.argument("run", type=LocalPath(path_type=Path, exists=True))
+@click.argument("data", type=CachePath(path_type=Path, exists=True))
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LocalPath(path_type=Path),
     show_default="RUN-on-DATA beside the run",
     help="Folder of the results; an earlier evaluation in it is replaced.",
 )
 @also_option
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     help="A manifest (CSV or JSON Lines with id or path, and any of label, group and your own columns) whose columns "
     "replace those of DATA; videos that it does not list are left out.",
 )
@@ -187,7 +195,7 @@ def predict(
 )
 @click.option(
     "--media-root",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=LocalPath(path_type=Path, file_okay=False, exists=True),
     show_default="the folder of DATA, if DATA is not a cache",
     help="Folder that the videos' ids are relative to: for frames on the page and paths in exports.",
 )
@@ -195,7 +203,7 @@ def predict(
     "--export",
     "exports",
     nargs=2,
-    type=(click.Choice(["label-studio", "fiftyone"]), click.Path(path_type=Path, dir_okay=False)),
+    type=(click.Choice(["label-studio", "fiftyone"]), LocalPath(path_type=Path, dir_okay=False)),
     multiple=True,
     metavar="TOOL FILE",
     help="Also write the predictions for label-studio or fiftyone; corrected labels come back by `haechi train "
@@ -204,12 +212,13 @@ def predict(
 @click.option("--url-prefix", default="", help="Put before the ids in exports, instead of --media-root.")
 @click.option(
     "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     help="Keep the features of DATA in this folder, if DATA is not a cache. [default: they are deleted]",
 )
+@shard_cache_option
 @click.option(
     "--root",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=LocalPath(path_type=Path, exists=True, file_okay=False),
     help="Folder that relative paths of a manifest start from. [default: the manifest's folder]",
 )
 @click.option("--positive", metavar="NAME", multiple=True, help="A harmful class folder, as in `haechi extract`.")
@@ -226,7 +235,7 @@ def evaluate(
     /,
     *,
     run: Path,
-    data: Path,
+    data: Path | str,
     out: Path | None,
     also: Path | None,
     labels: Path | None,
@@ -242,6 +251,7 @@ def evaluate(
     exports: tuple[tuple[str, Path], ...],
     url_prefix: str,
     cache: Path | None,
+    shard_cache_gb: float,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -267,8 +277,11 @@ def evaluate(
     from haechi.predict.evaluation.questions import parse_prevalences
     from haechi.train.evaluate.requirement import NOT_MET
 
-    whole = data.resolve()
-    name = whole.name if whole.is_dir() else whole.stem
+    if isinstance(data, str):
+        name = data.rstrip("/").rpartition("/")[2]
+    else:
+        whole = data.resolve()
+        name = whole.name if whole.is_dir() else whole.stem
     into = run.resolve().with_name(f"{run.resolve().name}-on-{name}") if out is None else out
     on_command_line = click.core.ParameterSource.COMMANDLINE
     with shown_progress(make_console(stderr=True)) as progress:
@@ -289,6 +302,7 @@ def evaluate(
             exports=_exports(exports),
             url_prefix=url_prefix,
             cache=cache,
+            shard_cache_gb=shard_cache_gb,
             progress=progress,
             command=ctx.find_root().obj or "",
             **{name: value for name, value in flags.items() if ctx.get_parameter_source(name) is on_command_line},
@@ -314,8 +328,8 @@ def _exports(given: tuple[tuple[str, Path], ...]) -> dict[str, Path]:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, exists=True))
-@click.option("--onnx", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
+@click.argument("run", type=LocalPath(path_type=Path, exists=True))
+@click.option("--onnx", required=True, type=LocalPath(path_type=Path, dir_okay=False), help="The file to write.")
 def export(*, run: Path, onnx: Path) -> None:
     """Write the head of RUN as ONNX, with its threshold in the metadata.
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from haechi.cache import manifest_file, schema
 from haechi.cache.errors import HaechiError
 from haechi.cache.location import scheme_of
+from haechi.cache.stores.location import Location, LocationError, refused_hint
 from haechi.cache.text import bullet_list, counted, shown
 from haechi.extract.folder import find_media
 from haechi.extract.manifest import Entry, read_manifest_paths
-from haechi.extract.stores.location import Location, LocationError, refused_hint
 
 
 def gather(

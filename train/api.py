@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from haechi.cache.errors import SettingsError
+from haechi.cache.local_path import local_path
+from haechi.cache.location import SHARD_CACHE_GB
 from haechi.cache.reader import Cache
 from haechi.cache.rules import Number, Optional, Whole
 from haechi.cache.slices import unfinished_slices
@@ -40,6 +42,7 @@ def train_head(
     positive_labels: str | Iterable[str] | None = None,
     keep_unlisted: bool = False,
     memory_gb: float | None = None,
+    shard_cache_gb: float = SHARD_CACHE_GB,
     media_root: str | Path | None = None,
     progress: TrainProgress = SILENT,
     command: str | None = None,
@@ -50,7 +53,7 @@ def train_head(
         result = haechi.train_head("cache", "runs/first", epochs=20, lr=1e-3)
         result.metrics["test"]["f1"], result.threshold
 
-    - `cache`: the folder of the cache that `haechi extract` wrote
+    - `cache`: the cache that `haechi extract` wrote: its folder, or its place in a store, such as `"s3://bucket/cache"`
     - `out`: the folder of the run; an earlier run in it is replaced, a folder with other files is refused
     - `preset`: `"fast"`, `"network"`, `"model4"`, `"image"` or `"image_mlp"`; None: `"fast"`, or `"image"` with
       `media="image"`
@@ -59,6 +62,7 @@ def train_head(
     - `positive_labels`: the label in that file that means harmful, or several, in any case; all others are safe
     - `keep_unlisted`: videos that the file does not list keep the label, split and group of the cache
     - `memory_gb`: features that take more memory are streamed from the cache; None: half of the available memory
+    - `shard_cache_gb`: for a cache in an object store: what local copies of shards may use together, 1e9 bytes
     - `media_root`: the folder that the videos' ids are relative to; the page then shows frames of the worst mistakes
     - `progress`: receives epochs, folds and notices (see `TrainProgress`); by default nothing is shown
     - `command`: the command that the page shows; None: this call in Python
@@ -80,9 +84,11 @@ def train_head(
         "memory_gb": memory_gb,
     }
     options |= {"media_root": media_root, **settings}
-    out = Path(out)
+    out = local_path(out, what="out")
     find_device(chosen.device)  # before the cache is read
-    opened, new_labels = _open(cache, labels, positive, progress, keep_unlisted=keep_unlisted)
+    opened, new_labels = _open(
+        cache, labels, positive, progress, keep_unlisted=keep_unlisted, shard_cache_gb=shard_cache_gb
+    )
     chosen, notices = fit_to_cache(chosen, opened, given=_given(settings))
     for notice in notices:
         progress.notice(notice)
@@ -113,6 +119,7 @@ def train_heads(
     positive_labels: str | Iterable[str] | None = None,
     keep_unlisted: bool = False,
     memory_gb: float | None = None,
+    shard_cache_gb: float = SHARD_CACHE_GB,
     media_root: str | Path | None = None,
     progress: TrainProgress = SILENT,
     command: str | None = None,
@@ -142,10 +149,12 @@ def train_heads(
     options |= {"positive_labels": positive or None, "keep_unlisted": keep_unlisted or None, "memory_gb": memory_gb}
     options |= {"media_root": media_root, **settings}
     shown_command = _call(train_heads, cache, out, options) if command is None else command
-    out = Path(out)
+    out = local_path(out, what="out")
     for trial in trials:
         find_device(trial.settings.device)
-    opened, new_labels = _open(cache, labels, positive, progress, keep_unlisted=keep_unlisted)
+    opened, new_labels = _open(
+        cache, labels, positive, progress, keep_unlisted=keep_unlisted, shard_cache_gb=shard_cache_gb
+    )
     fitted = [fit_to_cache(trial.settings, opened, given=_given(settings) | trial.point.keys()) for trial in trials]
     trials = [replace(trial, settings=each) for trial, (each, _) in zip(trials, fitted, strict=True)]
     for notice in dict.fromkeys(notice for _, notices in fitted for notice in notices):
@@ -202,11 +211,12 @@ def _open(
     progress: TrainProgress,
     *,
     keep_unlisted: bool,
+    shard_cache_gb: float = SHARD_CACHE_GB,
 ) -> tuple[Cache, NewLabels | None]:
     """The cache, and the file of new labels, whose notices go to `progress`."""
-    opened = Cache.open(Path(cache))
+    opened = Cache.open(cache, shard_cache_gb=shard_cache_gb)
     if unfinished := unfinished_slices(opened.path):
-        progress.notice(f"{opened.path}: {unfinished}; their videos are left out")
+        progress.notice(f"{opened.name}: {unfinished}; their videos are left out")
     if labels is None:
         return opened, None
     new_labels = NewLabels.read(opened, Path(labels), positive_labels=positive_labels, keep_unlisted=keep_unlisted)

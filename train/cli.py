@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from haechi.cache.kinds import KINDS
-from haechi.cache.options import group_by_option, positive_label_option
+from haechi.cache.options import (
+    CachePath,
+    LocalPath,
+    group_by_option,
+    positive_label_option,
+    shard_cache_option,
+)
 from haechi.train.options import requirement_options
 from haechi.train.policy import FORMS
 from haechi.train.settings import (
@@ -43,11 +49,11 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
 
 
 @click.command()
-@click.argument("cache", type=click.Path(path_type=Path))
+@click.argument("cache", type=CachePath(path_type=Path))
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(path_type=Path),
     help="Folder of the run; an earlier run in it is replaced.",
 )
 @click.option(
@@ -183,9 +189,10 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
     show_default="half of the available memory",
     help="Features that take more memory are streamed from the cache; the results are the same.",
 )
+@shard_cache_option
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     help="A manifest (CSV or JSON Lines with id or path, and any of label, split, group) whose columns replace those "
     "of the cache for this run, or the export (.json) of Label Studio or FiftyOne; videos that it does not list are "
     "left out.",
@@ -199,7 +206,7 @@ def _setting(*declaration: str, field: str = "", **options: Any) -> "Callable[[C
 )
 @click.option(
     "--media-root",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=LocalPath(path_type=Path, file_okay=False, exists=True),
     help="Folder that the videos' ids are relative to; the page then shows frames of the worst mistakes.",
 )
 @requirement_options
@@ -208,12 +215,13 @@ def train(
     ctx: click.Context,
     /,
     *,
-    cache: Path,
+    cache: Path | str,
     out: Path,
     preset: str | None,
     seeds: int,
     grid: tuple[str, ...],
     memory_gb: float | None,
+    shard_cache_gb: float,
     labels: Path | None,
     positive_labels: tuple[str, ...],
     media_root: Path | None,
@@ -244,7 +252,7 @@ def train(
         raise click.UsageError("--require is for a single run, not for --grid and --seeds")
     requirements = parse_requirements(require)
     options = {"preset": preset, "labels": labels, "positive_labels": positive_labels, "memory_gb": memory_gb, **flags}
-    options |= {"media_root": media_root, "keep_unlisted": keep_unlisted}
+    options |= {"media_root": media_root, "keep_unlisted": keep_unlisted, "shard_cache_gb": shard_cache_gb}
     options["command"] = ctx.find_root().obj or ""
     with TerminalProgress(console) as progress:
         if grid or seeds > 1:
@@ -295,7 +303,7 @@ def _show_experiments(console: "Console", out: Path, outcomes: "list[Outcome]", 
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN…", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN…", type=LocalPath(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 def compare(runs: tuple[Path, ...], *, as_json: bool) -> None:
     """Show runs side by side, and whether they differ by more than chance.

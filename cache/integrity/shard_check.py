@@ -18,10 +18,15 @@ from haechi.cache.integrity.hdf5_view import differences, find_index
 from haechi.cache.kinds import KINDS
 from haechi.cache.reader import check_offset
 from haechi.cache.schema import Seal
-from haechi.cache.shard import open_content, read_attributes, read_seal, sound_array, structure_problems
-
-# Bytes that are read and checked at once: they stay in the processor's cache.
-PIECE_BYTES = 1 << 20
+from haechi.cache.shard import (
+    PIECE_BYTES,
+    open_content,
+    read_attributes,
+    read_seal,
+    sealed_digest,
+    sound_array,
+    structure_problems,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +140,7 @@ class ShardCheck:
         except DamageError as error:
             self.note_error(error)
             return None
-        with read_errors(self.path), self.path.open("rb", buffering=0) as file:
-            file.seek(schema.USER_BLOCK_BYTES)
-            digest, buffer = schema.new_digest(seal.version), memoryview(bytearray(PIECE_BYTES))
-            while count := file.readinto(buffer):
-                digest.update(buffer[:count])
-        if digest.hexdigest() != seal.digest:  # the check goes on: the checksums show where
+        if sealed_digest(self.path, seal.version) != seal.digest:  # the check goes on: the checksums show where
             name = {1: "SHA-256", 2: "XXH3"}[seal.version]
             self.note(f"altered: its bytes do not have the {name} that its seal gives")
         return seal

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from haechi.cache.atomic import PARTIAL_PREFIX
 from haechi.cache.errors import CacheError
 from haechi.cache.integrity.shard_check import Problem, ShardCheck
 from haechi.cache.integrity.slice_check import slice_problems
+from haechi.cache.location import SHARD_CACHE_GB, scheme_of
 from haechi.cache.reader import existing_shard_paths
 from haechi.cache.threads import num_threads
 
@@ -34,6 +35,8 @@ class Verification:
     """The result of checking a cache."""
 
     path: Path
+    location: str = ""
+    """Where in an object store the cache is, if `path` is a copy of it."""
     num_shards: int
     num_videos: int
     """Rows of `/media` in all shards, including superseded ones."""
@@ -43,12 +46,30 @@ class Verification:
     notes: list[str]
     """Sentences for the user about things that break no rule."""
 
+    @property
+    def name(self) -> str:
+        """What the user calls the cache."""
+        return self.location or str(self.path)
 
-def verify(path: Path) -> Verification:
+
+def verify(path: Path | str, *, shard_cache_gb: float = SHARD_CACHE_GB) -> Verification:
     """Read every byte of every shard and return all problems; a bad shard does not stop the check of the others.
 
-    Raises `CacheError` only if there is no such folder or no shard in it, or if a record of a slice cannot be used.
+    A cache in a store, such as `s3://bucket/cache`, is copied before; `shard_cache_gb` is what copies of caches in
+    stores may use together, 1e9 bytes.
+
+    Raises `CacheError` only if there is no such folder or no shard in it, or if a record of a slice cannot be used; for
+    a cache in a store, also if it cannot be copied whole.
     """
+    if scheme_of(str(path)):
+        from haechi.cache.local_copy import local_copy, named_as  # only if there is a store
+        from haechi.cache.stores.stored_cache import cache_location
+
+        location = cache_location(str(path))
+        folder = local_copy(location, shard_cache_gb=shard_cache_gb)
+        with named_as(location, folder):
+            return replace(verify(folder), location=str(location))
+    path = Path(path)
     return summed_up(path, check_shards(path))
 
 

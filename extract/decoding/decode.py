@@ -16,6 +16,7 @@ from typing import assert_never
 
 import numpy as np
 
+from haechi.cache.file_state import FileState
 from haechi.cache.kinds import IMAGE, VIDEO
 from haechi.extract.decoding import container, files, image, pyav_reader
 from haechi.extract.decoding.frame_times import DecodedMedia, FrameTimes
@@ -39,7 +40,7 @@ class DecodedFile(DecodedMedia):
 
     kind: str
     """`video` or `image`. An image is one frame, without length or times."""
-    state: files.FileState
+    state: FileState
     sha256: str
     traits: frozenset[container.Trait]
     """What a user may want to know about a video."""
@@ -76,7 +77,7 @@ def sample(
     try:
         with watch.time(READ):
             files.check_file(path)
-            state = files.FileState.of(path)
+            state = FileState.of(path)
             kind = IMAGE if image.is_image(path) else VIDEO
         if kind == IMAGE:
             if sink.outputs and not sink.outputs[0].num_frames:

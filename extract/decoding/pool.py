@@ -20,9 +20,9 @@ import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
 from haechi.cache.errors import HaechiError
+from haechi.cache.file_state import FileState
 from haechi.extract.decoding.container import Header
 from haechi.extract.decoding.decode import DecodedFile, sample
-from haechi.extract.decoding.files import FileState
 from haechi.extract.decoding.limits import Limits, bind_to_parent
 from haechi.extract.decoding.reasons import Reason, UnusableError, defect_message
 from haechi.extract.decoding.shared_frames import Output, Slot, open_ring, remove_slots_of_dead_processes

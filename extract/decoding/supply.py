@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from haechi.extract.decoding.files import FileState
+from haechi.cache.file_state import FileState
 from haechi.extract.decoding.reasons import Reason
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
+from haechi.cache.options import CachePath, shard_cache_option
+
 
 @click.command()
-@click.argument("cache", type=click.Path(path_type=Path))
+@click.argument("cache", type=CachePath(path_type=Path))
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), default=20, help="Videos shown for each text, at most.")
 @click.option(
@@ -19,9 +21,17 @@ import click
     metavar="TAG=PATH",
     help="Where the CLIP weights of the cache are, if they were moved. [default: where they were at extraction]",
 )
+@shard_cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def search(
-    *, cache: Path, texts: tuple[str, ...], top: int, clip_model: str | None, clip_weights: str | None, as_json: bool
+    *,
+    cache: Path | str,
+    texts: tuple[str, ...],
+    top: int,
+    clip_model: str | None,
+    clip_weights: str | None,
+    shard_cache_gb: float,
+    as_json: bool,
 ) -> None:
     """Rank the videos of CACHE, and moments in them, by similarity to each TEXT.
 
@@ -39,7 +49,7 @@ def search(
     from haechi.extract.search import ranking
     from haechi.extract.search.text import embed_texts, load_clip
 
-    opened = Cache.open(cache)
+    opened = Cache.open(cache, shard_cache_gb=shard_cache_gb)
     embedded = embed_texts(load_clip(opened, model=clip_model, weights=clip_weights), list(texts))
     ranking.show_too_long(embedded.too_long, make_console(stderr=True))
     rankings = ranking.search(opened, embedded.rows, top=top)

@@ -69,7 +69,7 @@ def search(cache: Cache, texts: np.ndarray, *, top: int, block_rows: int = BLOCK
                 rankings[i] = sorted(rankings[i] + best, key=lambda video: -video.score)[:top]
     if damaged:
         raise CacheError(
-            f"{cache.path}: {counted(len(damaged), 'video')} with CLIP features that are all zero or not finite; "
+            f"{cache.name}: {counted(len(damaged), 'video')} with CLIP features that are all zero or not finite; "
             f"see `haechi verify`:\n{bullet_list([visible(id) for id in damaged])}"
         )
     return rankings

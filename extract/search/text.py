@@ -41,18 +41,18 @@ def load_clip(cache: Cache, *, model: str | None = None, weights: str | None = N
     held = cache.settings[FRAME_STREAM]
     if not has_features(cache.settings, FRAME_STREAM):
         raise CacheError(
-            f"{cache.path}: extracted without CLIP (--clip-model {NO_MODEL}), and texts are compared with CLIP's "
+            f"{cache.name}: extracted without CLIP (--clip-model {NO_MODEL}), and texts are compared with CLIP's "
             "features; extract with CLIP into another cache to search it"
         )
     if FRAME_STREAM in cache.untrained:
         raise CacheError(
-            f"{cache.path}: its CLIP is UNTRAINED: with random weights, texts and images cannot be compared; search a "
+            f"{cache.name}: its CLIP is UNTRAINED: with random weights, texts and images cannot be compared; search a "
             f"cache with pretrained weights, such as `haechi extract {FLAG} openai` makes"
         )
     remembered = cache.shards[0].provenance.weights[FRAME_STREAM]
     if model is None and held["model"].startswith(LOCAL_MODEL):
         raise SettingsConflictError(
-            f"{cache.path}: its CLIP is not a model of open_clip, but a folder whose open_clip_config.json has the "
+            f"{cache.name}: its CLIP is not a model of open_clip, but a folder whose open_clip_config.json has the "
             f"SHA-256 {held['model'].removeprefix(LOCAL_MODEL)[:12]}…; say where it is: --clip-model local-dir:PATH"
         )
     try:
@@ -61,7 +61,7 @@ def load_clip(cache: Cache, *, model: str | None = None, weights: str | None = N
         if weights is not None:
             raise
         raise WeightsError(
-            f"{cache.path}: made with the CLIP weights {remembered}, which do not exist any more; say where they are "
+            f"{cache.name}: made with the CLIP weights {remembered}, which do not exist any more; say where they are "
             f"now: {FLAG} TAG=PATH"
         ) from error
     name = resolve_model(model or held["model"], wanted)
@@ -73,7 +73,7 @@ def load_clip(cache: Cache, *, model: str | None = None, weights: str | None = N
         config = json.loads(Path(name.removeprefix(LOCAL_MODEL), "open_clip_config.json").read_text(encoding="utf-8"))
         if config.get(IMAGE_TOWER_ONLY):
             raise CacheError(
-                f"{cache.path}: its CLIP is an image tower alone ({IMAGE_TOWER_ONLY} in open_clip_config.json): texts "
+                f"{cache.name}: its CLIP is an image tower alone ({IMAGE_TOWER_ONLY} in open_clip_config.json): texts "
                 "and images cannot be compared; search a cache that a CLIP with both towers made, such as "
                 f"`haechi extract {FLAG} openai` makes"
             )
@@ -86,7 +86,7 @@ def _refuse_other(cache: Cache, ours: dict[str, Any]) -> None:
     known = {field: value for field, value in ours.items() if field in held}
     if conflicts := conflict_list(held, known, prefix=f"{FRAME_STREAM}."):
         raise SettingsConflictError(
-            f"{cache.path}: made with another CLIP, whose features cannot be compared with texts of this one:\n"
+            f"{cache.name}: made with another CLIP, whose features cannot be compared with texts of this one:\n"
             f"{conflicts}\n"
             f"  Use the CLIP that made the cache (--clip-model, {FLAG})."
         )

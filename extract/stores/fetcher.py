@@ -13,16 +13,16 @@ from pathlib import Path
 from types import TracebackType
 
 from haechi.cache.errors import HaechiError
-from haechi.extract.decoding.files import MISSING, FileState
+from haechi.cache.file_state import MISSING, FileState
+from haechi.cache.stores.errors import CHANGED, StoreError, Trouble
+from haechi.cache.stores.kinds import open_store
+from haechi.cache.stores.location import Location
+from haechi.cache.stores.retry import Retry, StoppedError, retried
+from haechi.cache.stores.store import Store
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.decoding.supply import LocalFiles, Rejected, Supplied, Supply
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores.errors import CHANGED, FetchError
-from haechi.extract.stores.kinds import open_store
-from haechi.extract.stores.location import Location
-from haechi.extract.stores.retry import Retry, StoppedError, retried
 from haechi.extract.stores.spool import Spool, open_spool
-from haechi.extract.stores.store import Store
 
 # A small file takes two requests, and a request easily 0.1 s: this many threads fetch 80 small files in a second.
 NUM_THREADS = 16
@@ -188,9 +188,9 @@ class Fetcher:
                 return refused
             self._reserve(index, state.size_bytes)
             return Supplied(path=path, state=state, sha256=self._download(store, location, state, path))
-        except FetchError as error:
+        except StoreError as error:
             # without a state, so that the next run sees another one and tries again
-            result = Rejected(reason=error.reason, message=error.message, state=MISSING)
+            result = Rejected(reason=Reason(error.reason), message=error.message, state=MISSING)
         except OSError as error:
             raise HaechiError(
                 f"{self._spool.folder}: copies of fetched files cannot be written there ({error.strerror}); name "
@@ -247,18 +247,18 @@ class Fetcher:
                             raise StoppedError
                         if time.monotonic() > late:
                             message = f"not fetched within {limit:.0f} s (--timeout)"
-                            raise FetchError(Reason.FETCH_TIMEOUT, message)
+                            raise StoreError(Trouble.FETCH_TIMEOUT, message)
                         num_bytes += len(chunk)
                         if num_bytes > state.size_bytes:
-                            raise FetchError(Reason.CHANGED_WHILE_READ, CHANGED)
+                            raise StoreError(Trouble.CHANGED_WHILE_READ, CHANGED)
                         copy.write(chunk)
                         digest.update(chunk)
                         retry.progressed()
                     if num_bytes < state.size_bytes:
-                        raise FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True)
-                except FetchError as error:
+                        raise StoreError(Trouble.FETCH_FAILED, "the connection broke", is_temporary=True)
+                except StoreError as error:
                     if time.monotonic() > late and error.is_temporary:
                         message = f"not fetched within {limit:.0f} s: {error.message}"
-                        raise FetchError(Reason.FETCH_TIMEOUT, message) from error
+                        raise StoreError(Trouble.FETCH_TIMEOUT, message) from error
                     retry.after(error)
         return digest.hexdigest()

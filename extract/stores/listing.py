@@ -3,13 +3,13 @@
 import threading
 
 from haechi.cache.errors import HaechiError
-from haechi.extract.decoding.files import FileState
+from haechi.cache.file_state import FileState
+from haechi.cache.stores.check import refuse_unusable_stores
+from haechi.cache.stores.errors import StoreError
+from haechi.cache.stores.kinds import open_store
+from haechi.cache.stores.location import Location
+from haechi.cache.stores.retry import Retry
 from haechi.extract.folder import FolderScan, scan_names
-from haechi.extract.stores.check import refuse_unusable_stores
-from haechi.extract.stores.errors import FetchError
-from haechi.extract.stores.kinds import open_store
-from haechi.extract.stores.location import Location
-from haechi.extract.stores.retry import Retry
 
 
 def list_media(prefix: Location) -> tuple[FolderScan, dict[str, FileState]]:
@@ -26,8 +26,8 @@ def list_media(prefix: Location) -> tuple[FolderScan, dict[str, FileState]]:
             for page in open_store(prefix).pages(folder):
                 states |= {key[start:]: state for key, state in page if not key.endswith("/") and len(key) > start}
             return scan_names(sorted(states)), states
-        except FetchError as error:
+        except StoreError as error:
             try:
                 retry.after(error)
-            except FetchError:
+            except StoreError:
                 raise HaechiError(f"{prefix}: cannot be listed ({error.message})") from error

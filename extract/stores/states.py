@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from haechi.extract.decoding.files import MISSING, FileState
-from haechi.extract.decoding.reasons import Reason
-from haechi.extract.stores.errors import FetchError
+from haechi.cache.file_state import MISSING, FileState
+from haechi.cache.stores.errors import StoreError, Trouble
+from haechi.cache.stores.kinds import open_store
+from haechi.cache.stores.location import WEB, Location
+from haechi.cache.stores.retry import retried
+from haechi.cache.stores.store import Store
 from haechi.extract.stores.fetcher import NUM_THREADS
-from haechi.extract.stores.kinds import open_store
-from haechi.extract.stores.location import WEB, Location
-from haechi.extract.stores.retry import retried
-from haechi.extract.stores.store import Store
 
 # A listing brings 1,000 files with a request. It is given up if it takes more than one request for each of so many
 # files: then most of what it brings is not asked for.
@@ -69,7 +68,7 @@ def _listed(store: Store, prefix: str, keys: set[str]) -> dict[str, FileState]:
             if number == most:
                 return found
             found.update((key, state) for key, state in page if key in keys)
-    except FetchError:
+    except StoreError:
         return found  # a listing may be forbidden where reading is not
     return dict.fromkeys(keys, MISSING) | found
 
@@ -77,5 +76,5 @@ def _listed(store: Store, prefix: str, keys: set[str]) -> dict[str, FileState]:
 def _head(store: Store, location: Location) -> FileState | None:
     try:
         return retried(lambda: store.head(location), threading.Event())
-    except FetchError as error:
-        return MISSING if error.reason is Reason.NOT_FOUND else None
+    except StoreError as error:
+        return MISSING if error.reason is Trouble.NOT_FOUND else None

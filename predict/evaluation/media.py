@@ -105,7 +105,7 @@ def _score(
         scores[block] = compute_scores(compute_logits(model.head, features, torch.arange(len(features))))
         if means is not None:
             if len(empty := ids[lengths[CLIP_FEATURES] == 0]):
-                raise TrainError(f"{cache.path}: no frames in /{CLIP_FEATURES}:\n{bullet_list(list(map(repr, empty)))}")
+                raise TrainError(f"{cache.name}: no frames in /{CLIP_FEATURES}:\n{bullet_list(list(map(repr, empty)))}")
             means[block] = mean_frames(arrays[CLIP_FEATURES], lengths[CLIP_FEATURES])
         progress.advance(block.stop - block.start)
     return scores, means

@@ -46,7 +46,7 @@ def fit_to_cache(settings: TrainSettings, cache: Cache, *, given: Collection[str
     if problems:
         made = ", ".join(f"without {NAMES[stream]} (--{stream}-model {NO_MODEL})" for stream in missing)
         raise TrainError(
-            f"{cache.path}: extracted {made}, and these settings need more:\n{bullet_list(problems)}\n"
+            f"{cache.name}: extracted {made}, and these settings need more:\n{bullet_list(problems)}\n"
             "or extract the videos with both models into another cache"
         )
     return replace(settings, **changes), notices

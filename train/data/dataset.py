@@ -123,7 +123,7 @@ def load_dataset(
     if not labelled.any():
         other = f" (choose the kind with --media: {' or '.join(KINDS)})" if has_label.any() else ""
         raise TrainError(
-            f"{cache.path}: none of its {counted(int(is_kind.sum()), settings.media)} is labelled{other}; add a "
+            f"{cache.name}: none of its {counted(int(is_kind.sum()), settings.media)} is labelled{other}; add a "
             "`label` column to the manifest and run extract again on the same cache (features are kept), or use "
             "--labels FILE"
         )

@@ -181,7 +181,7 @@ class NewLabels:
 def _explain_empty(labels: NewLabels, cache: Cache) -> str:
     """Why no labelled video is left, or that the file lists none that is used."""
     if labels.is_named.any():
-        return f"has no label for the {counted(int(labels.is_named.sum()), 'video')} of {cache.path} that it lists"
+        return f"has no label for the {counted(int(labels.is_named.sum()), 'video')} of {cache.name} that it lists"
     ours = f"an id there is {shown(labels.unlisted[0])}" if labels.unlisted else "that cache has none"
     theirs = f", one here is {shown(labels.unused[0][0].id)}" if labels.unused else ""
-    return f"lists no used video of {cache.path}; {ours}{theirs}"
+    return f"lists no used video of {cache.name}; {ours}{theirs}"

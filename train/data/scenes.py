@@ -294,7 +294,7 @@ def _refuse(cache: Cache, videos: np.ndarray, why: str) -> None:
     if len(videos):
         lines = [f"{id!r}: {why} in /clip/features" for id in cache.media["id"][videos]]
         raise TrainError(
-            f"{cache.path}: videos that cannot be compared for scenes:\n{bullet_list(lines)}\n"
+            f"{cache.name}: videos that cannot be compared for scenes:\n{bullet_list(lines)}\n"
             "run `haechi verify`, and extract these files again"
         )
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from haechi.cache.errors import HaechiError
-from haechi.extract.decoding.files import FileState
+from haechi.cache.file_state import FileState
+from haechi.cache.stores import retry
+from haechi.cache.stores.errors import StoreError, Trouble, of_status
+from haechi.cache.stores.location import Location
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.decoding.supply import LocalFiles, Rejected, Supplied
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores import fetcher, retry
-from haechi.extract.stores.errors import FetchError, of_status
+from haechi.extract.stores import fetcher
 from haechi.extract.stores.fetcher import Fetcher, supply
-from haechi.extract.stores.location import Location
 from haechi.extract.stores.spool import PREFIX, Spool, open_spool
 
 
@@ -181,7 +182,7 @@ def test_leaving_ends_the_threads(memory: Memory, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(retry, "PAUSES_SECONDS", (3600,))
 
     def fail(location: Location) -> FileState:
-        raise FetchError(Reason.THROTTLED, "slow down", is_temporary=True)
+        raise StoreError(Trouble.THROTTLED, "slow down", is_temporary=True)
 
     with opened([at("900.mp4"), at("901.mp4"), at("902.mp4")], tmp_path) as files:
         next_of(files)  # the others wait for space

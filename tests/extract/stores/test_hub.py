@@ -14,12 +14,12 @@ from huggingface_hub import constants
 
 from haechi.cache.errors import HaechiError
 from haechi.cache.reader import Cache
+from haechi.cache.stores import retry
+from haechi.cache.stores.check import refuse_unusable_stores
+from haechi.cache.stores.location import Location
 from haechi.extract.decoding.files import sha256_of
 from haechi.extract.manifest import located, read_manifest
 from haechi.extract.pipeline import Extraction
-from haechi.extract.stores import retry
-from haechi.extract.stores.check import refuse_unusable_stores
-from haechi.extract.stores.location import Location
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

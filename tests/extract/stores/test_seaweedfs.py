@@ -11,30 +11,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import servers
+from bench.servers import Fault, Proxy
 from haechi.cache.errors import HaechiError
+from haechi.cache.file_state import MISSING, FileState
 from haechi.cache.integrity.repair import repair
 from haechi.cache.integrity.verify import verify
 from haechi.cache.manifest_file import ManifestError
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import DATASETS
 from haechi.cache.slices import slice_of
+from haechi.cache.stores import kinds
+from haechi.cache.stores.check import refuse_unusable_stores
+from haechi.cache.stores.errors import StoreError, Trouble
+from haechi.cache.stores.location import Location
 from haechi.cli import main
+from haechi.extract import flow
 from haechi.extract.api import extract_features
-from haechi.extract.decoding.files import MISSING, FileState, sha256_of
+from haechi.extract.decoding.files import sha256_of
 from haechi.extract.decoding.reasons import Reason
 from haechi.extract.decoding.supply import Rejected
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.stores import fetcher, kinds, spool, states
-from haechi.extract.stores.check import refuse_unusable_stores
-from haechi.extract.stores.errors import FetchError
-from haechi.extract.stores.location import Location
+from haechi.extract.stores import fetcher, spool, states
 from haechi.extract.stores.states import current_states
 from tests.extract.conftest import manifest_of
-from tests.extract.stores import servers
-from tests.extract.stores.conftest import put, use
-from tests.extract.stores.servers import Fault, Proxy
+from tests.extract.stores.conftest import contents, put, use
 
 NAMES = ["sound.mp4", "vfr.mp4", "empty.mp4", "one_frame.mp4", "text.mp4", "mpeg4.avi"]
 
@@ -45,15 +48,6 @@ def clips(s3: str, videos: Path) -> Path:
     for name in NAMES:
         put(f"clips/{name}", (videos / name).read_bytes())
     return videos
-
-
-@pytest.fixture
-def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Stands between the program and the server from now on."""
-    between = Proxy(target=s3.removeprefix("http://"))
-    with between.running() as address:
-        use(monkeypatch, address)
-        yield between
 
 
 def manifest_in(folder: Path, keys: list[str], *, bucket: str = "videos") -> Manifest:
@@ -87,17 +81,17 @@ def test_head_and_read(s3: str) -> None:
     assert b"".join(held.read(location, state, start=1_000_001)) == content[1_000_001:]
     assert dict(entry for page in held.pages("") for entry in page)[location.key] == state
     put(location.key, content[::-1])
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(StoreError) as caught:
         b"".join(held.read(location, state, start=0))
-    assert caught.value.reason is Reason.CHANGED_WHILE_READ
-    with pytest.raises(FetchError) as caught:
+    assert caught.value.reason is Trouble.CHANGED_WHILE_READ
+    with pytest.raises(StoreError) as caught:
         held.head(at("s3://videos/gone.mp4"))
-    assert (caught.value.reason, caught.value.is_temporary) == (Reason.NOT_FOUND, False)
+    assert (caught.value.reason, caught.value.is_temporary) == (Trouble.NOT_FOUND, False)
 
 
 @pytest.mark.parametrize(("given", "expected"), [('"0x8D"', "0x8D"), ("0x8D", "0x8D"), ('W/"1"', 'W/"1'), (None, "")])
 def test_etags_are_the_same_from_a_listing_and_from_a_request(given: str | None, expected: str) -> None:
-    bucket = pytest.importorskip("haechi.extract.stores.bucket", reason="the extra `stores` is not installed")
+    bucket = pytest.importorskip("haechi.cache.stores.bucket", reason="the extra `stores` is not installed")
     meta = {"size": 1, "last_modified": datetime.fromtimestamp(1.5, UTC), "e_tag": given}
     assert bucket._state(meta) == FileState(size_bytes=1, mtime_ns=10**9, etag=expected)
 
@@ -126,6 +120,26 @@ def test_the_same_rows_as_from_this_machine(clips: Path, run: Callable[..., Extr
     }
     assert verify(done.cache).problems == []
     assert spool_is_empty(tmp_path)
+
+
+def test_from_and_to_the_store(clips: Path, tiny_settings: ExtractSettings, tmp_path: Path) -> None:
+    """With real decoders: the same rows as from and to this machine, to the last bit."""
+    folder, place = tmp_path / "data", f"s3://videos/{tmp_path.name}/cache"
+    folder.mkdir()
+    for name in NAMES:
+        shutil.copy(clips / name, folder)
+    settings = tiny_settings.changed(batch_windows=1)  # last bits depend on which videos share a batch
+    local = extract_features(manifest_of(folder, NAMES), tmp_path / "local", settings=settings)
+    manifest = manifest_in(tmp_path, NAMES)
+    done = extract_features(manifest, place, settings=settings)
+    assert (done.num_used, done.failures) == (local.num_used, local.failures)
+    assert done.num_used + done.num_failed == done.num_rows == len(NAMES)
+    ours, theirs = contents(place), contents(local.cache)
+    assert ours.keys() == theirs.keys()
+    for id in ours:
+        for name in ours[id].keys() - {"mtime_ns", "etag"}:
+            assert ours[id][name] == theirs[id][name], (id, name)
+    assert verify(place).problems == []
 
 
 def test_resume_by_etag(
@@ -359,6 +373,24 @@ def test_a_store_that_goes_away_ends_the_run_and_keeps_what_is_done(
     proxy.plan = lambda method, path, number: None
     done = run(manifest_in(tmp_path, names))
     assert (done.num_used, done.num_failed) == (30, 0)
+
+
+def test_files_that_are_gone_where_no_list_is_allowed(
+    clips: Path, proxy: Proxy, run: Callable[..., Extraction], tmp_path: Path
+) -> None:
+    """S3 answers 403 for them then, as for files that may not be read. The run goes on for the others."""
+    denied = Fault(status=403, body="<Error><Code>AccessDenied</Code></Error>")
+    proxy.plan = lambda method, path, number: denied if path == "/videos" or "/gone-" in path else None
+    gone = [f"gone-{i:02d}.mp4" for i in range(2 * flow.MAX_VANISHED)]
+    done = run(manifest_in(tmp_path, [*gone[:12], "sound.mp4", "vfr.mp4"]))
+    assert (done.num_used, done.failures) == (2, {"forbidden": 12})
+    done = run(manifest_in(tmp_path, [*gone, "sound.mp4", "vfr.mp4"]))  # only files that are gone are left
+    assert (done.num_used, done.num_new, done.failures) == (2, 8, {"forbidden": 20})
+    done = run(manifest_in(tmp_path, [*gone[:5], "sound.mp4", *gone[5:]]), "in_between")
+    assert (done.num_used, done.failures) == (1, {"forbidden": 20})
+    proxy.plan = lambda method, path, number: denied
+    with pytest.raises(HaechiError, match=r"'s3://videos': access denied \(HTTP 403.*\); set AWS"):
+        run(manifest_in(tmp_path, [*gone, "sound.mp4"]), "all")
 
 
 def test_states_of_many_files_take_few_requests(clips: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,13 @@ import pytest
 
 from haechi.cache.manifest_file import ManifestError
 from haechi.cache.reader import Cache, shard_paths
-from haechi.extract.decoding.reasons import Reason
+from haechi.cache.stores import retry, web
+from haechi.cache.stores.errors import StoreError, Trouble
+from haechi.cache.stores.location import Location
+from haechi.cache.stores.web import WebServer, is_public
 from haechi.extract.manifest import located, read_manifest
 from haechi.extract.pipeline import Extraction
-from haechi.extract.stores import retry, web
-from haechi.extract.stores.errors import FetchError
-from haechi.extract.stores.location import Location
 from haechi.extract.stores.states import current_states
-from haechi.extract.stores.web import WebServer, is_public
 
 # A certificate of our own for media.test and other.test, with its key, for this test alone:
 # openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 -subj /CN=media.test
@@ -131,9 +130,9 @@ def test_public_addresses(address: str, *, expected: bool) -> None:
 
 def test_an_address_inside_is_refused_before_anything_is_sent() -> None:
     for host in ("127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1"):
-        with pytest.raises(FetchError) as caught:
+        with pytest.raises(StoreError) as caught:
             WebServer().head(Location.parse(f"https://{host}:1/a.mp4", allow_https=True))
-        assert (caught.value.reason, caught.value.is_temporary) == (Reason.FORBIDDEN, False), host
+        assert (caught.value.reason, caught.value.is_temporary) == (Trouble.FORBIDDEN, False), host
 
 
 def test_redirects_are_followed_to_public_addresses_alone(site: Site) -> None:
@@ -153,10 +152,10 @@ def test_redirects_are_followed_to_public_addresses_alone(site: Site) -> None:
         assert b"".join(WebServer().read(at(site, path), state, start=0)) == b"video"
     assert "GET other.test/b.mp4?signature=x" in site.requests
     for path, reason in {"/inside": "forbidden", "/plain": "forbidden", "/file": "forbidden"}.items():
-        with pytest.raises(FetchError) as caught:
+        with pytest.raises(StoreError) as caught:
             WebServer().head(at(site, path))
         assert (caught.value.reason, caught.value.is_temporary) == (reason, False), path
-    with pytest.raises(FetchError, match="more than 5 redirects"):
+    with pytest.raises(StoreError, match="more than 5 redirects"):
         WebServer().head(at(site, "/circle"))
 
 
@@ -176,7 +175,7 @@ def test_another_address_of_the_host_is_tried(site: Site, monkeypatch: pytest.Mo
 def test_certificates_are_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.files["/a.mp4"] = b"video"
     monkeypatch.setattr(web, "tls_context", ssl.create_default_context)
-    with pytest.raises(FetchError, match="certificate cannot be verified"):
+    with pytest.raises(StoreError, match="certificate cannot be verified"):
         WebServer().head(at(site, "/a.mp4"))
 
 
@@ -187,9 +186,9 @@ def test_reading_from_the_middle(site: Site, *, has_ranges: bool) -> None:
     rest = b"".join(WebServer().read(at(site, "/a.mp4"), state, start=1_500_000))
     assert rest == (bytes(range(256)) * 8192)[1_500_000:]
     site.etag = '"2"'
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(StoreError) as caught:
         b"".join(WebServer().read(at(site, "/a.mp4"), state, start=0))
-    assert caught.value.reason is Reason.CHANGED_WHILE_READ
+    assert caught.value.reason is Trouble.CHANGED_WHILE_READ
 
 
 def test_presigned_urls_leave_no_signature(

@@ -11,11 +11,10 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub import utils as hub_utils
 from huggingface_hub.errors import HfHubHTTPError
 
-from haechi.extract.decoding.files import FileState
-from haechi.extract.decoding.reasons import Reason
-from haechi.extract.stores.errors import FetchError, of_status
-from haechi.extract.stores.location import Location
-from haechi.extract.stores.store import CHUNK_BYTES, SILENCE_SECONDS
+from haechi.cache.file_state import FileState
+from haechi.cache.stores.errors import StoreError, Trouble, of_status
+from haechi.cache.stores.location import Location
+from haechi.cache.stores.store import CHUNK_BYTES, SILENCE_SECONDS
 
 PAGE_ENTRIES = 1000
 
@@ -83,7 +82,7 @@ def _state(found: Any) -> FileState:
 
 @contextmanager
 def _converted() -> Iterator[None]:
-    """Convert the errors of huggingface_hub and its HTTP client to `FetchError`, without addresses."""
+    """Convert the errors of huggingface_hub and its HTTP client to `StoreError`, without addresses."""
     http_error: Any = hub_errors.HTTPError  # type: ignore[attr-defined]  # of the HTTP client that it uses
     try:
         yield
@@ -92,7 +91,7 @@ def _converted() -> Iterator[None]:
     except http_error as error:
         if "Timeout" in type(error).__name__:
             message = f"nothing arrived for {SILENCE_SECONDS:g} s"
-            raise FetchError(Reason.FETCH_TIMEOUT, message, is_temporary=True) from None
-        raise FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True) from None
+            raise StoreError(Trouble.FETCH_TIMEOUT, message, is_temporary=True) from None
+        raise StoreError(Trouble.FETCH_FAILED, "the connection broke", is_temporary=True) from None
     except OSError:
-        raise FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True) from None
+        raise StoreError(Trouble.FETCH_FAILED, "the connection broke", is_temporary=True) from None

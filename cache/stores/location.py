@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from haechi.cache.file_state import FileState
 from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.text import shown
-from haechi.extract.decoding.files import FileState
 
 BUCKETS = {"s3": "Amazon S3", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
 HUB = "hf"
@@ -61,7 +61,7 @@ class Location:
         """The bucket, repository or host that it is in, such as `s3://bucket`."""
         return f"{self.scheme}://{self.container}"
 
-    def below(self, name: str, state: FileState) -> "Location":
+    def below(self, name: str, state: FileState | None = None) -> "Location":
         """The file with this name below a prefix."""
         folder = self.key.rstrip("/")
         key = f"{folder}/{name}" if folder else name

@@ -3,7 +3,7 @@
 import pytest
 
 from haechi.cache.location import scheme_of, without_secrets
-from haechi.extract.stores.location import Location, LocationError
+from haechi.cache.stores.location import Location, LocationError
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from haechi.extract.decoding.files import FileState
-from haechi.extract.decoding.reasons import Reason
-from haechi.extract.stores.errors import CHANGED, FetchError, of_status
-from haechi.extract.stores.location import Location
-from haechi.extract.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
+from haechi.cache.file_state import FileState
+from haechi.cache.stores.errors import CHANGED, StoreError, Trouble, of_status
+from haechi.cache.stores.location import Location
+from haechi.cache.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
 
 MAX_REDIRECTS = 5
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
@@ -39,7 +38,7 @@ class _Connection(http.client.HTTPSConnection):
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         addresses = [(family, place) for family, _, _, _, place in found]
         if any(not is_public(str(place[0])) for _, place in addresses):
-            raise FetchError(Reason.FORBIDDEN, "its host has an address inside a private network")
+            raise StoreError(Trouble.FORBIDDEN, "its host has an address inside a private network")
         for number, (family, place) in enumerate(addresses, start=1):
             try:
                 self.sock = _secure_socket(family, place, self.host)
@@ -83,16 +82,16 @@ class WebServer:
         with _answer(location, headers) as answer:
             skipped = 0 if answer.status == 206 else start  # a server may ignore the range
             if _state(answer).size_bytes != state.size_bytes:
-                raise FetchError(Reason.CHANGED_WHILE_READ, CHANGED)
+                raise StoreError(Trouble.CHANGED_WHILE_READ, CHANGED)
             if state.etag and (answer.getheader("ETag") or state.etag) != state.etag:
-                raise FetchError(Reason.CHANGED_WHILE_READ, CHANGED)
+                raise StoreError(Trouble.CHANGED_WHILE_READ, CHANGED)
             while chunk := answer.read(CHUNK_BYTES):
                 rest, skipped = chunk[skipped:], max(0, skipped - len(chunk))
                 if rest:
                     yield memoryview(rest)
 
     def pages(self, prefix: str) -> Iterator[list[tuple[str, FileState]]]:
-        raise FetchError(Reason.FETCH_FAILED, "a web server has no listing")
+        raise StoreError(Trouble.FETCH_FAILED, "a web server has no listing")
 
 
 def _state(answer: http.client.HTTPResponse) -> FileState:
@@ -100,7 +99,7 @@ def _state(answer: http.client.HTTPResponse) -> FileState:
     if answer.status == NOTHING_IN_RANGE:
         length = "0"
     if not length.isdecimal():
-        raise FetchError(Reason.FETCH_FAILED, "the server does not say how long the file is")
+        raise StoreError(Trouble.FETCH_FAILED, "the server does not say how long the file is")
     try:
         mtime_ns = int(parsedate_to_datetime(answer.getheader("Last-Modified") or "").timestamp()) * 10**9
     except ValueError:
@@ -110,13 +109,13 @@ def _state(answer: http.client.HTTPResponse) -> FileState:
 
 @contextmanager
 def _answer(location: Location, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
-    """The answer to GET, after redirects. Raises `FetchError`, without the address."""
+    """The answer to GET, after redirects. Raises `StoreError`, without the address."""
     url = f"{location}{'?' + location.query if location.query else ''}"
     try:
         for _ in range(1 + MAX_REDIRECTS):
             parts = urlsplit(url)
             if parts.scheme != "https" or not parts.hostname:
-                raise FetchError(Reason.FORBIDDEN, "the server redirects to an address that is not https")
+                raise StoreError(Trouble.FORBIDDEN, "the server redirects to an address that is not https")
             target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (f"?{parts.query}" if parts.query else "")
             connection = _Connection(parts.hostname, parts.port, context=tls_context())
             try:
@@ -131,15 +130,15 @@ def _answer(location: Location, headers: dict[str, str]) -> Iterator[http.client
                 return
             finally:
                 connection.close()
-        raise FetchError(Reason.FETCH_FAILED, f"more than {MAX_REDIRECTS} redirects")
+        raise StoreError(Trouble.FETCH_FAILED, f"more than {MAX_REDIRECTS} redirects")
     except TimeoutError:
         message = f"nothing arrived for {SILENCE_SECONDS:g} s"
-        raise FetchError(Reason.FETCH_TIMEOUT, message, is_temporary=True) from None
+        raise StoreError(Trouble.FETCH_TIMEOUT, message, is_temporary=True) from None
     except ssl.SSLCertVerificationError:
-        raise FetchError(Reason.FETCH_FAILED, "the server's certificate cannot be verified") from None
+        raise StoreError(Trouble.FETCH_FAILED, "the server's certificate cannot be verified") from None
     except socket.gaierror:
-        raise FetchError(Reason.FETCH_FAILED, "the name of its host is not known", is_temporary=True) from None
+        raise StoreError(Trouble.FETCH_FAILED, "the name of its host is not known", is_temporary=True) from None
     except (OSError, http.client.HTTPException):
-        raise FetchError(Reason.FETCH_FAILED, "the connection broke", is_temporary=True) from None
+        raise StoreError(Trouble.FETCH_FAILED, "the connection broke", is_temporary=True) from None
     except ValueError:
-        raise FetchError(Reason.FETCH_FAILED, "its address cannot be used") from None
+        raise StoreError(Trouble.FETCH_FAILED, "its address cannot be used") from None

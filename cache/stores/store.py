@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from haechi.extract.decoding.files import FileState
-from haechi.extract.stores.location import Location
+from haechi.cache.file_state import FileState
+from haechi.cache.stores.location import Location
 
 # A connection on which nothing arrives for this time is given up.
 SILENCE_SECONDS = 30.0
@@ -14,7 +14,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class Store(Protocol):
-    """One bucket, repository or host. Methods make one try each, and raise `FetchError`. Used by several threads."""
+    """One bucket, repository or host. Methods make one try each, and raise `StoreError`. Used by several threads."""
 
     def head(self, location: Location) -> FileState:
         """Size, modification time and ETag of a file."""

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from haechi.extract.stores.errors import FetchError
+from haechi.cache.stores.errors import StoreError
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class Retry:
     def __init__(self, stopped: threading.Event) -> None:
         self._stopped, self._num_failed = stopped, 0
 
-    def after(self, error: FetchError) -> None:
+    def after(self, error: StoreError) -> None:
         """Wait before the next try. Raises `error` if it is final or was the last one, `StoppedError` if asked to."""
         if not error.is_temporary or self._num_failed == len(PAUSES_SECONDS):
             raise error
@@ -38,10 +38,10 @@ class Retry:
 
 
 def retried(request: Callable[[], T], stopped: threading.Event) -> T:
-    """The result of a request. Raises the `FetchError` of the last try, or `StoppedError`."""
+    """The result of a request. Raises the `StoreError` of the last try, or `StoppedError`."""
     retry = Retry(stopped)
     while True:
         try:
             return request()
-        except FetchError as error:
+        except StoreError as error:
             retry.after(error)

@@ -1,9 +1,10 @@
-"""A real S3 server (SeaweedFS), and a proxy in front of it that is slow or fails."""
+"""Real S3 servers (SeaweedFS, moto, rclone), and a proxy in front of one that is slow or fails."""
 
 import contextlib
 import ctypes
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -24,7 +25,15 @@ KEY_ID, SECRET = "KEYIDOFTHETESTS", "SECRETOFTHETESTS"
 READER_ID, READER_SECRET = "READERIDOFTHETESTS", "READERSECRETOFTHETESTS"  # may read the bucket `open`, and not list it
 BUCKETS = ("videos", "open")
 
-WEED = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+
+def _program(name: str) -> str | None:
+    """Where a program is, of this environment or of the system."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
+WEED, RCLONE = _program("weed"), _program("rclone")
+# moto needs packages of other versions than ours: it is tested where it is installed in an environment of its own.
+MOTO = os.environ.get("MOTO_SERVER") or _program("moto_server")
 
 PORTS = ("master.port", "volume.port", "filer.port", "s3.port")
 START_SECONDS = 60
@@ -53,16 +62,49 @@ def seaweedfs(folder: Path) -> Iterator[str]:
     command = [WEED, f"-logdir={folder}", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += ["-master.volumeSizeLimitMB=32", "-volume.max=8", *(f"-{name}={port}" for name, port in ports.items())]
+    with _running(command, folder) as process:
+        for bucket in BUCKETS:
+            _until_ready(f"http://127.0.0.1:{ports['filer.port']}/buckets/{bucket}/", "POST", process)
+        address = f"http://127.0.0.1:{ports['s3.port']}"
+        _until_ready(address, "GET", process)
+        yield address
+
+
+@contextlib.contextmanager
+def moto(folder: Path) -> Iterator[str]:
+    """As `seaweedfs`. It takes all credentials."""
+    assert MOTO is not None
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with _running([MOTO, "-H", "127.0.0.1", "-p", str(port)], folder) as process:
+        _until_ready(address, "GET", process)
+        for bucket in BUCKETS:
+            _until_ready(f"{address}/{bucket}", "PUT", process)
+        yield address
+
+
+@contextlib.contextmanager
+def rclone(folder: Path) -> Iterator[str]:
+    """As `seaweedfs`. Its server ignores If-None-Match."""
+    assert RCLONE is not None
+    address = f"127.0.0.1:{free_port()}"
+    for bucket in BUCKETS:
+        (folder / "data" / bucket).mkdir(parents=True)
+    command = [RCLONE, "serve", "s3", "--config=", f"--auth-key={KEY_ID},{SECRET}", f"--addr={address}"]
+    with _running([*command, str(folder / "data")], folder) as process:
+        _until_ready(f"http://{address}", "GET", process)
+        yield f"http://{address}"
+
+
+@contextlib.contextmanager
+def _running(command: list[str], folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server until the block ends."""
     with (
         (folder / "log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_end_with_parent) as process,
+        subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_end_with_parent) as process,  # noqa: S603 (ours)
     ):
         try:
-            for bucket in BUCKETS:
-                _until_ready(f"http://127.0.0.1:{ports['filer.port']}/buckets/{bucket}/", "POST", process)
-            address = f"http://127.0.0.1:{ports['s3.port']}"
-            _until_ready(address, "GET", process)
-            yield address
+            yield process
         finally:
             process.kill()
 
@@ -78,15 +120,16 @@ def _until_ready(url: str, method: str, process: "subprocess.Popen[bytes]") -> N
     until = time.monotonic() + START_SECONDS
     while True:
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=5).read()
+            request = urllib.request.Request(url, method=method)  # noqa: S310 (of our own server)
+            urllib.request.urlopen(request, timeout=5).read()  # noqa: S310
             return
         except urllib.error.HTTPError as error:
             if error.code < 500:
                 return
         except OSError:
             pass
-        assert process.poll() is None, "SeaweedFS ended while it started"
-        assert time.monotonic() < until, "SeaweedFS does not answer"
+        assert process.poll() is None, "the server ended while it started"
+        assert time.monotonic() < until, "the server does not answer"
         time.sleep(0.05)
 
 
@@ -100,6 +143,8 @@ class Fault:
     cut_bytes: int | None = None
     """End the connection after so many bytes of the body."""
     hang_seconds: float = 0.0
+    is_lost: bool = False
+    """Pass the request on, and end the connection instead of answering."""
 
 
 @dataclass(kw_only=True)
@@ -129,7 +174,7 @@ class Proxy:
             def handle_any(self) -> None:
                 proxy.answer(self)
 
-            do_GET = do_HEAD = do_PUT = handle_any  # noqa: N815
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -163,6 +208,11 @@ class Proxy:
             connection.putheader(name, value)
         connection.endheaders(handler.rfile.read(int(handler.headers.get("Content-Length") or 0)))
         answer = connection.getresponse()
+        if fault.is_lost:
+            answer.read()
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
         handler.send_response(answer.status)
         for name, value in answer.headers.items():
             if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
