@@ -10,6 +10,9 @@ from haechi.cache.errors import SettingsError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.slices import Pin, Slice
 from haechi.extract import pipeline
+from haechi.extract.engines.coordinator import extract_on
+from haechi.extract.engines.devices import parse_devices
+from haechi.extract.engines.processes import Processes
 from haechi.extract.job_array import AUTO, scheduled_slice
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
@@ -30,6 +33,7 @@ def extract_features(
     allow_https: bool = False,
     retry: str | Iterable[str] = (),
     slice: str | Slice | None = None,
+    devices: str | None = None,
     progress: Progress = SILENT,
     settings: ExtractSettings | None = None,
     **changes: Any,
@@ -57,6 +61,9 @@ def extract_features(
     - `slice`: extract only one of N equal parts of the manifest, such as `"0/8"` for the first of eight, and commit it
       to the cache, which other processes fill at the same time (docs/scale.md); `"auto"`: the part that a job scheduler
       gives to this process
+    - `devices`: share the manifest out between several devices of this machine: `"all"` CUDA devices, some of them such
+      as `"0,1,3"`, or `"cpu:2"` for two processes on the CPU. A program that uses this needs
+      `if __name__ == "__main__":` around its own work, since it is imported in these processes
     - `progress`: receives progress and notices; by default nothing is shown
     - `settings`, `changes`: the settings, and fields of `ExtractSettings` to change in them, such as `device="cuda:1"`
 
@@ -66,6 +73,7 @@ def extract_features(
     """
     settings = (settings or ExtractSettings()).changed(**changes)
     part = None if slice is None else chosen_slice(slice, Path(out))
+    engine = None if devices is None else chosen_engine(devices, settings, part)
     if isinstance(data, Manifest):
         if root is not None or positive or positive_labels or group_by is not None or follow_symlinks or allow_https:
             raise SettingsError(
@@ -92,7 +100,22 @@ def extract_features(
     producer = f"haechi {haechi.__version__}"
     if part is not None:
         return extract_slice(manifest, Path(out), settings, part, producer=producer, retry=retry, progress=progress)
+    if engine is not None:
+        settings = settings.changed(device=engine.devices[0])
+        return extract_on(engine, manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
     return pipeline.extract(manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
+
+
+def chosen_engine(devices: str, settings: ExtractSettings, part: Slice | None) -> Processes:
+    """The processes that were asked for. Raises `SettingsError` for what contradicts them."""
+    problems = []
+    if settings.device != ExtractSettings.device:
+        problems.append(f"--device {settings.device} is for one device, and --devices for several: give one of them")
+    if part is not None:
+        problems.append(f"--slice {part} is for one process, and --devices does all slices of DATA: give one of them")
+    if problems:
+        raise SettingsError(problems)
+    return Processes(parse_devices(devices))
 
 
 def chosen_slice(request: str | Slice, out: Path) -> Slice:

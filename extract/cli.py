@@ -151,6 +151,13 @@ def decoding_options(command: Any) -> Any:
     "cache (docs/scale.md). auto: from the environment of a Slurm job array, Kubernetes Indexed Job or SkyPilot. "
     "[default: all of DATA]",
 )
+@click.option(
+    "--devices",
+    metavar="LIST",
+    help="Share DATA out between several devices of this machine, a process for each: all CUDA devices, some of them "
+    "such as 0,1,3, or cpu:2 for two processes on the CPU. --workers and --spool-gb are for all of them together. "
+    "[default: one device]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(
     *,
@@ -165,6 +172,7 @@ def extract(
     strict: bool,
     retry: str,
     slice: str | None,
+    devices: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -202,6 +210,7 @@ def extract(
             allow_https=allow_https,
             retry=reasons,
             slice=part,
+            devices=devices,
             progress=progress,
             **flags,
         )
@@ -214,6 +223,11 @@ def extract(
         content = {"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}
         if done.slice is not None:
             content |= {"slice": str(done.slice), "has_committed": done.has_committed}
+        if devices is not None:
+            content["devices"] = [
+                {"name": each.name, "slices": each.num_slices, "rows": each.num_rows, "seconds": each.seconds}
+                for each in done.devices
+            ]
         click.echo(json.dumps(content))
     else:
         show_extraction(make_console(), done)

@@ -19,7 +19,7 @@ from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
 from haechi.extract.decoding.decode import decoders
 from haechi.extract.decoding.reasons import DEFECT, parse_reasons
-from haechi.extract.flow import Flow, open_flow
+from haechi.extract.flow import Flow, OpenFlow, open_flow
 from haechi.extract.interrupt import Interrupt, InterruptedRunError
 from haechi.extract.manifest import Manifest
 from haechi.extract.settings import ExtractSettings
@@ -28,6 +28,19 @@ from haechi.extract.stores.check import refuse_unusable_stores
 from haechi.extract.timing import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceWork:
+    """What one device of a run did."""
+
+    name: str
+    """Such as `cuda:1`, `cpu (2)`, or `node-3 cuda:1` on a cluster."""
+    num_slices: int
+    num_rows: int
+    """Rows that it extracted."""
+    seconds: float
+    """In which it worked on slices, the loading of models included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +81,15 @@ class Extraction:
     seconds: float
     """Duration of the whole run."""
     work_seconds: float
-    """From the first video handed to a decoder until the last shard is on disk."""
+    """From the first video handed to a decoder until the last shard is on disk; with several devices, their sum."""
     steps: dict[str, float]
     """Seconds by step (`haechi.extract.timing`) of the videos that could be used. Steps run in parallel."""
     slice: Slice | None = None
     """The slice that the run was for: rows, used and failed are its own. None: the whole manifest."""
     has_committed: bool = False
     """Whether this run committed the slice. If not, it was committed before, or by another run meanwhile."""
+    devices: tuple[DeviceWork, ...] = ()
+    """What each device did, if the run was shared out between devices."""
 
     @property
     def num_failed(self) -> int:
@@ -93,11 +108,14 @@ def extract(
     retry: str | Iterable[str] = (),
     progress: Progress = SILENT,
     agree: Callable[[dict[str, Any]], None] = lambda _: None,
+    opened: OpenFlow | None = None,
+    interrupt: Interrupt | None = None,
 ) -> Extraction:
     """Extract all entries of the manifest that the cache `out` does not hold yet, and update labels, splits and groups.
 
     `producer` is recorded in each shard. Failures whose reason is in `retry` are tried again. `agree` is called with
-    the settings that decide a feature's value before the first video is decoded, and may raise.
+    the settings that decide a feature's value before the first video is decoded, and may raise. `opened` and
+    `interrupt` take the place of `open_flow`, and of Ctrl-C and SIGTERM.
 
     Raises `SettingsError` for unknown reasons and devices, `SettingsConflictError` for settings that differ from those
     of the cache, `WeightsError` for weights that cannot be loaded, `InterruptedRunError` for Ctrl-C, and `HaechiError`
@@ -119,9 +137,11 @@ def extract(
         remaining = resume.remaining(manifest, existing, retry=reasons)
         flow, watch, work_seconds = None, Stopwatch(), 0.0
         with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(Interrupt(progress))  # left last: it still listens while processes stop
+            interrupt = stack.enter_context(
+                interrupt or Interrupt(progress)
+            )  # left last: it still listens while processes stop
             if remaining.entries:
-                flow = stack.enter_context(open_flow(settings, len(remaining.entries)))
+                flow = stack.enter_context((opened or open_flow)(settings, len(remaining.entries)))
                 agree(flow.settings)
                 if existing is not None:
                     resume.refuse_other_settings(flow.settings, existing)

@@ -1,12 +1,13 @@
 """One slice of a manifest: extracted in a work folder of its own as any cache is, then committed whole."""
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ from haechi.cache.writer import now
 from haechi.extract import pipeline, resume
 from haechi.extract.commit import commit
 from haechi.extract.decoding.decode import decoders
-from haechi.extract.decoding.reasons import DEFECT, Reason, parse_reasons
-from haechi.extract.flow import open_flow
+from haechi.extract.decoding.reasons import DEFECT, parse_reasons
+from haechi.extract.flow import OpenFlow, open_flow
+from haechi.extract.interrupt import Interrupt
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
@@ -60,10 +62,37 @@ def extract_slice(
     retry: str | Iterable[str] = (),
     progress: Progress = SILENT,
 ) -> Extraction:
-    """Extract the rows of one slice of the manifest, and commit them to the cache `out` once.
+    """Extract the rows of one slice of the manifest, as `extract_rows` does."""
+    return extract_rows(
+        [entry for entry in manifest.entries if part.holds(entry.id)],
+        out,
+        settings,
+        part,
+        num_manifest_rows=len(manifest.entries),
+        producer=producer,
+        retry=retry,
+        progress=progress,
+    )
+
+
+def extract_rows(
+    entries: Iterable[Entry],
+    out: Path,
+    settings: ExtractSettings,
+    part: Slice,
+    *,
+    num_manifest_rows: int,
+    producer: str,
+    retry: str | Iterable[str] = (),
+    progress: Progress = SILENT,
+    opened: OpenFlow | None = None,
+    interrupt: Interrupt | None = None,
+) -> Extraction:
+    """Extract all entries of one slice of a manifest, and commit them to the cache `out` once.
 
     A slice that is committed already is left as it is. One that was begun is continued; if another process works on it
     now, it is done twice, and the first that finishes commits. `retry` is for the failures of a slice that was begun.
+    `opened` and `interrupt` are as for `haechi.extract.pipeline.extract`.
 
     Raises as `haechi.extract.pipeline.extract` does; `SettingsConflictError` if the slices of this cache have another
     number or other settings; `HaechiError` if the cache was made without slices.
@@ -76,8 +105,8 @@ def extract_slice(
         _refuse_whole(out)
     else:
         settings = resume.continued(settings, pin)
-        _refuse_other(pin, part, settings, resume.requested(settings, pin))
-    entries = sorted((entry for entry in manifest.entries if part.holds(entry.id)), key=lambda entry: entry.id)
+        refuse_other(pin, part, settings, resume.requested(settings, pin))
+    entries = sorted(entries, key=lambda entry: entry.id)
     record = None if pin is None else Record.read(pin, part.number)
     if record is not None and reasons.intersection(record.failures):
         progress.notice(
@@ -91,10 +120,18 @@ def extract_slice(
             pin = Pin.read(out)  # another process may have committed the slice and removed this folder
             record = None if pin is None else Record.read(pin, part.number)
             if record is None:
-                done, pin = _extract(entries, out, folder / "cache", settings, part, producer, reasons, progress)
+                run = functools.partial(
+                    pipeline.extract,
+                    producer=producer,
+                    retry=[reason.value for reason in reasons],
+                    progress=progress,
+                    opened=opened,
+                    interrupt=interrupt,
+                )
+                done, pin = _extract(entries, out, folder / "cache", settings, part, run, opened or open_flow)
                 ids = [entry.id for entry in entries]
                 record, is_ours = commit(
-                    folder / "cache", pin, part, ids, num_manifest_rows=len(manifest.entries), drafts=folder / "drafts"
+                    folder / "cache", pin, part, ids, num_manifest_rows=num_manifest_rows, drafts=folder / "drafts"
                 )
             shutil.rmtree(folder, ignore_errors=True)
         remove_finished_work(out, [part.number])
@@ -113,32 +150,23 @@ def _extract(
     work: Path,
     settings: ExtractSettings,
     part: Slice,
-    producer: str,
-    reasons: frozenset[Reason],
-    progress: Progress,
+    run: Callable[..., Extraction],
+    opened: OpenFlow,
 ) -> tuple[Extraction | None, Pin]:
     """Extract the entries into the work folder; None if there are none. Returns the pin of the cache too."""
 
     def agree(ours: dict[str, Any]) -> None:
         pin = _pinned(out, part, settings, ours)
-        _refuse_other(pin, part, settings, ours)
+        refuse_other(pin, part, settings, ours)
 
     done = None
     if entries:
-        done = pipeline.extract(
-            Manifest(entries=tuple(entries), notices=()),
-            work,
-            settings,
-            producer=producer,
-            retry=[reason.value for reason in reasons],
-            progress=progress,
-            agree=agree,
-        )
+        done = run(Manifest(entries=tuple(entries), notices=()), work, settings, agree=agree)
     if (pin := Pin.read(out)) is None:
         if entries:
             agree(Cache.open(work).settings)
         else:
-            with open_flow(settings, 1) as flow:  # the settings are known when the models are loaded
+            with opened(settings, 1) as flow:  # the settings are known when the models are loaded
                 agree(flow.settings)
         pin = Pin.read(out)
     assert pin is not None, f"{out}: no {PIN_NAME}"
@@ -177,7 +205,7 @@ def _refuse_whole(out: Path) -> None:
         )
 
 
-def _refuse_other(pin: Pin, part: Slice, settings: ExtractSettings, ours: dict[str, Any]) -> None:
+def refuse_other(pin: Pin, part: Slice, settings: ExtractSettings, ours: dict[str, Any]) -> None:
     """Raise `SettingsConflictError` that names all fields in which this run differs from the pin."""
     wanted = replace(pin, num_slices=part.num_slices, shard_size=settings.shard_size, settings=ours)
     if conflicts := conflict_list(pin.fields, wanted.fields, holder=PIN_NAME):
