@@ -12,6 +12,7 @@ from haechi.cache.slices import Pin, Slice
 from haechi.extract import pipeline
 from haechi.extract.engines.coordinator import extract_on
 from haechi.extract.engines.devices import parse_devices
+from haechi.extract.engines.engine import Engine
 from haechi.extract.engines.processes import Processes
 from haechi.extract.job_array import AUTO, scheduled_slice
 from haechi.extract.manifest import Manifest, located, read_manifest
@@ -34,6 +35,8 @@ def extract_features(
     retry: str | Iterable[str] = (),
     slice: str | Slice | None = None,
     devices: str | None = None,
+    engine: str = "local",
+    address: str | None = None,
     progress: Progress = SILENT,
     settings: ExtractSettings | None = None,
     **changes: Any,
@@ -64,6 +67,8 @@ def extract_features(
     - `devices`: share the manifest out between several devices of this machine: `"all"` CUDA devices, some of them such
       as `"0,1,3"`, or `"cpu:2"` for two processes on the CPU. A program that uses this needs
       `if __name__ == "__main__":` around its own work, since it is imported in these processes
+    - `engine`: `"ray"` shares the manifest out between the GPUs of a Ray cluster (or its CPUs; `devices`: `"all"` or
+      `"cpu:N"`), which is at `address`; None: the cluster that this machine is part of
     - `progress`: receives progress and notices; by default nothing is shown
     - `settings`, `changes`: the settings, and fields of `ExtractSettings` to change in them, such as `device="cuda:1"`
 
@@ -73,7 +78,7 @@ def extract_features(
     """
     settings = (settings or ExtractSettings()).changed(**changes)
     part = None if slice is None else chosen_slice(slice, Path(out))
-    engine = None if devices is None else chosen_engine(devices, settings, part)
+    chosen = chosen_engine(engine, address, devices, settings, part)
     if isinstance(data, Manifest):
         if root is not None or positive or positive_labels or group_by is not None or follow_symlinks or allow_https:
             raise SettingsError(
@@ -100,22 +105,36 @@ def extract_features(
     producer = f"haechi {haechi.__version__}"
     if part is not None:
         return extract_slice(manifest, Path(out), settings, part, producer=producer, retry=retry, progress=progress)
-    if engine is not None:
-        settings = settings.changed(device=engine.devices[0])
-        return extract_on(engine, manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
+    if chosen is not None:
+        if isinstance(chosen, Processes):
+            settings = settings.changed(device=chosen.devices[0])
+        return extract_on(chosen, manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
     return pipeline.extract(manifest, Path(out), settings, producer=producer, retry=retry, progress=progress)
 
 
-def chosen_engine(devices: str, settings: ExtractSettings, part: Slice | None) -> Processes:
-    """The processes that were asked for. Raises `SettingsError` for what contradicts them."""
+def chosen_engine(
+    name: str, address: str | None, devices: str | None, settings: ExtractSettings, part: Slice | None
+) -> Engine | None:
+    """The engine that was asked for; None: none, the run is for one device. Raises `SettingsError`."""
+    is_ray = name == "ray"
     problems = []
-    if settings.device != ExtractSettings.device:
-        problems.append(f"--device {settings.device} is for one device, and --devices for several: give one of them")
-    if part is not None:
-        problems.append(f"--slice {part} is for one process, and --devices does all slices of DATA: give one of them")
+    if not is_ray and name != "local":
+        problems.append(f"engine is {name!r}, expected local or ray")
+    if address is not None and not is_ray:
+        problems.append(f"--address {address} is for --engine ray")
+    if is_ray or devices is not None:
+        flag = "--engine ray" if is_ray else "--devices"
+        if settings.device != ExtractSettings.device:
+            problems.append(f"--device {settings.device} is for one device, and {flag} for several: give one of them")
+        if part is not None:
+            problems.append(f"--slice {part} is for one process, and {flag} does all slices of DATA: give one of them")
     if problems:
         raise SettingsError(problems)
-    return Processes(parse_devices(devices))
+    if is_ray:
+        from haechi.extract.engines.actors import Actors  # loads ray, which need not be installed
+
+        return Actors(address=address or "auto", devices=devices)
+    return None if devices is None else Processes(parse_devices(devices))
 
 
 def chosen_slice(request: str | Slice, out: Path) -> Slice:

@@ -14,6 +14,9 @@ from haechi.extract.settings import CLIP_FPS, PRECISIONS, WINDOW_SECONDS, Extrac
 
 DEFAULTS = ExtractSettings()
 
+# Where slices run that one command hands out: on this machine, or on a Ray cluster.
+ENGINES = ("local", "ray")
+
 
 def option(name: str, help: str, **extra: Any) -> Callable[[Any], Any]:
     """A flag whose default is the field of the same name in `ExtractSettings`."""
@@ -158,6 +161,14 @@ def decoding_options(command: Any) -> Any:
     "such as 0,1,3, or cpu:2 for two processes on the CPU. --workers and --spool-gb are for all of them together. "
     "[default: one device]",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    help="local: this machine. ray: the GPUs of a Ray cluster, or its CPUs if it has none; there, --devices is all or "
+    "cpu:N, and --workers and --spool-gb are for each process.",
+)
+@click.option("--address", help="Address of the Ray cluster. [default: auto, the cluster that this machine is part of]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(
     *,
@@ -173,6 +184,8 @@ def extract(
     retry: str,
     slice: str | None,
     devices: str | None,
+    engine: str,
+    address: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -198,7 +211,8 @@ def extract(
         part = None if slice is None else chosen_slice(slice, out)
     except SettingsError as error:
         raise click.BadParameter(str(error)) from error
-    with shown_progress(make_console(stderr=True)) as progress:
+    is_shared = devices is not None or engine != ENGINES[0]
+    with shown_progress(make_console(stderr=True), in_lines=is_shared) as progress:
         done = extract_features(
             data,
             out,
@@ -211,6 +225,8 @@ def extract(
             retry=reasons,
             slice=part,
             devices=devices,
+            engine=engine,
+            address=address,
             progress=progress,
             **flags,
         )
@@ -223,7 +239,7 @@ def extract(
         content = {"cache": str(done.cache), **{name: getattr(done, name) for name in fields}}
         if done.slice is not None:
             content |= {"slice": str(done.slice), "has_committed": done.has_committed}
-        if devices is not None:
+        if is_shared:
             content["devices"] = [
                 {"name": each.name, "slices": each.num_slices, "rows": each.num_rows, "seconds": each.seconds}
                 for each in done.devices

@@ -155,7 +155,7 @@ def extract(
                     device=compute.name,
                     precision=compute.precision,
                     producer=producer,
-                    versions=_versions(),
+                    versions=versions(),
                 )
                 ready = time.monotonic()
                 number, num_rows = next_number(existing), len(remaining.entries)
@@ -256,12 +256,12 @@ def _update_media(manifest: Manifest, cache: Cache, touched: Mapping[str, int]) 
     return len(relabelled)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """The versions of those `PACKAGES` that are installed; of decord only if it is used."""
-    versions = {}
+    found = {}
     for name in PACKAGES:
         if name == "decord" and name not in decoders():
             continue
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+            found[name] = importlib.metadata.version(name)
+    return found

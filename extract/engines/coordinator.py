@@ -14,7 +14,7 @@ from haechi.cache.slices import MAX_SLICES, Pin, Record, Slice, read_records, sl
 from haechi.cache.text import bullet_list, counted, one_or_more
 from haechi.extract import pipeline, resume
 from haechi.extract.decoding.reasons import parse_reasons
-from haechi.extract.engines.engine import Died, Engine, Event, Finished, Job, Refused, Report, Stopped, Task
+from haechi.extract.engines.engine import Died, Engine, Event, Finished, Job, Notice, Refused, Report, Stopped, Task
 from haechi.extract.interrupt import Interrupt, InterruptedRunError
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.pipeline import DeviceWork, Extraction
@@ -109,7 +109,6 @@ def tasks_of(manifest: Manifest, num_slices: int, *, without: Mapping[int, Recor
 class _Worker:
     """What the coordinator knows of a worker."""
 
-    name: str
     number: int | None = None
     """Of the slice that it does now."""
     since: float = 0.0
@@ -135,7 +134,7 @@ class _Run:
         self._engine, self._job, self._progress = engine, job, progress
         self._tasks = {task.part.number: task for task in tasks}
         self._waiting = deque(self._tasks)
-        self._workers = [_Worker(name=name) for name in engine.workers]
+        self._workers = [_Worker() for _ in engine.workers]
         self._num_attempts = Counter[int]()
         self._why: dict[int, str] = {}  # slice -> why its last attempt failed
         self._rows = dict.fromkeys(self._tasks, (0, 0))  # slice -> rows that are finished, and failed, of it
@@ -148,8 +147,8 @@ class _Run:
     def devices(self) -> tuple[DeviceWork, ...]:
         """What each device did."""
         return tuple(
-            DeviceWork(name=each.name, num_slices=each.num_slices, num_rows=each.num_rows, seconds=each.seconds)
-            for each in self._workers
+            DeviceWork(name=name, num_slices=each.num_slices, num_rows=each.num_rows, seconds=each.seconds)
+            for name, each in zip(self._engine.workers, self._workers, strict=True)
         )
 
     def finish(self) -> None:
@@ -226,9 +225,12 @@ class _Run:
                 self._engine.kill(index)  # it loads models
 
     def _take(self, index: int, event: Event) -> None:
-        worker = self._workers[index]
+        worker, name = self._workers[index], self._engine.workers[index]
+        if isinstance(event, Notice):
+            self._progress.notice(event.text)
+            return
         if isinstance(event, Report):
-            self._show(worker, event)
+            self._show(worker, name, event)
             return
         if isinstance(event, Died):
             worker.is_running = False
@@ -240,10 +242,10 @@ class _Run:
             worker.num_deaths = 0
             self._finished(worker, number, event.done)
         elif isinstance(event, Refused):
-            self._refused = self._refused or replace(event, text=f"{worker.name}: {event.text}")
+            self._refused = self._refused or replace(event, text=f"{name}: {event.text}")
             self._stop()
         elif isinstance(event, Died) and number not in self.done:
-            self._died(worker, number, event.why)
+            self._died(worker, name, number, event.why)
         else:
             assert isinstance(event, Stopped | Died), event
 
@@ -258,13 +260,13 @@ class _Run:
             if other.number == number:
                 self._engine.kill(index)  # its copy is of no use any more
 
-    def _died(self, worker: _Worker, number: int, why: str) -> None:
+    def _died(self, worker: _Worker, name: str, number: int, why: str) -> None:
         if self._is_stopping:
             return
         part = self._tasks[number].part
         worker.num_deaths += 1
         self._num_attempts[number] += 1
-        self._why[number] = f"{worker.name}: {why}"
+        self._why[number] = f"{name}: {why}"
         is_elsewhere = any(other.number == number for other in self._workers)
         if self._num_attempts[number] >= MAX_ATTEMPTS:
             outcome = f"slice {part} is given up after {MAX_ATTEMPTS} attempts"
@@ -274,11 +276,11 @@ class _Run:
                 self._waiting.append(number)
         self._progress.notice(f"{self._why[number]}; {outcome}")
         if not worker.can_work:
-            self._progress.notice(f"{worker.name} is not used any more: its process died {MAX_DEATHS} times in a row")
+            self._progress.notice(f"{name} is not used any more: its process died {MAX_DEATHS} times in a row")
 
-    def _show(self, worker: _Worker, report: Report) -> None:
+    def _show(self, worker: _Worker, name: str, report: Report) -> None:
         for notice in report.notices:
-            self._progress.notice(f"{worker.name}: {notice}")
+            self._progress.notice(f"{name}: {notice}")
         if report.number != worker.number or report.number in self.done or report.num_rows is None:
             return
         worker.is_decoding = True

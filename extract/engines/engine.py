@@ -76,18 +76,30 @@ class Died:
     why: str
 
 
-Event = Report | Finished | Stopped | Refused | Died
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A sentence for the user."""
+
+    text: str
+
+
+Event = Notice | Report | Finished | Stopped | Refused | Died
 
 
 class Engine(Protocol):
     """Workers. A context manager: when it is left, no worker works any more."""
 
-    name: str
-    """In the progress display, such as `2 devices`; known when the context is entered."""
-    workers: Sequence[str]
-    """The name of each worker's device, such as `cuda:1`; known when the context is entered."""
-    does_copies: bool
-    """Whether a worker without work takes a second copy of a slice that another one still works on."""
+    @property
+    def name(self) -> str:
+        """In the progress display, such as `2 devices`; known when the context is entered."""
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """The name of each worker's device, such as `cuda:1`; on a cluster it changes with the node."""
+
+    @property
+    def does_copies(self) -> bool:
+        """Whether a worker without work takes a second copy of a slice that another one still works on."""
 
     def __enter__(self) -> Self: ...
 
