@@ -7,6 +7,7 @@ and their calls are not repeated by it: the coordinator hands a slice out again,
 import logging
 import os
 import platform
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ REPORT_SECONDS = 1.0
 
 # After this time without a place for an actor, the user is told so.
 PATIENCE_SECONDS = 60.0
+
+CONNECT_SECONDS = 10.0
 
 NODE = "ray.io/node-id"  # a label that Ray gives each node
 
@@ -271,6 +274,14 @@ def connect(address: str) -> None:
             f"--address {address}: Ray Client is not supported; run this command on a node of the cluster, or with "
             "`ray job submit`"
         )
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():  # where nobody answers, Ray itself would wait for minutes
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise HaechiError(
+                f"--address {address}: no Ray cluster can be reached; start one with `ray start --head` ({error})"
+            ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -312,6 +323,6 @@ def died_of(error: RayTaskError) -> str:
 def _ending(error: RayError) -> str:
     """Why an actor is gone, on one line."""
     text = str(error)
-    if "node" in text and "died" in text:
+    if "its node has died" in text:
         return "its node was lost"
     return "its process died; is memory short?"
