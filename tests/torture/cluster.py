@@ -1,7 +1,7 @@
 """Kills at random on a Ray cluster of this machine: `python -m tests.torture.cluster --kills 200`.
 
-Decoders, actors, the driver and nodes get SIGKILL while four actors fill a cache. The command is run again until the cache
-is full, which is then compared with that of an undisturbed run; then another cache is begun.
+Decoders, actors, the driver and nodes get SIGKILL while four actors fill a cache. The command is run again until the
+cache is full, which is then compared with that of an undisturbed run; then another cache is begun.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from tests.torture.record import Record
 
 ACTORS, VIDEOS = 4, 400
 
-# How many rows decode at once is no matter with one video in a batch and one thread.
+# With one video in a batch, and one thread, no bit depends on which videos are computed together.
 FLAGS = ["--slowfast-model", "none", "--batch-frames", "8"]
 LEFT_OUT = {"--slowfast-weights", "--device", "--workers"}
 
@@ -179,8 +179,8 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
         tried=kills.total(),
         survived=kills.total() - num_bad,
         losses=losses,
-        note=f"{dict(kills)}; {full} caches of {VIDEOS} rows got full, each the undisturbed one; {given_up} commands gave "
-        f"a slice up; what a victim had started was gone after {slowest:.1f} s at most",
+        note=f"{dict(kills)}; {full} caches of {VIDEOS} rows got full, each the undisturbed one; {given_up} commands "
+        f"gave a slice up; what a victim had started was gone after {slowest:.1f} s at most",
         seconds=time.monotonic() - started,
     )
 

@@ -15,15 +15,14 @@ Ending = Event | Callable[[], None]
 class Inline:
     """`endings`: (slice, attempt from 0) -> what happens in it."""
 
-    name = "inline workers"
-    does_copies = False
-
     def __init__(self, num_workers: int, endings: Mapping[tuple[int, int], Ending] | None = None) -> None:
+        self.name, self.does_copies = "inline workers", False
         self.workers = [f"worker {number}" for number in range(num_workers)]
         self._endings = endings or {}
         self._attempts = Counter[int]()
         self._given: list[tuple[int, Task]] = []
         self._jobs: dict[int, Worker] = {}
+        self._killed: list[int] = []
         self.num_starts = 0
         self.order: list[int] = []
         """The slices in the order in which they were begun."""
@@ -52,13 +51,12 @@ class Inline:
 
     def kill(self, worker: int) -> None:
         self.stopped.append(worker)
-        self._endings = dict(self._endings)
-        for given, task in self._given:
-            if given == worker:
-                number = task.part.number
-                self._endings[number, self._attempts[number]] = Died(why="killed")
+        self._given = [(given, task) for given, task in self._given if given != worker]
+        self._killed.append(worker)
 
     def events(self, seconds: float) -> list[tuple[int, Event]]:
+        if self._killed:
+            return [(self._killed.pop(), Died(why="killed"))]
         if not self._given:
             return []
         worker, task = self._given.pop(0)

@@ -17,7 +17,7 @@ from haechi.cache.status import read_status
 from haechi.extract import pipeline
 from haechi.extract.engines import coordinator
 from haechi.extract.engines.coordinator import extract_on
-from haechi.extract.engines.engine import Died, Refused
+from haechi.extract.engines.engine import Died, Refused, Report
 from haechi.extract.engines.worker import CORES_VARIABLE
 from haechi.extract.interrupt import InterruptedRunError
 from haechi.extract.manifest import Entry, Manifest
@@ -214,3 +214,27 @@ def test_other_settings_are_refused_before_a_worker_starts(out: Path) -> None:
     with pytest.raises(SettingsConflictError, match="shard_size"):
         extract_on(engine, manifest_of(40), out, SETTINGS.changed(shard_size=16), producer="haechi test")
     assert engine.num_starts == 0
+
+
+def test_an_idle_worker_takes_a_second_copy_of_the_last_slice(out: Path) -> None:
+    """One of them commits, and the other one is ended."""
+    engine = Inline(2)
+    engine.does_copies = True
+    shown = Shown()
+    done = run(engine, manifest_of(40), out, shown)
+    assert (done.num_rows, done.num_used) == (40, 30)
+    assert engine.order == [*range(8), 7]
+    assert engine.stopped == [0]
+    assert sum(each.num_slices for each in done.devices) == 8
+    assert (shown.num_done, shown.notices) == (40, [])
+    assert verify(out).problems == []
+
+
+def test_a_copy_of_a_slice_whose_worker_hangs(out: Path) -> None:
+    """The copy finishes, and the run does not wait for the other."""
+    engine = Inline(2, {(7, 0): Report(number=7, num_rows=None, num_done=0, num_failed=0, num_windows=0, notices=())})
+    engine.does_copies = True
+    done = run(engine, manifest_of(40), out)
+    assert (done.num_rows, done.num_used) == (40, 30)
+    assert engine.order == [*range(8), 7]
+    assert engine.stopped == [1]
