@@ -21,6 +21,7 @@ import haechi
 from haechi.cache.errors import HaechiError, SettingsError
 from haechi.cache.text import bullet_list, counted
 from haechi.extract import pipeline
+from haechi.extract.child_process import end_with_parent
 from haechi.extract.engines.devices import ALL, CPU, MAX_PROCESSES, num_processes
 from haechi.extract.engines.engine import Died, Event, Job, Notice, Refused, Report, Task
 from haechi.extract.engines.worker import Worker
@@ -50,6 +51,7 @@ class Actor:
     """A worker, in a process of its own on some node."""
 
     def __init__(self, job: Job, device: str, cores: int) -> None:
+        end_with_parent(os.getppid())  # Ray's process for the node; without it, the actor would finish its slice
         self._worker = Worker(job, device=device, cores=cores)
 
     def place(self) -> Place:

@@ -60,10 +60,11 @@ class Nodes:
         self._cluster.shutdown()
 
     def replace_one(self, rng: np.random.Generator) -> list[psutil.Process]:
-        """SIGKILL a node that is not the head, and add a new one. Returns all processes that it had."""
+        """SIGKILL a node that is not the head, and add a new one. Returns its actors and their decoders."""
         node = self._nodes.pop(int(rng.integers(len(self._nodes))))
         (raylet,) = (info.process for infos in [node.all_processes["raylet"]] for info in infos)
-        processes = _below(raylet.pid)
+        actors = [process for process in _below(raylet.pid) if _is_actor(process)]
+        processes = [process for actor in actors for process in (actor, *_decoders(actor))]
         os.kill(raylet.pid, signal.SIGKILL)
         with contextlib.suppress(Exception):
             self._cluster.remove_node(node, allow_graceful=False)
@@ -79,9 +80,14 @@ def _below(pid: int) -> list[psutil.Process]:
 
 def _all_actors() -> Iterator[psutil.Process]:
     for process in _below(os.getpid()):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.cmdline()[0].startswith("ray::Actor"):
-                yield process
+        if _is_actor(process):
+            yield process
+
+
+def _is_actor(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "ray::Actor" in "".join(process.cmdline()[:1])
+    return False
 
 
 def _decoders(actor: psutil.Process) -> list[psutil.Process]:
@@ -119,6 +125,12 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
     started = time.monotonic()
     losses: list[str] = []
     kills, full, num_bad, given_up = Counter[str](), 0, 0, 0
+
+    def lose(*found: str) -> None:
+        for text in found:
+            click.echo(f"after {kills.total()} kills: {text}")
+        losses.extend(found)
+
     slowest = 0.0
     with tempfile.TemporaryDirectory() as name, Nodes() as nodes:
         folder = Path(name)
@@ -132,12 +144,12 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
             command = Command(arguments, folder)
             status = None
             while status is None:
-                wait = RUN_SECONDS if is_over else float(rng.uniform(0.5, 4.0))
+                wait = RUN_SECONDS if is_over else float(rng.uniform(1.0, 7.0))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     status = command.process.wait(wait)
                     break
                 if is_over:
-                    losses.append(f"the command hung for {RUN_SECONDS:.0f} s: {command.output[-500:]}")
+                    lose(f"the command hung for {RUN_SECONDS:.0f} s: {command.output[-500:]}")
                     command.process.kill()
                     status = command.process.wait()
                     break
@@ -149,9 +161,9 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
                 before = time.monotonic()
                 if left := still_running(doomed, seconds=MAX_SECONDS):
                     num_bad += 1
-                    losses.append(
+                    lose(
                         f"{victim} killed: {len(left)} of its processes live after {MAX_SECONDS:.0f} s: "
-                        f"{[' '.join(p.cmdline())[-80:] for p in left if p.is_running()]}"
+                        f"{[' '.join(p.cmdline()).strip()[-80:] for p in left if p.is_running()]}"
                     )
                 slowest = max(slowest, time.monotonic() - before)
                 if kills.total() % 10 == 0:
@@ -162,7 +174,7 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
             if status == 0:
                 wrong = [f"{problem.shard} {problem.what}" for problem in verify(out).problems]
                 wrong += differences(read_contents(out), expected)
-                losses += wrong
+                lose(*wrong)
                 full, num_bad = full + 1, num_bad + bool(wrong)
                 shutil.rmtree(out)
                 if is_over:
@@ -170,7 +182,7 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
             elif status == 1 and "could not be finished" in command.output:
                 given_up += 1  # three of its actors were killed; the next command does it
             elif status != -signal.SIGKILL:
-                losses.append(f"the command ended with {status}: {command.output[-1500:]}")
+                lose(f"the command ended with {status}: {command.output[-1500:]}")
                 num_bad += 1
                 if is_over:
                     break
