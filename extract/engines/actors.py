@@ -180,10 +180,12 @@ class Actors:
         hired.report = hired.actor.report.options(concurrency_group="control").remote()
 
     def stop(self, worker: int) -> None:
-        self._hired[worker].actor.stop.options(concurrency_group="control").remote()
+        if worker in self._hired:
+            self._hired[worker].actor.stop.options(concurrency_group="control").remote()
 
     def kill(self, worker: int) -> None:
-        ray.kill(self._hired[worker].actor)
+        if worker in self._hired:
+            ray.kill(self._hired[worker].actor)
 
     def events(self, seconds: float) -> list[tuple[int, Event]]:
         calls: dict[Any, int] = {}

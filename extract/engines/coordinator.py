@@ -10,7 +10,7 @@ from haechi.cache.errors import CacheError, HaechiError, SettingsError
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import STREAMS
-from haechi.cache.slices import MAX_SLICES, Pin, Record, Slice, read_records, slice_of, work_folders
+from haechi.cache.slices import MAX_SLICES, Pin, Record, Slice, read_records, remove_unnamed, slice_of, work_folders
 from haechi.cache.text import bullet_list, counted, one_or_more
 from haechi.extract import pipeline, resume
 from haechi.extract.decoding.reasons import parse_reasons
@@ -79,6 +79,7 @@ def extract_on(
             num_slices = pin.num_slices if pin else number_of_slices(len(manifest.entries), len(engine.workers))
             run = _Run(engine, job, tasks_of(manifest, num_slices, without=before), progress)
             run.finish()
+        remove_unnamed(out)  # what workers left that were killed
         pin = Pin.read(out)
         assert pin is not None, out
         records = read_records(pin)
@@ -250,10 +251,10 @@ class _Run:
             assert isinstance(event, Stopped | Died), event
 
     def _finished(self, worker: _Worker, number: int, done: Extraction) -> None:
-        worker.num_slices += 1
-        worker.num_rows += done.num_new
         if number in self.done:
             return  # a second copy
+        worker.num_slices += 1
+        worker.num_rows += done.num_new
         self.done[number] = done
         self._advance(number, done.num_rows, done.num_failed)
         for index, other in enumerate(self._workers):

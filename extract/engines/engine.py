@@ -114,10 +114,10 @@ class Engine(Protocol):
         """Hand a slice to a worker that has none."""
 
     def stop(self, worker: int) -> None:
-        """Ask a worker to stop: videos that were begun are finished."""
+        """Ask a worker to stop: videos that were begun are finished. Not an error if it died meanwhile."""
 
     def kill(self, worker: int) -> None:
-        """End a worker at once."""
+        """End a worker at once. Not an error if it died meanwhile."""
 
     def events(self, seconds: float) -> list[tuple[int, Event]]:
         """What the workers report; waits for it up to `seconds`."""

@@ -100,7 +100,8 @@ class Processes:
         self._send(worker, STOP)
 
     def kill(self, worker: int) -> None:
-        self._running[worker].process.kill()
+        if worker in self._running:
+            self._running[worker].process.kill()
 
     def events(self, seconds: float) -> list[tuple[int, Event]]:
         workers = {each.pipe: worker for worker, each in self._running.items()}
@@ -112,7 +113,8 @@ class Processes:
 
     def _send(self, worker: int, message: Task | str) -> None:
         with contextlib.suppress(OSError):  # it died: `events` reports it
-            self._running[worker].pipe.send(message)
+            if worker in self._running:
+                self._running[worker].pipe.send(message)
 
     def _receive(self, worker: int, pipe: Connection) -> Event:
         try:
