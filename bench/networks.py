@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from haechi.extract.backbones import slowfast
 from haechi.extract.decoding.transforms import FrameTransform
+from haechi.extract.engines import processes
 
 SIDE, CLIP_WIDTH, SLOWFAST_WIDTH, NUM_LOGITS = 32, 32, 6, 10
 
@@ -80,6 +82,13 @@ SMALL_TRANSFORM = FrameTransform(size=SIDE, interpolation="bilinear", in_float=T
 
 
 def shrink_slowfast() -> None:
-    """Replace slowfast_r50 by `SmallSlowFast`, on frames of side 32, until this process ends."""
+    """Replace slowfast_r50 by `SmallSlowFast`, on frames of side 32, in this process and those of `--devices`."""
     slowfast.MODELS["slowfast_r50"] = SmallSlowFast
     slowfast.SlowFast.transform = SMALL_TRANSFORM
+    processes.Processes.work = staticmethod(serve_small)
+
+
+def serve_small(*arguments: Any) -> None:
+    """As `haechi.extract.engines.processes.serve`, with the small networks: for processes of `--devices`."""
+    shrink_slowfast()
+    processes.serve(*arguments)

@@ -1,5 +1,6 @@
 """The progress bar of a stage in the terminal."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from haechi.cache.console import show_notices
 from haechi.cache.progress import Progress
 from haechi.cache.text import counted
+
+# Ours: a night's log has some thousand lines then.
+LINE_SECONDS = 20.0
 
 
 class _Bar(Progress):
@@ -50,9 +54,46 @@ class _Bar(Progress):
         )
 
 
+class _Lines(Progress):
+    """A line from time to time, for the log of a long run."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def start(self, total: int, what: str) -> None:
+        self._total, self._what = total, what
+        self._num_done = self._num_failed = 0
+        self._started = self._shown = time.monotonic()
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        self._num_done += count
+        self._num_failed += count * failed
+        now = time.monotonic()
+        if now - self._shown < LINE_SECONDS and self._num_done < self._total:
+            return
+        self._shown = now
+        rate = self._num_done / max(now - self._started, 1e-9)
+        failures = f", {self._num_failed} failed" if self._num_failed else ""
+        self._console.print(
+            f"{self._what}: {self._num_done} of {self._total}{failures}, {rate:.2f} videos/s", soft_wrap=True
+        )
+
+    def notice(self, text: str) -> None:
+        show_notices(self._console, [text])
+
+    def stopping(self) -> None:
+        self._console.print("stopping: finishing the videos that were started", soft_wrap=True)
+
+
 @contextmanager
-def shown_progress(console: Console) -> Iterator[Progress]:
-    """Show progress on `console` until this context manager is left; the bar only if that is a terminal."""
+def shown_progress(console: Console, *, in_lines: bool = False) -> Iterator[Progress]:
+    """Show progress on `console` until this context manager is left; the bar only if that is a terminal.
+
+    `in_lines`: if it is none, a line about every `LINE_SECONDS`.
+    """
+    if in_lines and not console.is_terminal:
+        yield _Lines(console)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

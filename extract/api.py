@@ -13,6 +13,10 @@ from haechi.cache.slices import Pin, Slice
 from haechi.cache.stores.location import Location
 from haechi.cache.stores.stored_cache import cache_location
 from haechi.extract import pipeline
+from haechi.extract.engines.coordinator import extract_on
+from haechi.extract.engines.devices import parse_devices
+from haechi.extract.engines.engine import Engine
+from haechi.extract.engines.processes import Processes
 from haechi.extract.job_array import AUTO, scheduled_slice
 from haechi.extract.manifest import Manifest, located, read_manifest
 from haechi.extract.pipeline import Extraction
@@ -34,6 +38,9 @@ def extract_features(
     retry: str | Iterable[str] = (),
     slice: str | Slice | None = None,
     work: str | Path | None = None,
+    devices: str | None = None,
+    engine: str = "local",
+    address: str | None = None,
     progress: Progress = SILENT,
     settings: ExtractSettings | None = None,
     **changes: Any,
@@ -64,6 +71,11 @@ def extract_features(
       gives to this process
     - `work`: for a cache in a store: the folder where it is built before it is put there, and where a stopped run
       continues; None: in the user's folder for files that can be made again
+    - `devices`: share the manifest out between several devices of this machine: `"all"` CUDA devices, some of them such
+      as `"0,1,3"`, or `"cpu:2"` for two processes on the CPU. A program that uses this needs
+      `if __name__ == "__main__":` around its own work, since it is imported in these processes
+    - `engine`: `"ray"` shares the manifest out between the GPUs of a Ray cluster (or its CPUs; `devices`: `"all"` or
+      `"cpu:N"`), which is at `address`; None: the cluster that this machine is part of
     - `progress`: receives progress and notices; by default nothing is shown
     - `settings`, `changes`: the settings, and fields of `ExtractSettings` to change in them, such as `device="cuda:1"`
 
@@ -74,6 +86,9 @@ def extract_features(
     settings = (settings or ExtractSettings()).changed(**changes)
     place = cache_place(out)
     part = None if slice is None else chosen_slice(slice, place)
+    chosen = chosen_engine(engine, address, devices, settings, part)
+    if chosen is not None and isinstance(place, Location):
+        raise SettingsError([f"{place}: several devices write to a folder; name one with --out, or use --slice"])
     if work is not None and isinstance(place, Path):
         raise SettingsError([f"work is for a cache in an object store, and {place} is a folder"])
     if isinstance(data, Manifest):
@@ -113,6 +128,10 @@ def extract_features(
         )
     if part is not None:
         return extract_slice(manifest, place, settings, part, producer=producer, retry=retry, progress=progress)
+    if chosen is not None:
+        if isinstance(chosen, Processes):
+            settings = settings.changed(device=chosen.devices[0])
+        return extract_on(chosen, manifest, place, settings, producer=producer, retry=retry, progress=progress)
     return pipeline.extract(manifest, place, settings, producer=producer, retry=retry, progress=progress)
 
 
@@ -121,6 +140,31 @@ def cache_place(out: str | Path | Location) -> Path | Location:
     if isinstance(out, str) and scheme_of(out):
         out = cache_location(out)
     return writable(out) if isinstance(out, Location) else Path(out)
+
+
+def chosen_engine(
+    name: str, address: str | None, devices: str | None, settings: ExtractSettings, part: Slice | None
+) -> Engine | None:
+    """The engine that was asked for; None: none, the run is for one device. Raises `SettingsError`."""
+    is_ray = name == "ray"
+    problems = []
+    if not is_ray and name != "local":
+        problems.append(f"engine is {name!r}, expected local or ray")
+    if address is not None and not is_ray:
+        problems.append(f"--address {address} is for --engine ray")
+    if is_ray or devices is not None:
+        flag = "--engine ray" if is_ray else "--devices"
+        if settings.device != ExtractSettings.device:
+            problems.append(f"--device {settings.device} is for one device, and {flag} for several: give one of them")
+        if part is not None:
+            problems.append(f"--slice {part} is for one process, and {flag} does all slices of DATA: give one of them")
+    if problems:
+        raise SettingsError(problems)
+    if is_ray:
+        from haechi.extract.engines.actors import Actors  # loads ray, which need not be installed
+
+        return Actors(address=address or "auto", devices=devices)
+    return None if devices is None else Processes(parse_devices(devices))
 
 
 def chosen_slice(request: str | Slice, out: Path | Location) -> Slice:

@@ -14,6 +14,9 @@ from haechi.extract.settings import CLIP_FPS, PRECISIONS, WINDOW_SECONDS, Extrac
 
 DEFAULTS = ExtractSettings()
 
+# Where slices run that one command hands out: on this machine, or on a Ray cluster.
+ENGINES = ("local", "ray")
+
 
 def option(name: str, help: str, **extra: Any) -> Callable[[Any], Any]:
     """A flag whose default is the field of the same name in `ExtractSettings`."""
@@ -160,6 +163,21 @@ def decoding_options(command: Any) -> Any:
     "cache (docs/scale.md). auto: from the environment of a Slurm job array, Kubernetes Indexed Job or SkyPilot. "
     "[default: all of DATA]",
 )
+@click.option(
+    "--devices",
+    metavar="LIST",
+    help="Share DATA out between several devices of this machine, a process for each: all CUDA devices, some of them "
+    "such as 0,1,3, or cpu:2 for two processes on the CPU. --workers and --spool-gb are for all of them together. "
+    "[default: one device]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    help="local: this machine. ray: the GPUs of a Ray cluster, or its CPUs if it has none; there, --devices is all or "
+    "cpu:N, and --workers and --spool-gb are for each process.",
+)
+@click.option("--address", help="Address of the Ray cluster. [default: auto, the cluster that this machine is part of]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract(
     *,
@@ -175,6 +193,9 @@ def extract(
     strict: bool,
     retry: str,
     slice: str | None,
+    devices: str | None,
+    engine: str,
+    address: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -201,7 +222,8 @@ def extract(
         part = None if slice is None else chosen_slice(slice, place)
     except SettingsError as error:
         raise click.BadParameter(str(error)) from error
-    with shown_progress(make_console(stderr=True)) as progress:
+    is_shared = devices is not None or engine != ENGINES[0]
+    with shown_progress(make_console(stderr=True), in_lines=is_shared) as progress:
         done = extract_features(
             data,
             place,
@@ -214,6 +236,9 @@ def extract(
             retry=reasons,
             slice=part,
             work=work,
+            devices=devices,
+            engine=engine,
+            address=address,
             progress=progress,
             **flags,
         )
@@ -226,6 +251,11 @@ def extract(
         content = {"cache": done.name, **{name: getattr(done, name) for name in fields}}
         if done.slice is not None:
             content |= {"slice": str(done.slice), "has_committed": done.has_committed}
+        if is_shared:
+            content["devices"] = [
+                {"name": each.name, "slices": each.num_slices, "rows": each.num_rows, "seconds": each.seconds}
+                for each in done.devices
+            ]
         click.echo(json.dumps(content))
     else:
         show_extraction(make_console(), done)

@@ -48,6 +48,10 @@ def show_extraction(console: Console, done: Extraction) -> None:
         table.add_row("device", escape(f"{done.device}, {done.precision}"))
         missing = "" if "decord" in done.decoders else " (decord is not installed)"
         table.add_row("decoders", ", ".join(done.decoders) + missing)
+    for each in done.devices:
+        speed = f", {each.num_rows / each.seconds:.2f} videos/s" if each.num_rows else ""
+        slices = counted(each.num_slices, "slice")
+        table.add_row(f"  {escape(each.name)}", f"{each.num_rows} in {slices}, {each.seconds:.1f} s{speed}")
     rate = f", {done.num_new / done.seconds:.2f} videos/s with start-up" if done.num_new else ""
     table.add_row("time", f"{done.seconds:.1f} s{rate}")
     table.add_row("fingerprint", done.fingerprint[:12])
@@ -64,9 +68,11 @@ def _steps_table(done: Extraction) -> Table:
     """The seconds of each step, and what limits the speed of the run."""
     waited = done.steps[WAIT] / done.work_seconds
     limit = "decoding" if waited > MUCH_WAITING else "the backbones"
+    num_devices = max(1, len(done.devices))
+    between = f", the sum of {num_devices} devices" if done.devices else ""
     processes = counted(done.workers, "decoding process", "decoding processes")
     table = Table(
-        title=f"{done.work_seconds:.1f} s of work after start-up, limited by {limit}",
+        title=f"{done.work_seconds:.1f} s of work after start-up{between}, limited by {limit}",
         title_justify="left",
         title_style="",
         box=None,
@@ -76,7 +82,7 @@ def _steps_table(done: Extraction) -> Table:
         table.add_column(name, justify="right" if name in {"seconds", "busy"} else "left")
     for step, seconds in done.steps.items():
         in_decoders = step in IN_DECODERS
-        busy = seconds / (done.work_seconds * (done.workers if in_decoders else 1))
+        busy = seconds / (done.work_seconds * (done.workers / num_devices if in_decoders else 1))
         meaning = STEPS[step] + (f" ({processes})" if in_decoders else "")
         table.add_row(step, f"{seconds:.1f}", f"{busy:.0%}", f"[dim]{meaning}")
     return table

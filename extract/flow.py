@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,9 @@ MAX_VANISHED = 10
 
 # Reasons that all files of a store have if it is out of reach or the credentials ran out.
 OUT_OF_REACH = (Reason.FORBIDDEN, Reason.THROTTLED, Reason.FETCH_TIMEOUT, Reason.FETCH_FAILED)
+
+OpenFlow = Callable[[ExtractSettings, int], AbstractContextManager["Flow"]]
+"""As `open_flow`: the settings and the number of files are given."""
 
 
 @contextmanager
@@ -74,6 +77,10 @@ class Flow:
         """Stream -> frames or windows that were not computed, since the one before was identical."""
         self._reports_windows = settings.sampler.is_streamed and WINDOW_STREAM in settings.streams
         self.backbones, self.compute = backbones, compute
+
+    def renewed(self) -> "Flow":
+        """The same decoders and backbones for other files, with counts that begin at 0."""
+        return Flow(self._pool, self.backbones, self.compute, self._settings)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -47,7 +47,18 @@ class Interrupt:
             self._progress.stopping()
         return self.is_stopping
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def ask(self) -> None:
+        """Ask the run to stop, from any thread."""
         self._is_asked = True
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.ask()
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)  # the kernel handles the second one, even while Python is busy
+
+
+class StopRequest(Interrupt):
+    """A stop that another thread asks for: signals keep their meaning."""
+
+    def listen(self) -> None:
+        pass

@@ -20,7 +20,7 @@ from haechi.cache.writer import remove_leftovers, rewrite_media
 from haechi.extract import resume
 from haechi.extract.decoding.decode import decoders
 from haechi.extract.decoding.reasons import DEFECT, parse_reasons
-from haechi.extract.flow import Flow, open_flow
+from haechi.extract.flow import Flow, OpenFlow, open_flow
 from haechi.extract.interrupt import Interrupt, InterruptedRunError
 from haechi.extract.manifest import Manifest
 from haechi.extract.settings import ExtractSettings
@@ -28,6 +28,19 @@ from haechi.extract.shard_queue import ShardQueue, WriteError, next_number, vers
 from haechi.extract.timing import Stopwatch
 
 PACKAGES = ("torch", "decord", "av", "open_clip_torch", "pytorchvideo", "pillow", "h5py", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceWork:
+    """What one device of a run did."""
+
+    name: str
+    """Such as `cuda:1`, `cpu (2)`, or `node-3 cuda:1` on a cluster."""
+    num_slices: int
+    num_rows: int
+    """Rows that it extracted."""
+    seconds: float
+    """In which it worked on slices, the loading of models included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +82,7 @@ class Extraction:
     seconds: float
     """Duration of the whole run."""
     work_seconds: float
-    """From the first video handed to a decoder until the last shard is on disk."""
+    """From the first video handed to a decoder until the last shard is on disk; with several devices, their sum."""
     steps: dict[str, float]
     """Seconds by step (`haechi.extract.timing`) of the videos that could be used. Steps run in parallel."""
     slice: Slice | None = None
@@ -78,6 +91,8 @@ class Extraction:
     """Whether this run committed the slice. If not, it was committed before, or by another run meanwhile."""
     location: str = ""
     """Where in an object store the cache is; empty for one in a folder."""
+    devices: tuple[DeviceWork, ...] = ()
+    """What each device did, if the run was shared out between devices."""
 
     @property
     def name(self) -> str:
@@ -101,11 +116,14 @@ def extract(
     retry: str | Iterable[str] = (),
     progress: Progress = SILENT,
     agree: Callable[[dict[str, Any]], None] = lambda _: None,
+    opened: OpenFlow | None = None,
+    interrupt: Interrupt | None = None,
 ) -> Extraction:
     """Extract all entries of the manifest that the cache `out` does not hold yet, and update labels, splits and groups.
 
     `producer` is recorded in each shard. Failures whose reason is in `retry` are tried again. `agree` is called with
-    the settings that decide a feature's value before the first video is decoded, and may raise.
+    the settings that decide a feature's value before the first video is decoded, and may raise. `opened` and
+    `interrupt` take the place of `open_flow`, and of Ctrl-C and SIGTERM.
 
     Raises `SettingsError` for unknown reasons and devices, `SettingsConflictError` for settings that differ from those
     of the cache, `WeightsError` for weights that cannot be loaded, `InterruptedRunError` for Ctrl-C, and `HaechiError`
@@ -127,9 +145,11 @@ def extract(
         remaining = resume.remaining(manifest, existing, retry=reasons)
         flow, watch, work_seconds = None, Stopwatch(), 0.0
         with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(Interrupt(progress))  # left last: it still listens while processes stop
+            interrupt = stack.enter_context(
+                interrupt or Interrupt(progress)
+            )  # left last: it still listens while processes stop
             if remaining.entries:
-                flow = stack.enter_context(open_flow(settings, len(remaining.entries)))
+                flow = stack.enter_context((opened or open_flow)(settings, len(remaining.entries)))
                 agree(flow.settings)
                 if existing is not None:
                     resume.refuse_other_settings(flow.settings, existing)
@@ -143,7 +163,7 @@ def extract(
                     device=compute.name,
                     precision=compute.precision,
                     producer=producer,
-                    versions=_versions(),
+                    versions=versions(),
                 )
                 ready = time.monotonic()
                 number, num_rows = next_number(existing), len(remaining.entries)
@@ -245,12 +265,12 @@ def _update_media(manifest: Manifest, cache: Cache, touched: Mapping[str, int]) 
     return len(relabelled)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """The versions of those `PACKAGES` that are installed; of decord only if it is used."""
-    versions = {}
+    found = {}
     for name in PACKAGES:
         if name == "decord" and name not in decoders():
             continue
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+            found[name] = importlib.metadata.version(name)
+    return found

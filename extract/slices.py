@@ -1,6 +1,7 @@
 """One slice of a manifest: extracted in a work folder of its own as any cache is, then committed whole."""
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -35,8 +36,9 @@ from haechi.cache.writer import now
 from haechi.extract import pipeline, resume
 from haechi.extract.commit import commit
 from haechi.extract.decoding.decode import decoders
-from haechi.extract.decoding.reasons import DEFECT, Reason, parse_reasons
-from haechi.extract.flow import open_flow
+from haechi.extract.decoding.reasons import DEFECT, parse_reasons
+from haechi.extract.flow import OpenFlow, open_flow
+from haechi.extract.interrupt import Interrupt
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
@@ -61,11 +63,40 @@ def extract_slice(
     progress: Progress = SILENT,
     create_pin: Callable[[Pin], Pin] = Pin.create,
 ) -> Extraction:
-    """Extract the rows of one slice of the manifest, and commit them to the cache `out` once.
+    """Extract the rows of one slice of the manifest, as `extract_rows` does."""
+    return extract_rows(
+        [entry for entry in manifest.entries if part.holds(entry.id)],
+        out,
+        settings,
+        part,
+        num_manifest_rows=len(manifest.entries),
+        producer=producer,
+        retry=retry,
+        progress=progress,
+        create_pin=create_pin,
+    )
+
+
+def extract_rows(
+    entries: Iterable[Entry],
+    out: Path,
+    settings: ExtractSettings,
+    part: Slice,
+    *,
+    num_manifest_rows: int,
+    producer: str,
+    retry: str | Iterable[str] = (),
+    progress: Progress = SILENT,
+    create_pin: Callable[[Pin], Pin] = Pin.create,
+    opened: OpenFlow | None = None,
+    interrupt: Interrupt | None = None,
+) -> Extraction:
+    """Extract all entries of one slice of a manifest, and commit them to the cache `out` once.
 
     A slice that is committed already is left as it is. One that was begun is continued; if another process works on it
     now, it is done twice, and the first that finishes commits. `retry` is for the failures of a slice that was begun.
     `create_pin` creates the pin unless there is one, and returns the one that counts.
+    `opened` and `interrupt` are as for `haechi.extract.pipeline.extract`.
 
     Raises as `haechi.extract.pipeline.extract` does; `SettingsConflictError` if the slices of this cache have another
     number or other settings; `HaechiError` if the cache was made without slices.
@@ -78,7 +109,7 @@ def extract_slice(
         _refuse_whole(out)
     else:
         settings = continued(pin, part, settings)
-    entries = sorted((entry for entry in manifest.entries if part.holds(entry.id)), key=lambda entry: entry.id)
+    entries = sorted(entries, key=lambda entry: entry.id)
     record = None if pin is None else Record.read(pin, part.number)
     if record is not None and reasons.intersection(record.failures):
         progress.notice(
@@ -92,12 +123,19 @@ def extract_slice(
             pin = Pin.read(out)  # another process may have committed the slice and removed this folder
             record = None if pin is None else Record.read(pin, part.number)
             if record is None:
-                done, pin = _extract(
-                    entries, out, folder / "cache", settings, part, producer, reasons, progress, create_pin
+                run = functools.partial(
+                    pipeline.extract,
+                    producer=producer,
+                    retry=[reason.value for reason in reasons],
+                    progress=progress,
+                    opened=opened,
+                    interrupt=interrupt,
                 )
+                work, opens = folder / "cache", opened or open_flow
+                done, pin = _extract(entries, out, work, settings, part, run, opens, create_pin)
                 ids = [entry.id for entry in entries]
                 record, is_ours = commit(
-                    folder / "cache", pin, part, ids, num_manifest_rows=len(manifest.entries), drafts=folder / "drafts"
+                    folder / "cache", pin, part, ids, num_manifest_rows=num_manifest_rows, drafts=folder / "drafts"
                 )
             shutil.rmtree(folder, ignore_errors=True)
         remove_finished_work(out, [part.number])
@@ -118,7 +156,7 @@ def continued(pin: Pin, part: Slice, settings: ExtractSettings) -> ExtractSettin
     Raises `SettingsConflictError` that names all fields in which they differ from the pin.
     """
     settings = resume.continued(settings, pin)
-    _refuse_other(pin, part, settings, resume.requested(settings, pin))
+    refuse_other(pin, part, settings, resume.requested(settings, pin))
     return settings
 
 
@@ -128,33 +166,24 @@ def _extract(
     work: Path,
     settings: ExtractSettings,
     part: Slice,
-    producer: str,
-    reasons: frozenset[Reason],
-    progress: Progress,
+    run: Callable[..., Extraction],
+    opened: OpenFlow,
     create_pin: Callable[[Pin], Pin],
 ) -> tuple[Extraction | None, Pin]:
     """Extract the entries into the work folder; None if there are none. Returns the pin of the cache too."""
 
     def agree(ours: dict[str, Any]) -> None:
         pin = _pinned(out, part, settings, ours, create_pin)
-        _refuse_other(pin, part, settings, ours)
+        refuse_other(pin, part, settings, ours)
 
     done = None
     if entries:
-        done = pipeline.extract(
-            Manifest(entries=tuple(entries), notices=()),
-            work,
-            settings,
-            producer=producer,
-            retry=[reason.value for reason in reasons],
-            progress=progress,
-            agree=agree,
-        )
+        done = run(Manifest(entries=tuple(entries), notices=()), work, settings, agree=agree)
     if (pin := Pin.read(out)) is None:
         if entries:
             agree(Cache.open(work).settings)
         else:
-            with open_flow(settings, 1) as flow:  # the settings are known when the models are loaded
+            with opened(settings, 1) as flow:  # the settings are known when the models are loaded
                 agree(flow.settings)
         pin = Pin.read(out)
     assert pin is not None, f"{out}: no {PIN_NAME}"
@@ -196,7 +225,7 @@ def _refuse_whole(out: Path) -> None:
         )
 
 
-def _refuse_other(pin: Pin, part: Slice, settings: ExtractSettings, ours: dict[str, Any]) -> None:
+def refuse_other(pin: Pin, part: Slice, settings: ExtractSettings, ours: dict[str, Any]) -> None:
     """Raise `SettingsConflictError` that names all fields in which this run differs from the pin."""
     wanted = replace(pin, num_slices=part.num_slices, shard_size=settings.shard_size, settings=ours)
     if conflicts := conflict_list(pin.fields, wanted.fields, holder=PIN_NAME):

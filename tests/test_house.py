@@ -26,6 +26,7 @@ STOREYS = {
         {
             "atomic",
             "bad_rows",
+            "child_process",
             "closed_pipe",
             "content",
             "file_state",
@@ -63,6 +64,7 @@ STOREYS = {
         {"search"},
         {"assembly", "flow", "interrupt", "job_array", "layout", "manifest", "resume", "samples", "shard_queue"},
         {"commit", "pipeline", "slices", "upload", "validation"},
+        {"engines"},
         {"api", "console"},
         {"cli"},
     ],

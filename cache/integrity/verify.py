@@ -1,21 +1,18 @@
 """Checks every byte of a cache: each shard alone, and whether all shards have the same settings."""
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 from haechi.cache import schema
 from haechi.cache.atomic import PARTIAL_PREFIX
+from haechi.cache.child_process import end_with_parent, without_interrupt
 from haechi.cache.errors import CacheError
 from haechi.cache.integrity.shard_check import Problem, ShardCheck
 from haechi.cache.integrity.slice_check import slice_problems
@@ -26,8 +23,6 @@ from haechi.cache.threads import num_threads
 # From this size on, shards are checked by a process for each core. They start in about 0.3 s, and check 0.5 GB in that
 # time. Threads do not help: h5py lets one work at a time.
 LARGE_BYTES = 1 << 30
-
-PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>: the signal that a process gets when its parent dies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +103,10 @@ def _num_bytes(paths: Sequence[Path]) -> int:
 
 def _in_processes(paths: Sequence[Path], num_processes: int) -> list[ShardCheck]:
     """A finished check of each shard, by processes that leave Ctrl-C to this one."""
-    resource_tracker.ensure_running()  # if it started later, it would unblock the signal
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context, _end_with_parent, (os.getpid(),)) as pool:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            checks = pool.map(check_shard, paths)  # starts the processes, which inherit the blocked signal
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    with ProcessPoolExecutor(num_processes, context, end_with_parent, (os.getpid(),)) as pool:
+        with without_interrupt():
+            checks = pool.map(check_shard, paths)  # starts the processes
         try:
             return list(checks)
         except BrokenProcessPool as error:
@@ -123,14 +114,6 @@ def _in_processes(paths: Sequence[Path], num_processes: int) -> list[ShardCheck]
                 f"{paths[0].parent}: a process that checked shards was killed, or a shard made HDF5 crash; check that "
                 "there is enough memory, and run the command again"
             ) from error
-
-
-def _end_with_parent(parent: int) -> None:
-    """In a process that checks shards, when it starts: let Linux end it when its parent dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before this
-        os._exit(1)
 
 
 def summed_up(path: Path, checks: list[ShardCheck]) -> Verification:

@@ -1,17 +1,13 @@
 """Limits for decoding one video, and how they are applied to a decoding process."""
 
-import ctypes
-import os
 import resource
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from haechi.cache.child_process import end_with_parent
 from haechi.extract.decoding.container import Header
 from haechi.extract.settings import ExtractSettings
-
-PR_SET_PDEATHSIG = 1  # from Linux's sys/prctl.h
 
 BLOCK_BYTES = 512  # the unit of st_blocks, for every file system
 
@@ -70,7 +66,4 @@ def bind_to_parent(parent: int, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected, and core dumps would fill the disk
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python would handle it only after the decoder returns
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before this
-        os._exit(1)
+    end_with_parent(parent)

@@ -10,7 +10,6 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
+from haechi.cache.child_process import without_interrupt
 from haechi.cache.errors import HaechiError
 from haechi.cache.file_state import FileState
 from haechi.extract.decoding.container import Header
@@ -98,9 +98,7 @@ class DecodePool:
     def _start_pool(self) -> ProcessPool:
         """A new pool whose workers ignore Ctrl-C, which the main process handles."""
         self._context = _LockKeeper()
-        resource_tracker.ensure_running()  # if it started later, it would unblock the signal
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with without_interrupt():
             pool = ProcessPool(
                 max_workers=self.num_workers,
                 max_tasks=VIDEOS_PER_WORKER,
@@ -109,8 +107,6 @@ class DecodePool:
                 context=self._context,
             )
             assert pool.active  # starts its threads, from which the workers inherit the blocked signal
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return pool
 
     def __exit__(

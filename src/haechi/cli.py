@@ -91,7 +91,7 @@ class LazyGroup(click.Group):
             raise click.ClickException(
                 f"the package {error.name!r} is not installed; stage 1 needs `pip install 'haechi[extract]'`, "
                 "stage 2 `pip install 'haechi[train]'`, export `pip install 'haechi[export]'`, "
-                "s3://, gs:// and az:// `pip install 'haechi[stores]'`"
+                "s3://, gs:// and az:// `pip install 'haechi[stores]'`, --engine ray `pip install 'haechi[ray]'`"
             ) from error
         except OSError as error:
             if isinstance(error, BrokenPipeError) and is_closed(sys.stdout):

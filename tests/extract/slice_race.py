@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from haechi.cache.schema import Failure, Item
 from haechi.extract import commit, pipeline
 from haechi.extract.api import extract_features
+from haechi.extract.decoding.files import MISSING
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
 from tests import synthetic
@@ -53,12 +55,15 @@ class MadeFlow:
     ) -> Iterator["MadeFlow"]:
         yield cls(meet)
 
+    def renewed(self) -> "MadeFlow":
+        return MadeFlow(self._meet)
+
     def rows(self, entries: Sequence[Entry], *_: object, **__: object) -> Iterator[tuple[int, Item | Failure]]:
         self._meet()
         for index, entry in enumerate(entries):
             number = int(entry.id.removesuffix(".mp4"))
             row = synthetic.item(synthetic.media(entry.id), seed=number)
-            yield index, row if number % 4 else synthetic.failure(entry.id)
+            yield index, row if number % 4 else replace(synthetic.failure(entry.id), **vars(MISSING))
 
 
 def extract_all(outs: list[Path], barrier: Any, is_doomed: bool) -> None:

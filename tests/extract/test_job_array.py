@@ -127,7 +127,9 @@ def test_the_example_of_one_machine(tmp_path: Path) -> None:
     fake = tmp_path / "haechi"
     fake.write_text('#!/bin/bash\necho "$@"\n')
     fake.chmod(0o755)
-    script = example("Several GPUs in one machine")
+    together = shlex.split(example("Several GPUs in one machine"))
+    assert extract.make_context("extract", together[2:]).params["devices"] == "all"
+    script = example("Several GPUs by hand")
     done = subprocess.run(
         ["bash"], input=script, text=True, capture_output=True, check=True, env={"PATH": f"{tmp_path}:{os.defpath}"}
     )

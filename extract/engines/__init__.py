@@ -1,0 +1,1 @@
+"""Slices on many devices: workers do them, one coordinator hands them out."""
