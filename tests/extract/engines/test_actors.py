@@ -87,7 +87,7 @@ def cluster() -> Iterator[str]:
 def test_a_cluster_does_what_one_process_does(
     cluster: str, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same rows, equal to the last bit, although a run is interrupted, an actor is killed, and a node is of no use."""
+    """The same rows, equal to the last bit, although one is interrupted, an actor dies, and a node is of no use."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # threads change last bits
     for name in NAMES:
         if name != "gone.mp4":
