@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class Actor:
     """A worker, in a process of its own on some node."""
 
     def __init__(self, job: Job, device: str, cores: int) -> None:
+        # Its decoding processes would import Ray's main module first, and with it all of Ray.
+        vars(sys.modules["__main__"]).pop("__file__", None)
         end_with_parent(os.getppid())  # Ray's process for the node; without it, the actor would finish its slice
         self._worker = Worker(job, device=device, cores=cores)
 

@@ -27,7 +27,7 @@ from tests.torture.media import extract_command, write_mixed
 from tests.torture.processes import still_running
 from tests.torture.record import Record
 
-ACTORS, VIDEOS = 4, 400
+ACTORS, VIDEOS = 4, 1200
 
 # With one video in a batch, and one thread, no bit depends on which videos are computed together.
 FLAGS = ["--slowfast-model", "none", "--batch-frames", "8"]
@@ -144,7 +144,7 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
             command = Command(arguments, folder)
             status = None
             while status is None:
-                wait = RUN_SECONDS if is_over else float(rng.uniform(1.0, 7.0))
+                wait = RUN_SECONDS if is_over else float(rng.uniform(0.5, 3.0))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     status = command.process.wait(wait)
                     break

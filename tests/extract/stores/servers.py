@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from haechi.extract.decoding.limits import PR_SET_PDEATHSIG
+from haechi.extract.child_process import PR_SET_PDEATHSIG
 
 KEY_ID, SECRET = "KEYIDOFTHETESTS", "SECRETOFTHETESTS"
 READER_ID, READER_SECRET = "READERIDOFTHETESTS", "READERSECRETOFTHETESTS"  # may read the bucket `open`, and not list it
