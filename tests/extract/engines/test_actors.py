@@ -19,6 +19,7 @@ from haechi.cache.errors import HaechiError, SettingsError
 from haechi.cache.integrity.verify import verify
 from haechi.extract.api import extract_features
 from haechi.extract.interrupt import InterruptedRunError
+from haechi.extract.settings import ExtractSettings
 from haechi.extract.shard_queue import ShardQueue
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
 from tests.extract.engines.test_coordinator import Shown
@@ -120,6 +121,20 @@ def test_a_cluster_does_what_one_process_does(
         with contextlib.suppress(psutil.NoSuchProcess):
             alive.append(psutil.Process(pid))
     assert not still_running(alive, seconds=MAX_SECONDS)
+
+
+def test_no_node_has_the_same_versions(
+    cluster: str, data: Path, tmp_path: Path, tiny_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors, "versions", lambda: {"haechi": "99"})
+    settings = tiny_settings.changed(device="auto")
+    with pytest.raises(HaechiError) as caught:
+        extract_features(manifest_of(data, SOUND), tmp_path / "cache", settings=settings, engine="ray")
+    text = str(caught.value)
+    assert "no node has the versions of this command; install the same" in text
+    assert text.count("99 here") == 3
+    assert "haechi 0.0.1 there" in text
+    assert not list((tmp_path / "cache").glob("*.json"))
 
 
 class Interrupting(Shown):
