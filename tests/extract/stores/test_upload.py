@@ -231,6 +231,8 @@ def test_places_that_are_refused(place: str, tmp_path: Path, monkeypatch: pytest
         ("https://host/cache?signature=SECRET", "a web server holds no cache"),
         ("ftp://host/cache", "the scheme ftp:// is not read"),
         ("s3://KEY:SECRET@bucket/cache", "has a user or password"),
+        ("s3:/bucket/cache", "a place in a store is a text with two slashes"),
+        (Path("s3://bucket/cache"), "a place in a store is a text with two slashes"),
     ):
         with pytest.raises(HaechiError, match=problem) as caught:
             extract(out)
