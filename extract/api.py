@@ -89,8 +89,6 @@ def extract_features(
     place = cache_place(out)
     part = None if slice is None else chosen_slice(slice, place)
     chosen = chosen_engine(engine, address, devices, settings, part)
-    if chosen is not None and isinstance(place, Location):
-        raise SettingsError([f"{place}: several devices write to a folder; name one with --out, or use --slice"])
     if work is not None and isinstance(place, Path):
         raise SettingsError([f"work is for a cache in an object store, and {place} is a folder"])
     if isinstance(data, Manifest):
@@ -117,6 +115,13 @@ def extract_features(
     for notice in manifest.notices:
         progress.notice(notice)
     producer = f"haechi {haechi.__version__}"
+    folder = None if work is None else Path(work)
+    if chosen is not None:
+        if isinstance(chosen, Processes):
+            settings = settings.changed(device=chosen.devices[0])
+        return extract_on(
+            chosen, manifest, place, settings, producer=producer, retry=retry, progress=progress, work=folder
+        )
     if isinstance(place, Location):
         return extract_to_store(
             manifest,
@@ -126,14 +131,10 @@ def extract_features(
             producer=producer,
             retry=retry,
             progress=progress,
-            work=None if work is None else Path(work),
+            work=folder,
         )
     if part is not None:
         return extract_slice(manifest, place, settings, part, producer=producer, retry=retry, progress=progress)
-    if chosen is not None:
-        if isinstance(chosen, Processes):
-            settings = settings.changed(device=chosen.devices[0])
-        return extract_on(chosen, manifest, place, settings, producer=producer, retry=retry, progress=progress)
     return pipeline.extract(manifest, place, settings, producer=producer, retry=retry, progress=progress)
 
 

@@ -4,6 +4,7 @@ WORK/NAME/                  of one cache; NAME is of its location
 WORK/NAME/slices.json       the pin, as it is in the store
 WORK/NAME/.work/            what running slices have finished so far, as in any cache with slices
 WORK/NAME/shard-*.h5        shards of a slice that is finished here and not in the store; slice-*.json, its record
+WORK/NAME/.copy-1/          the same, of workers whose slice another worker of this machine builds too
 
 The pin is created in the store before work starts, if it is absent. A finished slice is put there shard by shard, under
 the final names, and last its record, which is created if it is absent: so exactly one of several machines commits it.
@@ -11,19 +12,21 @@ the final names, and last its record, which is created if it is absent: so exact
 
 import contextlib
 import fnmatch
+import itertools
 import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from haechi.cache.atomic import replace_text
 from haechi.cache.errors import CacheError, HaechiError, SettingsConflictError
-from haechi.cache.local_copy import records_copy
+from haechi.cache.local_copy import named_as, records_copy
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.schema import SHARD_PATTERN
 from haechi.cache.slices import (
@@ -46,11 +49,15 @@ from haechi.cache.stores.stored_cache import StoredCache, folder_name, user_fold
 from haechi.cache.text import counted, named, one_or_more
 from haechi.cache.writer import shard_path
 from haechi.extract.decoding.reasons import Reason, parse_reasons
-from haechi.extract.manifest import Manifest
+from haechi.extract.flow import OpenFlow
+from haechi.extract.interrupt import Interrupt
+from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.shard_queue import WriteError
-from haechi.extract.slices import LOCK_SECONDS, continued, extract_slice, summary
+from haechi.extract.slices import LOCK_SECONDS, continued, extract_rows, summary
+
+COPY_PREFIX = ".copy-"
 
 WHAT_TO_DO = (
     "a finished cache in a store is not changed: copy it to a folder and continue it there, or extract into a new "
@@ -78,39 +85,73 @@ def extract_to_store(
     let two processes commit one slice, and if a finished slice has other rows than the manifest.
     """
     started, reasons = time.monotonic(), parse_reasons(one_or_more(retry))
-    folder = (work or user_folder() / "work") / folder_name(out)
-    with _writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        upload = _Upload(out, folder)
-        pin = upload.pull_pin()
+    upload = Upload(out, work)
+    pin = upload.pull_pin()
     chosen = part or Slice(number=0, num_slices=1)
     if pin is not None:
         numbers = range(pin.num_slices) if part is None else [part.number]
-        chosen = part or Slice(number=0, num_slices=pin.num_slices)
-        with _named(folder, out):
-            continued(pin, chosen, settings)
+        with upload.naming():
+            continued(pin, part or Slice(number=0, num_slices=pin.num_slices), settings)
         if records := upload.finished(pin, numbers):
-            remove_finished_work(folder, numbers)
-            _refuse_changes(records, manifest, reasons, out)
+            remove_finished_work(upload.folder, numbers)
+            refuse_changes(records, manifest, reasons, out)
             progress.notice(f"{out}: finished before; whether files or labels changed since then is not looked at")
             done = summary(pin, records, part, None, num_defects=0, has_committed=False, seconds=0)
             return replace(done, location=str(out), seconds=time.monotonic() - started)
     with upload.alone(chosen):
         upload.stored.refuse_overwriting()
-        upload.reopen(chosen)
-        with _named(folder, out):
-            done = extract_slice(
-                manifest,
-                folder,
-                settings,
-                chosen,
-                producer=producer,
-                retry=[reason.value for reason in reasons],
-                progress=progress,
-                create_pin=upload.create_pin,
-            )
-        done = upload.commit(chosen, done)
+        done = upload.extract_rows(
+            [entry for entry in manifest.entries if chosen.holds(entry.id)],
+            settings,
+            chosen,
+            num_manifest_rows=len(manifest.entries),
+            producer=producer,
+            retry=[reason.value for reason in reasons],
+            progress=progress,
+        )
     return replace(done, location=str(out), slice=part, seconds=time.monotonic() - started)
+
+
+def extract_rows_to_store(
+    entries: Iterable[Entry],
+    out: Location,
+    settings: ExtractSettings,
+    part: Slice,
+    *,
+    num_manifest_rows: int,
+    producer: str,
+    retry: str | Iterable[str] = (),
+    progress: Progress = SILENT,
+    work: Path | None = None,
+    opened: OpenFlow | None = None,
+    interrupt: Interrupt | None = None,
+) -> Extraction:
+    """As `haechi.extract.slices.extract_rows`, into a cache in a store that was probed (`StoredCache`) before.
+
+    If another process of this machine builds the slice now, it is built twice, and the first that finishes commits.
+    `work` is as for `extract_to_store`.
+    """
+    started = time.monotonic()
+    with _free_upload(out, work, part) as upload:
+        pin = upload.pull_pin()
+        record = None if pin is None else upload.record(pin, part.number)
+        if pin is None or record is None:
+            done = upload.extract_rows(
+                entries,
+                settings,
+                part,
+                num_manifest_rows=num_manifest_rows,
+                producer=producer,
+                retry=retry,
+                progress=progress,
+                opened=opened,
+                interrupt=interrupt,
+            )
+        else:  # another process has committed it since it was handed out
+            with upload.naming():
+                continued(pin, part, settings)
+            done = summary(pin, [record], part, None, num_defects=0, has_committed=False, seconds=0)
+    return replace(done, location=str(out), seconds=time.monotonic() - started)
 
 
 def stored_slices(out: Location) -> int | None:
@@ -129,19 +170,32 @@ def writable(out: Location) -> Location:
     return out
 
 
-class _Upload:
-    """A cache in a store, and the folder where its slices are built."""
+class Upload:
+    """A cache in a store, and the folder of this machine where its slices are built.
 
-    def __init__(self, out: Location, folder: Path) -> None:
-        self.out, self.folder = writable(out), folder
+    `copy`: which of the folders; others than 0 are for slices that are built twice at the same time. Raises
+    `HaechiError` if the folder cannot be made, or nothing is written to this kind of store.
+    """
+
+    def __init__(self, out: Location, work: Path | None = None, *, copy: int = 0) -> None:
+        self.out = writable(out)
+        self._first = (work or user_folder() / "work") / folder_name(out)
+        self.folder = self._first / f"{COPY_PREFIX}{copy}" if copy else self._first
+        with _writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.stored = StoredCache(out)
+
+    @property
+    def folders(self) -> list[Path]:
+        """All folders of this machine in which slices of the cache are built."""
+        return [self._first, *sorted(self._first.glob(f"{COPY_PREFIX}*"))]
 
     def pull_pin(self) -> Pin | None:
         """Let the folder have the pin of the store, or none.
 
         Raises `HaechiError` if there is none, and other files.
         """
-        with self._pin_lock():
+        with _writing_to(self.folder), self._pin_lock():
             pin = _stored_pin(self.stored, self.folder)
             if pin is None and self._is_begun():
                 pin = _stored_pin(self.stored, self.folder)
@@ -185,16 +239,22 @@ class _Upload:
         Raises `HaechiError` if several are asked for and some are not finished.
         """
         if len(numbers) == 1:
-            record = self._record(pin, numbers[0])
+            record = self.record(pin, numbers[0])
             return [] if record is None else [record]
         copy = records_copy(self.out)
         assert copy is not None, self.out
         if unfinished := unfinished_slices(copy):
             raise HaechiError(f"{self.out}: {unfinished}; run `haechi extract` with --slice for each of them first")
-        pin = replace(pin, path=copy)
-        return list(read_records(pin).values())
+        return list(self.records(pin).values())
 
-    def _record(self, pin: Pin, number: int) -> Record | None:
+    def records(self, pin: Pin) -> dict[int, Record]:
+        """The records of all finished slices in the store, by number."""
+        copy = records_copy(self.out)
+        assert copy is not None, self.out
+        with named_as(self.out, copy):
+            return read_records(replace(pin, path=copy))
+
+    def record(self, pin: Pin, number: int) -> Record | None:
         """The record of a slice in the store."""
         name = record_path(self.folder, number).name
         text = self.stored.text(name)
@@ -204,7 +264,7 @@ class _Upload:
     def alone(self, part: Slice) -> Iterator[None]:
         """Raise `HaechiError` if another process builds the slice in the same folder."""
         try:
-            lock = FileLock(self.folder / f".slice-{part.number:05d}.lock").acquire(timeout=LOCK_SECONDS)
+            lock = _slice_lock(self.folder, part.number).acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
             raise HaechiError(
                 f"{self.out}: another process of this machine extracts slice {part}; wait until it ends, or name "
@@ -212,6 +272,24 @@ class _Upload:
             ) from error
         with lock:
             yield
+
+    def extract_rows(self, entries: Iterable[Entry], settings: ExtractSettings, part: Slice, **how: Any) -> Extraction:
+        """Extract the rows of a slice in the folder, and put them. No other process builds it in this folder.
+
+        `how`: what `haechi.extract.slices.extract_rows` takes, which see. Raises `WriteError` as `commit` does.
+        """
+        self.reopen(part)
+        with self.naming():
+            done = extract_rows(entries, self.folder, settings, part, create_pin=self.create_pin, **how)
+        return self.commit(part, done)
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """Let a conflict with the pin name the cache in the store."""
+        try:
+            yield
+        except SettingsConflictError as error:
+            raise SettingsConflictError(str(error).replace(str(self.folder), str(self.out))) from error
 
     def reopen(self, part: Slice) -> None:
         """Make a slice that is finished here, but not in the store, one that was begun.
@@ -256,7 +334,7 @@ class _Upload:
                 f"{self.folder}: run the same command again when the store can be written"
             ) from error
         if not is_ours:
-            theirs = self._record(pin, part.number)
+            theirs = self.record(pin, part.number)
             assert theirs is not None, self.out
             if theirs != record:
                 done = summary(pin, [theirs], part, done, num_defects=0, has_committed=False, seconds=0)
@@ -268,7 +346,51 @@ class _Upload:
         path.unlink()
         for shard in held:
             shard.unlink()
+        self.tidy({number for number in range(pin.num_slices) if record_path(self.folder, number).name in before})
         return replace(done, has_committed=is_ours)
+
+    def tidy(self, numbers: Collection[int]) -> None:
+        """Delete what processes that were killed left on this machine of slices that are finished in the store."""
+        for folder in self.folders:
+            remove_finished_work(folder, numbers)
+            shards = [path for path in folder.glob(SHARD_PATTERN) if shard_slice(path.name) in numbers]
+            for number in {shard_slice(path.name) for path in shards}:
+                assert number is not None
+                with contextlib.suppress(Timeout), _slice_lock(folder, number).acquire(timeout=0):
+                    record_path(folder, number).unlink(missing_ok=True)
+                    for path in shards:
+                        if shard_slice(path.name) == number:
+                            path.unlink(missing_ok=True)
+
+    def remove_unnamed(self, records: Mapping[int, Record]) -> None:
+        """Delete what killed processes left of finished slices: shards that no record names, and work on this machine.
+
+        `records`: those of the finished slices, by number.
+        """
+        names = {each.name for record in records.values() for each in record.shards}
+        for name in self.stored.files().keys() - names:
+            if shard_slice(name) in records:
+                self.stored.remove(name)
+        self.tidy(records)
+
+
+@contextlib.contextmanager
+def _free_upload(out: Location, work: Path | None, part: Slice) -> Iterator[Upload]:
+    """The first folder in which no living process builds the slice."""
+    for copy in itertools.count():
+        upload = Upload(out, work, copy=copy)
+        try:
+            lock = _slice_lock(upload.folder, part.number).acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            continue
+        with lock:
+            yield upload
+        return
+
+
+def _slice_lock(folder: Path, number: int) -> FileLock:
+    """Held by the process that builds a slice in a folder."""
+    return FileLock(folder / f".slice-{number:05d}.lock")
 
 
 def _stored_pin(stored: StoredCache, folder: Path) -> Pin | None:
@@ -277,9 +399,11 @@ def _stored_pin(stored: StoredCache, folder: Path) -> Pin | None:
     return None if text is None else Pin.decode(text.encode(), folder, where=str(stored.at(PIN_NAME)))
 
 
-def _refuse_changes(records: Sequence[Record], manifest: Manifest, reasons: frozenset[Reason], out: Location) -> None:
+def refuse_changes(records: Collection[Record], manifest: Manifest, reasons: frozenset[Reason], out: Location) -> None:
     """Raise `HaechiError` if finished slices have other rows than the manifest, or failures that are to be redone."""
-    num_slices, ids = records[0].num_slices, defaultdict[int, list[str]](list)
+    if not records:
+        return
+    num_slices, ids = next(iter(records)).num_slices, defaultdict[int, list[str]](list)
     for entry in manifest.entries:
         ids[slice_of(entry.id, num_slices)].append(entry.id)
     if other := [record.number for record in records if record.ids_sha256 != ids_digest(ids[record.number])]:
@@ -293,15 +417,6 @@ def _refuse_changes(records: Sequence[Record], manifest: Manifest, reasons: froz
     failures = {reason for record in records for reason in record.failures}
     if again := sorted(reasons & failures):
         raise HaechiError(f"{out}: failures with the reason {', '.join(again)} are not tried again; {WHAT_TO_DO}")
-
-
-@contextlib.contextmanager
-def _named(folder: Path, out: Location) -> Iterator[None]:
-    """Let a conflict with the pin name the cache in the store."""
-    try:
-        yield
-    except SettingsConflictError as error:
-        raise SettingsConflictError(str(error).replace(str(folder), str(out))) from error
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from haechi.cache.reader import Cache, shard_paths
 from haechi.cache.schema import STREAMS
 from haechi.cache.slices import MAX_SLICES, Pin, Record, Slice, read_records, remove_unnamed, slice_of, work_folders
 from haechi.cache.stores.check import refuse_unusable_stores
+from haechi.cache.stores.location import Location
 from haechi.cache.text import bullet_list, counted, one_or_more
 from haechi.extract import pipeline, resume
 from haechi.extract.decoding.reasons import parse_reasons
@@ -22,6 +23,7 @@ from haechi.extract.pipeline import DeviceWork, Extraction
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.slices import continued
 from haechi.extract.timing import STEPS
+from haechi.extract.upload import Upload, extract_to_store, refuse_changes
 
 # The number of slices of a new cache. Several for each worker, so that all end at about the same time; not so few rows
 # that starting the decoders counts; not so many that other readers see nothing of the cache for a long time.
@@ -45,23 +47,35 @@ def number_of_slices(num_rows: int, num_workers: int) -> int:
 def extract_on(
     engine: Engine,
     manifest: Manifest,
-    out: Path,
+    out: Path | Location,
     settings: ExtractSettings,
     *,
     producer: str,
     retry: str | Iterable[str] = (),
     progress: Progress = SILENT,
+    work: Path | None = None,
 ) -> Extraction:
     """Extract all entries of the manifest that the cache `out` does not hold yet, in slices that the workers do.
 
     What the slices do not cover is done in this process, on the device of `settings`: rows that are new, changed or
-    tried again since their slice was committed, new labels, and a cache that was made without slices.
+    tried again since their slice was committed, new labels, and a cache that was made without slices. A cache in a
+    store is not changed when all slices are finished; `work` is as for `haechi.extract.upload.extract_to_store`.
 
     Raises as `haechi.extract.pipeline.extract` does, and `HaechiError` for slices that no worker could finish; what is
     committed stays.
     """
     started = time.monotonic()
     reasons = tuple(reason.value for reason in parse_reasons(one_or_more(retry)))
+    job = Job(
+        out=out,
+        work=None if work is None else work.absolute(),
+        settings=settings,
+        producer=producer,
+        retry=reasons,
+        num_manifest_rows=len(manifest.entries),
+    )
+    if isinstance(out, Location):
+        return _extract_to_store(engine, manifest, out, job, progress)
     resume.refuse_strangers(out)
     pin = Pin.read(out)
     before = {} if pin is None else read_records(pin)
@@ -72,11 +86,7 @@ def extract_on(
     if not is_whole and (pin is None or len(before) < pin.num_slices):
         refuse_unusable_stores(entry.file for entry in manifest.entries)
         out.mkdir(parents=True, exist_ok=True)
-        job = Job(out=out, settings=settings, producer=producer, retry=reasons, num_manifest_rows=len(manifest.entries))
-        with engine:
-            num_slices = pin.num_slices if pin else number_of_slices(len(manifest.entries), len(engine.workers))
-            run = _Run(engine, job, tasks_of(manifest, num_slices, without=before), progress)
-            run.finish()
+        run = _slices_done(engine, manifest, replace(job, settings=settings), pin, before, progress)
         remove_unnamed(out)  # what workers left that were killed
         pin = Pin.read(out)
         assert pin is not None, out
@@ -90,6 +100,52 @@ def extract_on(
 
     last = pipeline.extract(manifest, out, settings, producer=producer, retry=reasons, progress=progress, agree=say)
     return last if run is None else _with_slices(last, run, seconds=time.monotonic() - started)
+
+
+def _extract_to_store(engine: Engine, manifest: Manifest, out: Location, job: Job, progress: Progress) -> Extraction:
+    """As `extract_on`, into a cache in a store."""
+    started = time.monotonic()
+    upload, settings = Upload(out, job.work), job.settings
+    pin = upload.pull_pin()
+    before = {} if pin is None else upload.records(pin)
+    if pin is not None and len(before) == pin.num_slices:
+        return extract_to_store(
+            manifest, out, settings, None, producer=job.producer, retry=job.retry, progress=progress, work=job.work
+        )
+    if pin is not None:
+        with upload.naming():
+            settings = continued(pin, Slice(number=0, num_slices=pin.num_slices), settings)
+        refuse_changes(before.values(), manifest, frozenset(), out)
+    refuse_unusable_stores(entry.file for entry in manifest.entries)
+    upload.stored.refuse_overwriting()
+    run = _slices_done(engine, manifest, replace(job, settings=settings), pin, before, progress)
+    pin = upload.pull_pin()
+    records = {} if pin is None else upload.records(pin)
+    if pin is None or len(records) < pin.num_slices:
+        raise HaechiError(
+            f"{out}: finished slices are not there; all machines must use the same store (AWS_ENDPOINT_URL …), and no "
+            "other program may delete files of the cache"
+        )
+    refuse_changes(records.values(), manifest, frozenset(), out)
+    upload.remove_unnamed(records)
+    done = _sliced(upload.folder, pin, records, run, seconds=time.monotonic() - started)
+    return replace(done, location=str(out))
+
+
+def _slices_done(
+    engine: Engine,
+    manifest: Manifest,
+    job: Job,
+    pin: Pin | None,
+    before: Mapping[int, Record],
+    progress: Progress,
+) -> "_Run":
+    """The run that did the slices of which there is no record."""
+    with engine:
+        num_slices = pin.num_slices if pin else number_of_slices(len(manifest.entries), len(engine.workers))
+        run = _Run(engine, job, tasks_of(manifest, num_slices, without=before), progress)
+        run.finish()
+    return run
 
 
 def tasks_of(manifest: Manifest, num_slices: int, *, without: Mapping[int, Record]) -> list[Task]:
@@ -172,9 +228,10 @@ class _Run:
         missing = [number for number in self._tasks if number not in self.done]
         if interrupt.is_stopping and missing:
             num_safe = sum(each.num_rows for each in self.done.values())
-            num_safe += sum(_num_finished(self._job.out, number) for number in missing)
+            folders, where = _work_places(self._job)
+            num_safe += sum(_num_finished(folders, number) for number in missing)
             raise InterruptedRunError(
-                f"interrupted: {num_safe} of {counted(total, 'row')} of this run are safe in the cache; run the same "
+                f"interrupted: {num_safe} of {counted(total, 'row')} of this run are safe in {where}; run the same "
                 "command again to continue"
             )
         if missing:
@@ -317,9 +374,23 @@ class _Run:
         )
 
 
-def _num_finished(out: Path, number: int) -> int:
-    """How many rows of a slice that is not committed are in its work folders; they are taken from the fullest."""
-    return max((_num_rows(folder / "cache") for folder in work_folders(out, number)), default=0)
+def _work_places(job: Job) -> tuple[Sequence[Path], str]:
+    """The folders of this machine that have work folders of the cache, and where rows are safe, in words."""
+    if isinstance(job.out, Path):
+        return [job.out], "the cache"
+    upload = Upload(job.out, job.work)
+    return upload.folders, f"the cache or in {upload.folder}"
+
+
+def _num_finished(folders: Sequence[Path], number: int) -> int:
+    """How many rows of a slice are in its work folders; they are taken from the fullest. All, if it has a record."""
+    found = []
+    for folder in folders:
+        pin = Pin.read(folder)
+        record = None if pin is None else Record.read(pin, number)
+        found += [_num_rows(each / "cache") for each in work_folders(folder, number)]
+        found += [record.num_rows] if record is not None else []
+    return max(found, default=0)
 
 
 def _num_rows(cache: Path) -> int:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from haechi.cache.slices import Slice
+from haechi.cache.stores.location import Location
 from haechi.extract.manifest import Entry
 from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
@@ -16,7 +17,10 @@ from haechi.extract.settings import ExtractSettings
 class Job:
     """What all slices of a run have in common."""
 
-    out: Path
+    out: Path | Location
+    """The folder of the cache, or its place in a store."""
+    work: Path | None
+    """As for `haechi.extract.upload.extract_to_store`; None for a folder."""
     settings: ExtractSettings
     producer: str
     retry: tuple[str, ...]

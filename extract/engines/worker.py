@@ -5,14 +5,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from haechi.cache.errors import HaechiError
 from haechi.cache.progress import Progress
+from haechi.cache.stores.location import Location
 from haechi.extract.engines.engine import Died, Event, Finished, Job, Refused, Report, Stopped, Task
 from haechi.extract.flow import Flow, open_flow
 from haechi.extract.interrupt import InterruptedRunError, StopRequest
+from haechi.extract.pipeline import Extraction
 from haechi.extract.settings import ExtractSettings
 from haechi.extract.slices import extract_rows
+from haechi.extract.upload import extract_rows_to_store
 
 # joblib's limit of the cores that a process uses: `haechi.extract.backbones.device` asks joblib.
 # https://joblib.readthedocs.io/en/stable/generated/joblib.cpu_count.html
@@ -36,18 +40,7 @@ class Worker:
 
         self._outbox.begin(task.part.number)
         try:
-            done = extract_rows(
-                task.entries,
-                self._job.out,
-                self._settings,
-                task.part,
-                num_manifest_rows=self._job.num_manifest_rows,
-                producer=self._job.producer,
-                retry=self._job.retry,
-                progress=self._outbox,
-                opened=self._opened.open_flow,
-                interrupt=self._stop,
-            )
+            done = self._extract(task)
         except InterruptedRunError:
             return Stopped()
         except DeviceMemoryError as error:
@@ -55,6 +48,20 @@ class Worker:
         except HaechiError as error:
             return Refused(kind=type(error), text=str(error))
         return Finished(done=done)
+
+    def _extract(self, task: Task) -> Extraction:
+        job = self._job
+        how: dict[str, Any] = {
+            "num_manifest_rows": job.num_manifest_rows,
+            "producer": job.producer,
+            "retry": job.retry,
+            "progress": self._outbox,
+            "opened": self._opened.open_flow,
+            "interrupt": self._stop,
+        }
+        if isinstance(job.out, Location):
+            return extract_rows_to_store(task.entries, job.out, self._settings, task.part, work=job.work, **how)
+        return extract_rows(task.entries, job.out, self._settings, task.part, **how)
 
     def close(self) -> None:
         """End the decoding processes."""

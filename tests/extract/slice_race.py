@@ -12,10 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from haechi.cache.file_state import MISSING
 from haechi.cache.schema import Failure, Item
 from haechi.extract import commit, pipeline
 from haechi.extract.api import extract_features
-from haechi.extract.decoding.files import MISSING
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.settings import ExtractSettings
 from tests import synthetic

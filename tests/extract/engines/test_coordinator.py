@@ -34,7 +34,7 @@ DEATH = Died(why="its process was ended by SIGKILL")
 def manifest_of(number: int) -> Manifest:
     """Rows whose files do not exist; every fourth becomes a failure."""
     entries = (
-        Entry(id=f"{i}.mp4", path=Path(f"/nowhere/{i}.mp4"), label=1, split="", group="", line=0) for i in range(number)
+        Entry(id=f"{i}.mp4", file=f"/nowhere/{i}.mp4", label=1, split="", group="", line=0) for i in range(number)
     )
     return Manifest(entries=tuple(entries), notices=())
 

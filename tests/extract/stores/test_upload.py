@@ -90,7 +90,7 @@ def test_the_first_to_finish_commits(place: str, tmp_path: Path, monkeypatch: py
     first = extract(place, "0/1", work=tmp_path / "one")
     before = files(place)
     rows = contents(place)
-    monkeypatch.setattr(upload._Upload, "finished", lambda *_: [])
+    monkeypatch.setattr(upload.Upload, "finished", lambda *_: [])
     monkeypatch.setattr(MadeFlow, "compute", SimpleNamespace(name="another", precision="fp32"))
     second = extract(place, "0/1", work=tmp_path / "two")
     assert (first.has_committed, second.has_committed) == (True, False)
@@ -162,7 +162,7 @@ def test_a_store_that_is_full_or_not_writable_any_more(place: str, proxy: Proxy,
     proxy.plan = lambda method, path, number: None
     proxy.requests.clear()
     done = extract(place)
-    assert (done.num_new, done.has_committed) == (3, True)  # failures, whose files seem to have changed
+    assert (done.num_new, done.has_committed) == (0, True)
     assert sum("/shard-" in path for method, path in proxy.requests if method == "PUT") == 3
     assert contents(place) == contents(local.cache)
 
@@ -176,11 +176,7 @@ def test_what_changed_before_the_commit_is_committed(place: str, proxy: Proxy) -
     more = replace(MANIFEST.entries[0], id="11.mp4")
     entries = (*(replace(entry, label=0) for entry in MANIFEST.entries), more)
     done = extract(place, data=Manifest(entries=entries, notices=()))
-    assert (done.num_rows, done.num_new, done.num_relabelled) == (
-        11,
-        1 + 3,
-        7,
-    )  # failures, whose files seem to have changed
+    assert (done.num_rows, done.num_new, done.num_relabelled) == (11, 1, 7)
     cache = Cache.open(place)
     assert sorted(cache.media["label"].tolist()) == [0, 0, 0, 0, 0, 0, 0, 1]
     assert len(files(place)) == 2 + 6
