@@ -194,8 +194,8 @@ class IndexedContent:
         )
 
     def _flaw(self, found: Place) -> str:
-        size = self._num_bytes
-        if found.num_bytes and not schema.USER_BLOCK_BYTES <= found.offset <= size - found.num_bytes:
+        num_bytes = found.num_bytes
+        if num_bytes and not schema.USER_BLOCK_BYTES <= found.offset <= self._num_bytes - num_bytes:
             return f"lies at byte {found.offset}, outside the shard"
         wanted = CHECKSUM_DIGITS * (-(-found.shape[0] // found.block_rows) if found.row_bytes else 0)
         if len(found.checksums) != wanted:

@@ -256,10 +256,10 @@ def _mismatch(found: Array, dtype: Any, shape: tuple[int | None, ...], *, num_by
             return f"has type {found.dtype}, expected fixed-length UTF-8"
     elif found.dtype != np.dtype(dtype):
         return f"has type {found.dtype}, expected {np.dtype(dtype).name}"
-    wanted = tuple("any" if want is None else str(want) for want in shape)
     if len(found.shape) != len(shape) or any(
-        want not in ("any", str(got)) for got, want in zip(found.shape, wanted, strict=True)
+        want not in (None, got) for got, want in zip(found.shape, shape, strict=True)
     ):
+        wanted = ("any" if want is None else str(want) for want in shape)
         return f"has shape {found.shape}, expected ({', '.join(wanted)})"
     size = math.prod(found.shape) * found.dtype.itemsize
     if size > num_bytes:
