@@ -36,7 +36,7 @@ WEED, RCLONE = _program("weed"), _program("rclone")
 MOTO = os.environ.get("MOTO_SERVER") or _program("moto_server")
 
 PORTS = ("master.port", "volume.port", "filer.port", "s3.port")
-START_SECONDS = 60
+START_SECONDS = 180  # on a busy machine
 
 
 def free_port() -> int:
@@ -61,6 +61,7 @@ def seaweedfs(folder: Path) -> Iterator[str]:
     ports = {name: free_port() for part in PORTS for name in (part, f"{part}.grpc")}
     command = [WEED, f"-logdir={folder}", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += ["-master.telemetry=false"]
     command += ["-master.volumeSizeLimitMB=32", "-volume.max=8", *(f"-{name}={port}" for name, port in ports.items())]
     with _running(command, folder) as process:
         for bucket in BUCKETS:

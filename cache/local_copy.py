@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from filelock import FileLock
+from rich.filesize import decimal
 
 from haechi.cache import schema
 from haechi.cache.atomic import PARTIAL_PREFIX, replace_text, replaced
@@ -185,7 +186,7 @@ class _Copy:
         where = self.stored.location
         if num_bytes > max_bytes:
             raise CacheError(
-                f"{where}: its shards have {num_bytes / 1e9:.3g} GB, more than the {max_bytes / 1e9:.3g} GB of "
+                f"{where}: its shards have {decimal(num_bytes)}, more than the {decimal(max_bytes)} of "
                 "--shard-cache-gb; allow more, or copy the cache to a folder"
             )
         others = {path: _bytes_in(path) for path in self.folder.parent.iterdir() if path != self.folder}
@@ -196,15 +197,15 @@ class _Copy:
                 del others[path]
         if sum(others.values()) + num_bytes > max_bytes:
             raise CacheError(
-                f"{where}: its shards have {num_bytes / 1e9:.3g} GB, and running commands read copies of "
-                f"{sum(others.values()) / 1e9:.3g} GB; together more than the {max_bytes / 1e9:.3g} GB of "
+                f"{where}: its shards have {decimal(num_bytes)}, and running commands read copies of "
+                f"{decimal(sum(others.values()))}; together more than the {decimal(max_bytes)} of "
                 "--shard-cache-gb: wait until they end, or allow more"
             )
         missing, free = num_bytes - _bytes_in(self.folder), shutil.disk_usage(self.folder).free
         if missing > free:
             raise CacheError(
-                f"{where}: {missing / 1e9:.3g} GB of shards are to be copied to {self.folder.parent}, whose disk has "
-                f"{free / 1e9:.3g} GB left; XDG_CACHE_HOME names another place"
+                f"{where}: {decimal(missing)} of shards are to be copied to {self.folder.parent}, whose disk has "
+                f"{decimal(free)} left; XDG_CACHE_HOME names another place"
             )
 
 

@@ -8,14 +8,18 @@ from haechi.cache.errors import SettingsError
 from haechi.cache.location import scheme_of, without_secrets
 from haechi.cache.text import shown
 
-# `Path` makes one slash of two.
-_COLLAPSED = re.compile(r"(s3|gs|az|hf|https?):/")
+_ONE_SLASH = re.compile(r"(s3|gs|az|hf|https?):/(?!/)")
+
+
+def has_one_slash(text: str) -> bool:
+    """Whether a text is a location that lacks a slash, as `Path` makes of `s3://bucket`."""
+    return _ONE_SLASH.match(text) is not None
 
 
 def local_path(path: str | os.PathLike[str], *, what: str) -> Path:
     """The path. Raises `SettingsError` if it is a location in a store or on a web server; `what` it is for."""
     text = os.fspath(path)
-    if scheme_of(text) or (isinstance(path, Path) and _COLLAPSED.match(text)):
+    if scheme_of(text) or has_one_slash(text):
         name = shown(without_secrets(text))
         raise SettingsError(
             [f"{what} is {name}, expected a path on this machine: only `haechi extract --out` writes to object stores"]

@@ -7,11 +7,13 @@ from typing import Any
 
 import haechi
 from haechi.cache.errors import SettingsError
+from haechi.cache.local_path import has_one_slash
 from haechi.cache.location import scheme_of
 from haechi.cache.progress import SILENT, Progress
 from haechi.cache.slices import Pin, Slice
 from haechi.cache.stores.location import Location
 from haechi.cache.stores.stored_cache import cache_location
+from haechi.cache.text import shown
 from haechi.extract import pipeline
 from haechi.extract.engines.coordinator import extract_on
 from haechi.extract.engines.devices import parse_devices
@@ -140,7 +142,13 @@ def cache_place(out: str | Path | Location) -> Path | Location:
     """The folder, or the place in a store. Raises `HaechiError` for a store that no cache is written to."""
     if isinstance(out, str) and scheme_of(out):
         out = cache_location(out)
-    return writable(out) if isinstance(out, Location) else Path(out)
+    if isinstance(out, Location):
+        return writable(out)
+    if has_one_slash(os.fspath(out)):
+        raise SettingsError(
+            [f"out is {shown(os.fspath(out))}: a place in a store is a text with two slashes, as s3://bucket"]
+        )
+    return Path(out)
 
 
 def chosen_engine(

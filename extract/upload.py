@@ -13,6 +13,7 @@ the final names, and last its record, which is created if it is absent: so exact
 import contextlib
 import fnmatch
 import itertools
+import os
 import shutil
 import time
 from collections import defaultdict
@@ -301,9 +302,9 @@ class Upload:
             work = work_folder(self.folder, part.number, 0)
             shutil.rmtree(work, ignore_errors=True)
             (work / "cache").mkdir(parents=True)
-            record.unlink()
             for number, shard in enumerate(shards):
-                shard.rename(shard_path(work / "cache", number))
+                os.link(shard, shard_path(work / "cache", number))
+            record.unlink()  # not before all shards have second names: this may be stopped at any moment
         for shard in shards:
             shard.unlink(missing_ok=True)
 
@@ -324,6 +325,8 @@ class Upload:
             for shard in held:  # its name has the digest of its bytes: what is there is the same
                 if shard.name not in before or before[shard.name].size_bytes != shard.stat().st_size:
                     self.stored.put(shard.name, shard)
+            if _stored_pin(self.stored, self.folder) != pin:
+                raise CacheError(f"{self.out}: its {PIN_NAME} is another one than when this run began, or gone")
             is_ours = self.stored.create(path.name, record.encode())
         except CacheError as error:
             raise WriteError(

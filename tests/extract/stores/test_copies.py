@@ -130,7 +130,7 @@ def test_copies_are_bounded(stored: str, proxy: Proxy, tmp_path: Path, monkeypat
     """Of several caches, the copy that was used longest ago is deleted, unless a process reads it."""
     size = sum(shards(stored).values())
     proxy.requests.clear()
-    with pytest.raises(CacheError, match=r"^s3://\S+: its shards have .* GB, more than the .* GB of --shard-cache-gb"):
+    with pytest.raises(CacheError, match=r"^s3://\S+: its shards have .* kB, more than the .* kB of --shard-cache-gb"):
         Cache.open(stored, shard_cache_gb=0.9 * size / GB)
     assert fetched(proxy) == []
     others = [upload(tmp_path / "local", f"{stored}-{number}") for number in range(2)]

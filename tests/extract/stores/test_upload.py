@@ -202,6 +202,24 @@ def test_a_finished_cache_is_not_changed(place: str, monkeypatch: pytest.MonkeyP
     assert files(place) == before
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_cache_that_was_replaced_during_the_run(place: str, monkeypatch: pytest.MonkeyPatch, is_gone: bool) -> None:
+    """No record of the old cache gets into the new one."""
+    rows, stored = MadeFlow.rows, StoredCache(cache_location(place))
+
+    def meanwhile(self: MadeFlow, *arguments: Any, **options: Any) -> Any:
+        text = stored.text("slices.json") or ""
+        stored.remove("slices.json")
+        if not is_gone:
+            stored.create("slices.json", text.replace('"slices": 1', '"slices": 2'))
+        return rows(self, *arguments, **options)
+
+    monkeypatch.setattr(MadeFlow, "rows", meanwhile)
+    with pytest.raises(WriteError, match=r"its slices\.json is another one .* Slice 0/1 is not committed"):
+        extract(place, "0/1")
+    assert "slice-00000.json" not in files(place)
+
+
 def test_a_cache_that_was_deleted_is_made_again(place: str) -> None:
     """What the folder on this machine remembers of it does not count."""
     extract(place, "0/1")
@@ -227,6 +245,8 @@ def test_places_that_are_refused(place: str, tmp_path: Path, monkeypatch: pytest
         ("https://host/cache?signature=SECRET", "a web server holds no cache"),
         ("ftp://host/cache", "the scheme ftp:// is not read"),
         ("s3://KEY:SECRET@bucket/cache", "has a user or password"),
+        ("s3:/bucket/cache", "a place in a store is a text with two slashes"),
+        (Path("s3://bucket/cache"), "a place in a store is a text with two slashes"),
     ):
         with pytest.raises(HaechiError, match=problem) as caught:
             extract(out)
