@@ -1,11 +1,8 @@
-"""Limits for decoding one video, and how they are applied to a decoding process."""
+"""Limits for decoding one video."""
 
-import resource
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from haechi.cache.child_process import end_with_parent
 from haechi.extract.decoding.container import Header
 from haechi.extract.settings import ExtractSettings
 
@@ -53,17 +50,3 @@ class Limits:
         """Time limit in total. The length that the header claims counts up to one second for each frame."""
         length_seconds = min(max(header.duration_seconds, 0.0), float(header.num_packets))
         return self.timeout_seconds * (1 + length_seconds / 60)
-
-
-def bind_to_parent(parent: int, memory_bytes: int) -> None:
-    """In a decoding process, as it starts: limit its memory, and make it end with the process that started it.
-
-    Linux kills it when the parent dies. Elsewhere it ends when it next waits for a free place (`Ring.free_arrays`) or
-    for another video.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)  # does not count shared memory and mapped files
-    memory_bytes = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected, and core dumps would fill the disk
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python would handle it only after the decoder returns
-    end_with_parent(parent)

@@ -23,7 +23,8 @@ from haechi.cache.errors import HaechiError
 from haechi.cache.file_state import FileState
 from haechi.extract.decoding.container import Header
 from haechi.extract.decoding.decode import DecodedFile, sample
-from haechi.extract.decoding.limits import Limits, bind_to_parent
+from haechi.extract.decoding.limits import Limits
+from haechi.extract.decoding.process import begin_decoder
 from haechi.extract.decoding.reasons import Reason, UnusableError, defect_message
 from haechi.extract.decoding.shared_frames import Output, Slot, open_ring, remove_slots_of_dead_processes
 from haechi.extract.decoding.supply import LocalFiles, Rejected, Supplied, Supply
@@ -102,8 +103,8 @@ class DecodePool:
             pool = ProcessPool(
                 max_workers=self.num_workers,
                 max_tasks=VIDEOS_PER_WORKER,
-                initializer=_prepare,  # imports this module, and with it the decoders, before the first video
-                initargs=(os.getpid(), self._limits.memory_bytes),
+                initializer=begin_decoder,
+                initargs=(os.getpid(), self._limits.memory_bytes, __name__),
                 context=self._context,
             )
             assert pool.active  # starts its threads, from which the workers inherit the blocked signal
@@ -282,11 +283,6 @@ def _oldest(supply: Supply, running: dict[Future[DecodedFile | Rejected], _Task]
     if supply.oldest is None:
         return None
     return min([supply.oldest, *(task.index for task in running.values())])
-
-
-def _prepare(parent: int, memory_bytes: int) -> None:
-    """In a worker, when it starts."""
-    bind_to_parent(parent, memory_bytes)
 
 
 def _sample_into_slot(

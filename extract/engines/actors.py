@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class Actor:
     """A worker, in a process of its own on some node."""
 
     def __init__(self, job: Job, device: str, cores: int) -> None:
+        # Its decoding processes would import Ray's main module first, and with it all of Ray.
+        vars(sys.modules["__main__"]).pop("__file__", None)
         end_with_parent(os.getppid())  # Ray's process for the node; without it, the actor would finish its slice
         self._worker = Worker(job, device=device, cores=cores)
 
@@ -78,13 +81,12 @@ class Actor:
 
 
 @dataclass(kw_only=True)
-class _Hired:
+class _Running:
     """An actor, and the calls of it that are not answered."""
 
     actor: Any
     place: Any
     """The call of `place`; None after it was answered."""
-    host: str = ""
     task: Task | None = None
     """The slice that it gets when its place is known to be good."""
     run: Any = None
@@ -111,7 +113,7 @@ class Actors:
             )
         self._address, self._devices = address, devices
         self.name, self.workers = "a cluster", list[str]()
-        self._hired: dict[int, _Hired] = {}
+        self._running: dict[int, _Running] = {}
         self._refused: dict[str, str] = {}  # node -> why none of its actors is used
 
     def __enter__(self) -> Self:
@@ -127,9 +129,9 @@ class Actors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for hired in self._hired.values():
-            ray.kill(hired.actor)
-        self._hired.clear()
+        for running in self._running.values():
+            ray.kill(running.actor)
+        self._running.clear()
         if not self._was_connected:
             ray.shutdown()
 
@@ -158,39 +160,39 @@ class Actors:
 
     def start(self, worker: int, job: Job) -> None:
         self._job = job
-        self._hire(worker)
+        self._make(worker)
 
-    def _hire(self, worker: int) -> None:
+    def _make(self, worker: int) -> None:
         options = dict(self._options)
         if self._refused:
             options["label_selector"] = {NODE: f"!in({','.join(self._refused)})"}
         made = ray.remote(concurrency_groups={"control": 2}, max_restarts=0, max_task_retries=0, **options)(Actor)
         actor = made.remote(self._job, self._device, self._cores)
-        self._hired[worker] = _Hired(actor=actor, place=actor.place.remote(), since=time.monotonic())
+        self._running[worker] = _Running(actor=actor, place=actor.place.remote(), since=time.monotonic())
 
     def give(self, worker: int, task: Task) -> None:
-        hired = self._hired[worker]
-        if hired.place is not None:
-            hired.task = task
+        running = self._running[worker]
+        if running.place is not None:
+            running.task = task
             return
-        hired.run = hired.actor.run.remote(task)
-        self._ask(hired)
+        running.run = running.actor.run.remote(task)
+        self._ask(running)
 
-    def _ask(self, hired: _Hired) -> None:
-        hired.report = hired.actor.report.options(concurrency_group="control").remote()
+    def _ask(self, running: _Running) -> None:
+        running.report = running.actor.report.options(concurrency_group="control").remote()
 
     def stop(self, worker: int) -> None:
-        if worker in self._hired:
-            self._hired[worker].actor.stop.options(concurrency_group="control").remote()
+        if worker in self._running:
+            self._running[worker].actor.stop.options(concurrency_group="control").remote()
 
     def kill(self, worker: int) -> None:
-        if worker in self._hired:
-            ray.kill(self._hired[worker].actor)
+        if worker in self._running:
+            ray.kill(self._running[worker].actor)
 
     def events(self, seconds: float) -> list[tuple[int, Event]]:
         calls: dict[Any, int] = {}
-        for worker, hired in self._hired.items():
-            calls |= {call: worker for call in (hired.place, hired.run, hired.report) if call is not None}
+        for worker, running in self._running.items():
+            calls |= {call: worker for call in (running.place, running.run, running.report) if call is not None}
         if not calls:
             time.sleep(seconds)
             return []
@@ -205,8 +207,8 @@ class Actors:
         return found
 
     def _answer(self, worker: int, call: Any) -> Iterator[Event]:
-        hired = self._hired.get(worker)
-        if hired is None or call not in (hired.place, hired.run, hired.report):
+        running = self._running.get(worker)
+        if running is None or call not in (running.place, running.run, running.report):
             return  # its actor died
         try:
             answer = ray.get(call)
@@ -216,58 +218,64 @@ class Actors:
         except RayError as error:
             yield self._lost(worker, _ending(error))
             return
-        if call == hired.place:
-            yield from self._placed(worker, hired, answer)
-        elif call == hired.run:
-            hired.run = hired.report = None
+        if call == running.place:
+            yield from self._placed(worker, running, answer)
+        elif call == running.run:
+            running.run = running.report = None
             event, report = answer
             if report is not None:
                 yield report
             yield self._lost(worker, event.why) if isinstance(event, Died) else event
         else:
-            hired.report = None
+            running.report = None
             if answer is not None:
                 yield answer
-            if hired.run is not None:
-                self._ask(hired)
+            if running.run is not None:
+                self._ask(running)
 
-    def _placed(self, worker: int, hired: _Hired, place: Place) -> Iterator[Event]:
+    def _placed(self, worker: int, running: _Running, place: Place) -> Iterator[Event]:
         """Give the actor its slice if its node has our versions; else look for another node."""
-        hired.place, hired.host = None, place.host
+        running.place = None
         differences = _differences(place)
         if not differences:
             self.workers[worker] = f"{place.host}, worker {worker + 1}"
-            if hired.task is not None:
-                task, hired.task = hired.task, None
+            if running.task is not None:
+                task, running.task = running.task, None
                 self.give(worker, task)
             return
         if place.node not in self._refused:
             self._refused[place.node] = f"{place.host}: {differences}"
             text = f"node {self._refused[place.node]}; it is not used"
             yield Notice(text=text)
-        ray.kill(hired.actor)
-        if all(node["NodeID"] in self._refused for node in ray.nodes() if node["Alive"]):
+        ray.kill(running.actor)
+        resource = "GPU" if self._options["num_gpus"] else "CPU"
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(resource)]
+        if all(node in self._refused for node in nodes):
             reasons = bullet_list(list(self._refused.values()))
-            del self._hired[worker]
+            del self._running[worker]
             yield Refused(
                 kind=HaechiError, text=f"no node has the versions of this command; install the same:\n{reasons}"
             )
             return
-        self._hire(worker)
-        self._hired[worker].task = hired.task
+        self._make(worker)
+        self._running[worker].task = running.task
 
     def _waits(self) -> Iterator[tuple[int, Event]]:
         """Say once of each actor that the cluster has no place for it."""
-        for worker, hired in self._hired.items():
-            if hired.place is not None and not hired.is_late and time.monotonic() - hired.since > PATIENCE_SECONDS:
-                hired.is_late = True
+        for worker, running in self._running.items():
+            if (
+                running.place is not None
+                and not running.is_late
+                and time.monotonic() - running.since > PATIENCE_SECONDS
+            ):
+                running.is_late = True
                 needs = f"{self._options['num_cpus']} CPUs" + (" and a GPU" if self._options["num_gpus"] else "")
                 text = f"the cluster has had no place with {needs} for {PATIENCE_SECONDS:.0f} s; still waiting"
                 yield worker, Notice(text=text)
 
     def _lost(self, worker: int, why: str) -> Died:
         """Forget an actor that died, or that must not be used again."""
-        ray.kill(self._hired.pop(worker).actor)
+        ray.kill(self._running.pop(worker).actor)
         return Died(why=why)
 
 

@@ -27,14 +27,14 @@ from tests.torture.media import extract_command, write_mixed
 from tests.torture.processes import still_running
 from tests.torture.record import Record
 
-ACTORS, VIDEOS = 4, 400
+ACTORS, VIDEOS = 4, 1200
 
 # With one video in a batch, and one thread, no bit depends on which videos are computed together.
 FLAGS = ["--slowfast-model", "none", "--batch-frames", "8"]
 LEFT_OUT = {"--slowfast-weights", "--device", "--workers"}
 
 DECODER, ACTOR, DRIVER, NODE = "decoder", "actor", "driver", "node"
-SHARES = {DECODER: 0.3, ACTOR: 0.4, DRIVER: 0.15, NODE: 0.15}
+SHARES = {DECODER: 0.35, ACTOR: 0.45, DRIVER: 0.08, NODE: 0.12}
 
 # How long decoding processes may live after the process that started them, and actors after their driver or node.
 MAX_SECONDS = 5.0
@@ -144,7 +144,7 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
             command = Command(arguments, folder)
             status = None
             while status is None:
-                wait = RUN_SECONDS if is_over else float(rng.uniform(1.0, 7.0))
+                wait = RUN_SECONDS if is_over else float(rng.uniform(0.5, 3.0))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     status = command.process.wait(wait)
                     break
@@ -200,14 +200,14 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
 def _kill_one(victim: str, command: Command, nodes: Nodes, rng: np.random.Generator) -> list[psutil.Process] | None:
     """SIGKILL a victim. Returns the processes that must end with it; None if there is no victim now."""
     actors = [actor for actor in _all_actors() if _decoders(actor)]
+    if not actors:
+        return None
     if victim == NODE:
         return nodes.replace_one(rng)
     if victim == DRIVER:
         doomed = [process for actor in actors for process in (actor, *_decoders(actor))]
         command.process.kill()
         return doomed
-    if not actors:
-        return None
     actor = actors[int(rng.integers(len(actors)))]
     decoders = _decoders(actor)
     if victim == ACTOR:

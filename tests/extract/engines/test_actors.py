@@ -17,8 +17,9 @@ import pytest
 
 from haechi.cache.errors import HaechiError, SettingsError
 from haechi.cache.integrity.verify import verify
-from haechi.cache.slices import slice_of
 from haechi.extract.api import extract_features
+from haechi.extract.interrupt import InterruptedRunError
+from haechi.extract.settings import ExtractSettings
 from haechi.extract.shard_queue import ShardQueue
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
 from tests.extract.engines.test_coordinator import Shown
@@ -44,7 +45,7 @@ MAX_SECONDS = 5.0
 
 
 def prepare() -> None:
-    """In each process of the cluster: small networks; the first actor to finish a row of slice 0 kills itself."""
+    """In each process of the cluster: small networks; once there is a file `armed`, an actor kills itself."""
     from bench import networks
 
     networks.shrink_slowfast()
@@ -54,8 +55,9 @@ def prepare() -> None:
 
     def add(queue: ShardQueue, index: int, row: Any) -> None:
         honest(queue, index, row)
-        log = queue._out.parents[3] / "decoders.json"
-        if "slice-00000-" in str(queue._out) and not log.exists():
+        armed, log = queue._out.parents[3] / "armed", queue._out.parents[3] / "decoders.json"
+        if armed.exists():
+            armed.unlink()
             log.write_text(json.dumps([child.pid for child in psutil.Process().children(recursive=True)]))
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -86,7 +88,7 @@ def cluster() -> Iterator[str]:
 def test_a_cluster_does_what_one_process_does(
     cluster: str, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same rows, equal to the last bit, although one actor is killed, and one node is of no use."""
+    """The same rows, equal to the last bit, although one is interrupted, an actor dies, and a node is of no use."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # threads change last bits
     for name in NAMES:
         if name != "gone.mp4":
@@ -95,15 +97,20 @@ def test_a_cluster_does_what_one_process_does(
     with monkeypatch.context() as patch:
         shrink_slowfast(patch)
         extract_features(manifest, tmp_path / "whole", settings=settings, device="cpu")
-    shown = Shown()
+    interrupting, shown = Interrupting(), Shown()
+    with pytest.raises(InterruptedRunError, match="run the same command again") as caught:
+        extract_features(manifest, tmp_path / "cache", settings=settings, engine="ray", progress=interrupting)
+    num_safe = int(str(caught.value).split()[1])
+    assert 1 <= interrupting.num_done <= num_safe < 10
+    (tmp_path / "armed").touch()
     done = extract_features(manifest, tmp_path / "cache", settings=settings, engine="ray", progress=shown)
-    assert (done.num_rows, done.num_used, done.num_new) == (10, 6, 10)
-    assert (shown.num_done, shown.num_failed) == (10, 4)
+    assert (done.num_rows, done.num_used, done.num_new) == (10, 6, 10 - num_safe)
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
     assert (verify(tmp_path / "cache").problems, verify(tmp_path / "cache").notes) == ([], [])
     assert len(done.devices) == 3
-    assert sum(each.num_slices for each in done.devices) == 3
-    assert any(re.search("slice 0/3 is handed out again", notice) for notice in shown.notices), shown.notices
+    assert sum(each.num_rows for each in done.devices) == done.num_new
+    died = r"its process died; is memory short\?; slice \d/3 is handed out again"
+    assert any(re.search(died, notice) for notice in shown.notices), shown.notices
     refused = [notice for notice in shown.notices if "it is not used" in notice]
     assert len(refused) == 1
     assert re.search(r"node \S+: .*haechi 0\.0\.1 there, \S+ here.*torch not there, \S+ here", refused[0])
@@ -116,8 +123,27 @@ def test_a_cluster_does_what_one_process_does(
     assert not still_running(alive, seconds=MAX_SECONDS)
 
 
-def test_slice_0_of_the_test_has_rows() -> None:
-    assert any(slice_of(name, 3) == 0 for name in NAMES)
+def test_no_node_has_the_same_versions(
+    cluster: str, data: Path, tmp_path: Path, tiny_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors, "versions", lambda: {"haechi": "99"})
+    settings = tiny_settings.changed(device="auto")
+    with pytest.raises(HaechiError) as caught:
+        extract_features(manifest_of(data, SOUND), tmp_path / "cache", settings=settings, engine="ray")
+    text = str(caught.value)
+    assert "no node has the versions of this command; install the same" in text
+    assert text.count("99 here") == 3
+    assert "haechi 0.0.1 there" in text
+    assert not list((tmp_path / "cache").glob("*.json"))
+
+
+class Interrupting(Shown):
+    """Presses Ctrl-C when a row is finished."""
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        super().advance(count, failed=failed)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_DFL:  # the second one would end this process
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize(
