@@ -72,7 +72,7 @@ def extract_features(
       to the cache, which other processes fill at the same time (docs/scale.md); `"auto"`: the part that a job scheduler
       gives to this process
     - `work`: for a cache in a store: the folder where it is built before it is put there, and where a stopped run
-      continues; None: in the user's folder for files that can be made again
+      continues, on each machine of a cluster; None: in the user's folder for files that can be made again
     - `devices`: share the manifest out between several devices of this machine: `"all"` CUDA devices, some of them such
       as `"0,1,3"`, or `"cpu:2"` for two processes on the CPU. A program that uses this needs
       `if __name__ == "__main__":` around its own work, since it is imported in these processes

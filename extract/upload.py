@@ -244,7 +244,10 @@ class Upload:
         copy = records_copy(self.out)
         assert copy is not None, self.out
         if unfinished := unfinished_slices(copy):
-            raise HaechiError(f"{self.out}: {unfinished}; run `haechi extract` with --slice for each of them first")
+            raise HaechiError(
+                f"{self.out}: {unfinished}; run `haechi extract` with --devices, or for each of them with --slice, "
+                "first"
+            )
         return list(self.records(pin).values())
 
     def records(self, pin: Pin) -> dict[int, Record]:

@@ -19,12 +19,12 @@ class Job:
 
     out: Path | Location
     """The folder of the cache, or its place in a store."""
-    work: Path | None
-    """As for `haechi.extract.upload.extract_to_store`; None for a folder."""
     settings: ExtractSettings
     producer: str
     retry: tuple[str, ...]
     num_manifest_rows: int
+    work: Path | None = None
+    """For a cache in a store: as for `haechi.extract.upload.extract_to_store`."""
 
 
 @dataclass(frozen=True, kw_only=True)

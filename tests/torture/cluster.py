@@ -21,11 +21,15 @@ import click
 import numpy as np
 import psutil
 
+from bench import servers
 from haechi.cache.integrity.verify import verify
+from haechi.cache.stores.stored_cache import StoredCache, cache_location
 from tests.torture.contents import Contents, differences, read_contents
 from tests.torture.media import extract_command, write_mixed
 from tests.torture.processes import still_running
 from tests.torture.record import Record
+
+PLACE = "s3://videos/cache"
 
 ACTORS, VIDEOS = 4, 1200
 
@@ -119,8 +123,11 @@ class Command:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
 
-def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
-    """Kill `number` times, or for so long; compare each cache that is full with that of an undisturbed run."""
+def kill(number: int, *, seed: int = 0, seconds: float = 1e9, in_store: bool = False) -> Record:
+    """Kill `number` times, or for so long; compare each cache that is full with that of an undisturbed run.
+
+    `in_store`: let the cache be in a store.
+    """
     rng = np.random.default_rng(seed)
     started = time.monotonic()
     losses: list[str] = []
@@ -132,11 +139,15 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
         losses.extend(found)
 
     slowest = 0.0
-    with tempfile.TemporaryDirectory() as name, Nodes() as nodes:
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        out: str | Path = folder / "cache"
+        if in_store:
+            out = PLACE
+            _use_store(stack, folder)
+        nodes = stack.enter_context(Nodes())
         manifest = write_mixed(folder / "videos", number=VIDEOS)
         expected = _undisturbed(manifest, folder)
-        out = folder / "cache"
         arguments = [*_arguments(manifest, out, folder), "--engine", "ray", "--devices", f"cpu:{ACTORS}"]
         arguments += ["--address", nodes.address]
         while True:
@@ -176,7 +187,7 @@ def kill(number: int, *, seed: int = 0, seconds: float = 1e9) -> Record:
                 wrong += differences(read_contents(out), expected)
                 lose(*wrong)
                 full, num_bad = full + 1, num_bad + bool(wrong)
-                shutil.rmtree(out)
+                _remove(out)
                 if is_over:
                     break
             elif status == 1 and "could not be finished" in command.output:
@@ -221,7 +232,30 @@ def _kill_one(victim: str, command: Command, nodes: Nodes, rng: np.random.Genera
     return doomed
 
 
-def _arguments(manifest: Path, out: Path, folder: Path) -> list[str]:
+def _use_store(stack: contextlib.ExitStack, folder: Path) -> None:
+    """Start a server, and name it to the processes that start from now on."""
+    (folder / "server").mkdir()
+    address = stack.enter_context(servers.seaweedfs(folder / "server"))
+    os.environ |= {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": servers.KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": servers.SECRET,
+        "XDG_CACHE_HOME": str(folder / "user"),
+    }
+
+
+def _remove(out: str | Path) -> None:
+    """Delete a cache."""
+    if isinstance(out, Path):
+        shutil.rmtree(out)
+        return
+    stored = StoredCache(cache_location(out))
+    for name in stored.files():
+        stored.remove(name)
+
+
+def _arguments(manifest: Path, out: str | Path, folder: Path) -> list[str]:
     """Of `haechi`, without a motion network, which would have to be made small in each process."""
     arguments = extract_command(manifest, out, folder, shard_size=8)
     pairs: list[Any] = list(zip(arguments[2::2], arguments[3::2], strict=True))
@@ -239,9 +273,10 @@ def _undisturbed(manifest: Path, folder: Path) -> Contents:
 @click.option("--kills", default=200, show_default=True)
 @click.option("--seconds", default=1e9, help="End after this time, if there were fewer kills until then.")
 @click.option("--seed", default=0)
-def main(*, kills: int, seconds: float, seed: int) -> None:
+@click.option("--store", "in_store", is_flag=True, help="Let the cache be in a store (SeaweedFS).")
+def main(*, kills: int, seconds: float, seed: int, in_store: bool) -> None:
     """Exit status 1 if anything was lost."""
-    record = kill(kills, seed=seed, seconds=seconds)
+    record = kill(kills, seed=seed, seconds=seconds, in_store=in_store)
     for loss in record.losses:
         click.echo(f"  {loss}")
     click.echo(f"{record.what}: {record.tried} tried, {len(record.losses)} lost, {record.seconds:.0f} s; {record.note}")

@@ -81,7 +81,7 @@ def write_manifest(path: Path, names: Sequence[str]) -> Path:
     return path
 
 
-def extract_command(manifest: Path, out: Path, folder: Path, *, shard_size: int = 4) -> list[str]:
+def extract_command(manifest: Path, out: str | Path, folder: Path, *, shard_size: int = 4) -> list[str]:
     """Arguments of `haechi`. The configuration of a tiny CLIP is written to `folder`."""
     model = write_clip_config(folder / "clip")
     return [
