@@ -11,7 +11,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -159,7 +160,8 @@ class Actors:
         )
 
     def start(self, worker: int, job: Job) -> None:
-        self._job = job
+        out = job.out.absolute() if isinstance(job.out, Path) else job.out  # an actor has another current folder
+        self._job = replace(job, out=out)
         self._make(worker)
 
     def _make(self, worker: int) -> None:
