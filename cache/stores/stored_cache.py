@@ -54,7 +54,7 @@ def user_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "haechi"
     except RuntimeError as error:
-        raise CacheError("this user has no home folder; set XDG_CACHE_HOME to a folder for copies of caches") from error
+        raise CacheError("this user has no home folder; set XDG_CACHE_HOME to one that can be written to") from error
 
 
 def folder_name(location: Location) -> str:

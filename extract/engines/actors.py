@@ -121,7 +121,11 @@ class Actors:
         self._was_connected = ray.is_initialized()
         if not self._was_connected:
             connect(self._address)
-        self._cores, self._options, number = self._layout(_nodes())
+        try:
+            self._cores, self._options, number = self._layout(_nodes())
+        except HaechiError:
+            self.__exit__(None, None, None)
+            raise
         self._device = "cuda" if self._options["num_gpus"] else CPU
         self.workers = [f"worker {index + 1}" for index in range(number)]
         self.name = counted(number, "worker") + " of a cluster"

@@ -206,6 +206,23 @@ def test_records_that_are_too_large_are_not_fetched(place: str, proxy: Proxy) ->
         extract_features(MANIFEST, place, slice="1/2", settings=SETTINGS)
 
 
+def test_names_that_lead_out_of_the_copy_are_not_fetched(
+    stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, fetch, names = StoredCache.files, StoredCache.fetch, list[str]()
+    bad = ["../shard-1.h5", "shard-/../../1.h5", "/shard-1.h5", "../slice-00001.json", "..", "shard-1.h5/../../../1.h5"]
+
+    def remember(self: StoredCache, name: str, state: FileState, path: Path) -> None:
+        names.append(name)
+        fetch(self, name, state, path)
+
+    state = FileState(size_bytes=1, mtime_ns=1, etag="1")
+    monkeypatch.setattr(StoredCache, "files", lambda self: listed(self) | dict.fromkeys(bad, state))
+    monkeypatch.setattr(StoredCache, "fetch", remember)
+    assert len(Cache.open(stored).media["id"]) == 20
+    assert sorted(names) == sorted(path.name for path in copies(tmp_path))
+
+
 def test_a_copy_is_deleted_in_one_step(stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name is free before its files are deleted: who opens the cache meanwhile loses none."""
     folder = Cache.open(stored).path
