@@ -8,9 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import psutil
@@ -19,11 +17,10 @@ import pytest
 from haechi.cache.errors import HaechiError, SettingsError
 from haechi.cache.integrity.verify import verify
 from haechi.extract.api import extract_features
-from haechi.extract.flow import Flow
 from haechi.extract.interrupt import InterruptedRunError
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.shard_queue import ShardQueue
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
+from tests.extract.engines.doomed import OTHER_VERSIONS, prepare
 from tests.extract.engines.test_coordinator import Shown
 from tests.extract.test_slices import contents, settings_of
 from tests.miniature import shrink_slowfast
@@ -34,39 +31,13 @@ if importlib.util.find_spec("ray") is None:
 
 import ray
 
-from haechi.extract.engines import actors, worker
+from haechi.extract.engines import actors
 from haechi.extract.engines.actors import Actors, connect
 
 NAMES = [*SOUND, *UNSOUND]
 
-# Set in all processes of a node whose versions differ.
-OTHER_VERSIONS = "HAECHI_TEST_OTHER_VERSIONS"
-
 # How long decoding processes may live after their actor.
 MAX_SECONDS = 5.0
-
-
-def prepare() -> None:
-    """In each process of the cluster: small networks; once there is a file `armed`, an actor kills itself."""
-    if OTHER_VERSIONS in os.environ:
-        actors.versions = lambda: {"haechi": "0.0.1"}
-    honest, open_flow = ShardQueue.add, worker.open_flow
-
-    def open_small(settings: ExtractSettings, num_media: int) -> AbstractContextManager[Flow]:
-        from bench import networks  # takes seconds: only in an actor that gets a slice
-
-        networks.shrink_slowfast()
-        return open_flow(settings, num_media)
-
-    def add(queue: ShardQueue, index: int, row: Any) -> None:
-        honest(queue, index, row)
-        armed, log = queue._out.parents[3] / "armed", queue._out.parents[3] / "decoders.json"
-        if armed.exists():
-            armed.unlink()
-            log.write_text(json.dumps([child.pid for child in psutil.Process().children(recursive=True)]))
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    worker.open_flow, ShardQueue.add = open_small, add  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
