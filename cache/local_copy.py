@@ -68,20 +68,16 @@ def local_copy(location: Location, *, shard_cache_gb: float = SHARD_CACHE_GB) ->
 @contextlib.contextmanager
 def _opened(location: Location) -> "Iterator[_Copy]":
     """The copy of a cache; another process that fetches it is waited for."""
-    stored = StoredCache(location)
-    listing = stored.files()
-    names = {name: state for name, state in listing.items() if "/" not in name}
-    if PIN_NAME not in names and not fnmatch.filter(names, schema.SHARD_PATTERN):
-        what = "other files, and no cache" if names else "no cache"
-        raise CacheError(f"{location}: {what} there; make one with `haechi extract DATA --out {location}`")
-    folder = user_folder() / "shards" / folder_name(location)
+    copy = _Copy(StoredCache(location), user_folder() / "shards" / folder_name(location))
     try:
-        _hold(folder)
-        with FileLock(folder / ".fetching"), named_as(location, folder):
-            yield _Copy(stored, names, folder)
+        _hold(copy.folder)
+        with FileLock(copy.folder / ".fetching"), named_as(location, copy.folder):
+            copy.list_files()  # not before: another process may have fetched what is newer
+            yield copy
     except OSError as error:
         raise CacheError(
-            f"{location}: its copy cannot be written to {folder} ({error.strerror}); XDG_CACHE_HOME names another place"
+            f"{location}: its copy cannot be written to {copy.folder} ({error.strerror}); XDG_CACHE_HOME names another "
+            "place"
         ) from error
 
 
@@ -113,19 +109,33 @@ def _hold(folder: Path) -> None:
 
 
 class _Copy:
-    def __init__(self, stored: StoredCache, listing: Mapping[str, FileState], folder: Path) -> None:
-        self.stored, self.listing, self.folder, self.records = stored, listing, folder, folder / RECORDS
+    def __init__(self, stored: StoredCache, folder: Path) -> None:
+        self.stored, self.folder, self.records = stored, folder, folder / RECORDS
+        self.listing: Mapping[str, FileState] = {}
+
+    def list_files(self) -> None:
+        """Let `listing` have the files of the cache as they are now. Raises `CacheError` if there is no cache."""
+        where = self.stored.location
+        self.listing = {name: state for name, state in self.stored.files().items() if "/" not in name}
+        if PIN_NAME not in self.listing and not fnmatch.filter(self.listing, schema.SHARD_PATTERN):
+            what = "other files, and no cache" if self.listing else "no cache"
+            raise CacheError(f"{where}: {what} there; make one with `haechi extract DATA --out {where}`")
 
     def update_records(self) -> None:
         """Let `records` hold exactly the pin and the records that the listing names."""
         self.records.mkdir(exist_ok=True)
         wanted = {name: state for name, state in self.listing.items() if RECORD_NAME.fullmatch(name)}
+        if large := sorted(name for name, state in wanted.items() if state.size_bytes > schema.MAX_JSON_BYTES):
+            what = f"records larger than {decimal(schema.MAX_JSON_BYTES)}, which no slice has"
+            raise CacheError(f"{self.stored.location}: {what}:\n{bullet_list(large)}")
         self._update(self.records, wanted, others={path.name for path in self.records.glob("*.json")})
 
     def update_shards(self, *, max_bytes: int) -> None:
         """Let `folder` hold the shards that count, and then the pin and the records."""
         shards = sorted(self.records / name for name in fnmatch.filter(self.listing, schema.SHARD_PATTERN))
         names = [path.name for path in shards_that_count(self.records, shards)]
+        if not self.listing.keys() >= set(names):
+            self.list_files()  # a slice was committed after the page of the listing that has its shards
         if lacking := [name for name in names if name not in self.listing]:
             raise CacheError(f"{self.stored.location}: shards that records name are not there:\n{bullet_list(lacking)}")
         wanted = {name: self.listing[name] for name in names}
@@ -234,7 +244,7 @@ def _read_listing(path: Path) -> dict[str, list[object]]:
 
 def _bytes_in(folder: Path) -> int:
     """Of the shards in a copy."""
-    return sum(path.stat().st_size for path in folder.glob(schema.SHARD_PATTERN))
+    return sum(FileState.of(path).size_bytes for path in folder.glob(schema.SHARD_PATTERN))  # 0 if it was just deleted
 
 
 def _last_use(folder: Path) -> float:
@@ -252,7 +262,9 @@ def _deleted(folder: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        unused = folder.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
+        folder.replace(unused)  # in one step: whoever opens this copy now gets a new folder
+        shutil.rmtree(unused, ignore_errors=True)
     except OSError:
         return False
     finally:

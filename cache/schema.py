@@ -21,6 +21,7 @@ VERSIONS = (1, 2)
 """That are read. A cache is continued in its own version."""
 
 SHARD_PATTERN = "shard-*.h5"
+MAX_JSON_BYTES = 1 << 24  # ours, of the pin and of records of slices: a record of 100,000 shards has half of it
 
 USER_BLOCK_BYTES = 512  # the smallest size that HDF5 allows; holds the seal (see `Seal`)
 

@@ -36,7 +36,6 @@ HOST = re.sub("[^0-9A-Za-z]", "_", os.uname().nodename)[:64]
 
 # Shards of slices are numbered by slice, and later shards of the cache continue after them, up to shard-99999.h5.
 MAX_SLICES = 10_000
-MAX_JSON_BYTES = 1 << 24  # ours: a record of 100,000 shards has half of it
 
 # Columns that `haechi.cache.writer.rewrite_media` replaces when labels or times change. The digest in a record leaves
 # them out.
@@ -292,7 +291,7 @@ def _content(path: Path) -> bytes | None:
     """What a file holds, up to a byte more than it may hold; None if there is no file. Raises `CacheError`."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_JSON_BYTES + 1)
+            return file.read(schema.MAX_JSON_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -302,7 +301,7 @@ def _content(path: Path) -> bytes | None:
 def _json_object(content: bytes, format: str, where: str) -> dict[str, Any]:
     """A JSON object with this `format` and a known version. Raises `CacheError`."""
     try:
-        found = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
+        found = json.loads(content) if len(content) <= schema.MAX_JSON_BYTES else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != format:

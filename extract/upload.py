@@ -93,7 +93,7 @@ def extract_to_store(
         with upload.naming():
             continued(pin, part or Slice(number=0, num_slices=pin.num_slices), settings)
         if records := upload.finished(pin, numbers):
-            remove_finished_work(upload.folder, numbers)
+            upload.tidy(numbers)
             refuse_changes(records, manifest, reasons, out)
             progress.notice(f"{out}: finished before; whether files or labels changed since then is not looked at")
             done = summary(pin, records, part, None, num_defects=0, has_committed=False, seconds=0)

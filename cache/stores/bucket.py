@@ -19,6 +19,7 @@ from haechi.cache.file_state import FileState
 from haechi.cache.stores.errors import CHANGED, MISCONFIGURED, NO_CREDENTIALS, StoreError, Trouble, of_status
 from haechi.cache.stores.location import Location
 from haechi.cache.stores.store import CHUNK_BYTES, CONNECT_SECONDS, SILENCE_SECONDS
+from haechi.cache.text import shown
 
 # Parts of 5 MB of a large file. Each has to be sent within SILENCE_SECONDS, so more need a faster connection.
 PARTS_AT_ONCE = 4
@@ -78,10 +79,14 @@ class Bucket:
                 raise
             return obstore.get(self._store, key, options=options)
 
-    def get(self, key: str) -> bytes:
-        """The content of a small object."""
+    def get(self, key: str, *, most: int) -> bytes:
+        """The content of a small object. Raises `StoreError` too if it has more than `most` bytes."""
         with _converted():
-            return bytes(obstore.get(self._store, key).bytes())
+            found = obstore.get(self._store, key)
+            if (size := found.meta["size"]) > most:
+                name = shown(key.rpartition("/")[2])
+                raise StoreError(Trouble.FETCH_FAILED, f"{name} has {size} bytes, expected at most {most}")
+            return bytes(found.bytes())
 
     def put(self, key: str, path: Path) -> None:
         """Write a file of this machine whole, over what has its key."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from haechi.cache.errors import CacheError
 from haechi.cache.file_state import FileState
+from haechi.cache.schema import MAX_JSON_BYTES
 from haechi.cache.stores.check import in_words
 from haechi.cache.stores.errors import StoreError, Trouble
 from haechi.cache.stores.kinds import open_bucket, open_store
@@ -50,7 +51,10 @@ def _places() -> str:
 
 def user_folder() -> Path:
     """Haechi's folder below the user's folder for files that can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "haechi"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "haechi"
+    except RuntimeError as error:
+        raise CacheError("this user has no home folder; set XDG_CACHE_HOME to one that can be written to") from error
 
 
 def folder_name(location: Location) -> str:
@@ -89,11 +93,11 @@ class StoredCache:
         return self._asked(listed)
 
     def text(self, name: str) -> str | None:
-        """The content of a small file; None if it is not there."""
+        """The content of a pin or a record; None if it is not there."""
 
         def read() -> str | None:
             try:
-                return self._bucket.get(self.at(name).key).decode(errors="replace")
+                return self._bucket.get(self.at(name).key, most=MAX_JSON_BYTES).decode(errors="replace")
             except StoreError as error:
                 if error.reason is Trouble.NOT_FOUND and error.code != "NoSuchBucket":
                     return None

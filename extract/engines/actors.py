@@ -11,7 +11,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -120,7 +121,11 @@ class Actors:
         self._was_connected = ray.is_initialized()
         if not self._was_connected:
             connect(self._address)
-        self._cores, self._options, number = self._layout(_nodes())
+        try:
+            self._cores, self._options, number = self._layout(_nodes())
+        except HaechiError:
+            self.__exit__(None, None, None)
+            raise
         self._device = "cuda" if self._options["num_gpus"] else CPU
         self.workers = [f"worker {index + 1}" for index in range(number)]
         self.name = counted(number, "worker") + " of a cluster"
@@ -159,7 +164,8 @@ class Actors:
         )
 
     def start(self, worker: int, job: Job) -> None:
-        self._job = job
+        out = job.out.absolute() if isinstance(job.out, Path) else job.out  # an actor has another current folder
+        self._job = replace(job, out=out)
         self._make(worker)
 
     def _make(self, worker: int) -> None:

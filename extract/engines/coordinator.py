@@ -87,10 +87,14 @@ def extract_on(
         refuse_unusable_stores(entry.file for entry in manifest.entries)
         out.mkdir(parents=True, exist_ok=True)
         run = _slices_done(engine, manifest, replace(job, settings=settings), pin, before, progress)
-        remove_unnamed(out)  # what workers left that were killed
         pin = Pin.read(out)
-        assert pin is not None, out
-        records = read_records(pin)
+        records = {} if pin is None else read_records(pin)
+        if pin is None or len(records) < pin.num_slices:
+            raise HaechiError(
+                f"{out}: finished slices are not there; all machines must see this folder under the same path, and no "
+                "other program may delete files of the cache"
+            )
+        remove_unnamed(out)  # what workers left that were killed
         if not before and all(each.has_committed for each in run.done.values()):
             return _sliced(out, pin, records, run, seconds=time.monotonic() - started)
 
@@ -306,8 +310,9 @@ class _Run:
             assert isinstance(event, Stopped | Died), event
 
     def _finished(self, worker: _Worker, number: int, done: Extraction) -> None:
-        if number in self.done:
-            return  # a second copy
+        if number in self.done:  # a second copy, which ended before it could be killed
+            worker.is_running = False
+            return
         worker.num_slices += 1
         worker.num_rows += done.num_new
         self.done[number] = done

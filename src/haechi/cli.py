@@ -24,10 +24,7 @@ from haechi.memory import reuse_freed_memory
 COMMANDS = {
     "extract": ("haechi.extract.cli", "Stage 1: extract the features of videos and images into a cache."),
     "validate": ("haechi.extract.cli", "Check every video of a dataset; write the result as CSV."),
-    "inspect": (
-        "haechi.cache.cli",
-        "Show a summary of the cache CACHE.",
-    ),
+    "inspect": ("haechi.cache.cli", "Show a summary of the cache CACHE."),
     "status": (
         "haechi.cache.cli",
         "Show which slices of the cache CACHE are finished, running and missing.",
@@ -36,10 +33,7 @@ COMMANDS = {
         "haechi.extract.search.cli",
         "Rank the videos of CACHE, and moments in them, by similarity to each TEXT.",
     ),
-    "verify": (
-        "haechi.cache.cli",
-        "Check every byte of the cache CACHE.",
-    ),
+    "verify": ("haechi.cache.cli", "Check every byte of the cache CACHE."),
     "train": (
         "haechi.train.cli",
         "Stage 2: train a head on a feature cache, choose its threshold, write a page of metrics.",

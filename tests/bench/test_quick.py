@@ -13,8 +13,8 @@ RATIOS = {
     "read": [
         "cat / Haechi, shard by shard",
         "plain reads / Haechi, all into memory",
-        "verify",
-        "cat into XXH3 / verify",
+        "haechi verify",
+        "cat into XXH3 / haechi verify",
     ],
     "scale": ["memory of extract, 6 videos / 5"],
     "train": ["the report's loop / Haechi, per epoch", "Haechi / a plain loop on tensors in memory, per epoch"],

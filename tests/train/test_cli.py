@@ -54,7 +54,7 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_every_setting_is_a_flag_that_leaves_the_default_to_the_preset(tmp_path: Path) -> None:
     others = {"cache", "out", "seeds", "grid", "memory_gb", "media_root", "labels", "positive_labels", "keep_unlisted"}
-    others |= {"require", "by_point"}
+    others |= {"require", "by_point", "shard_cache_gb"}
     flags = {option.name: option.default for option in command.params if option.name not in others}
     assert flags == dict.fromkeys(TrainSettings().to_dict())
     assert all(getattr(option, "help", "") for option in command.params if option.name != "cache")

@@ -7,9 +7,9 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import psutil
@@ -20,8 +20,8 @@ from haechi.cache.integrity.verify import verify
 from haechi.extract.api import extract_features
 from haechi.extract.interrupt import InterruptedRunError
 from haechi.extract.settings import ExtractSettings
-from haechi.extract.shard_queue import ShardQueue
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
+from tests.extract.engines.doomed import OTHER_VERSIONS, prepare
 from tests.extract.engines.test_coordinator import Shown
 from tests.extract.test_slices import contents, settings_of
 from tests.miniature import shrink_slowfast
@@ -37,31 +37,8 @@ from haechi.extract.engines.actors import Actors, connect
 
 NAMES = [*SOUND, *UNSOUND]
 
-# Set in all processes of a node whose versions differ.
-OTHER_VERSIONS = "HAECHI_TEST_OTHER_VERSIONS"
-
 # How long decoding processes may live after their actor.
 MAX_SECONDS = 5.0
-
-
-def prepare() -> None:
-    """In each process of the cluster: small networks; once there is a file `armed`, an actor kills itself."""
-    from bench import networks
-
-    networks.shrink_slowfast()
-    if OTHER_VERSIONS in os.environ:
-        actors.versions = lambda: {"haechi": "0.0.1"}
-    honest = ShardQueue.add
-
-    def add(queue: ShardQueue, index: int, row: Any) -> None:
-        honest(queue, index, row)
-        armed, log = queue._out.parents[3] / "armed", queue._out.parents[3] / "decoders.json"
-        if armed.exists():
-            armed.unlink()
-            log.write_text(json.dumps([child.pid for child in psutil.Process().children(recursive=True)]))
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    ShardQueue.add = add  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +48,12 @@ def cluster() -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for `prepare`
+        patch.setenv("RAY_prestart_worker_first_driver", "0")  # they would not have our runtime environment
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        made.add_node(num_cpus=1)
-        made.add_node(num_cpus=1, env_vars={OTHER_VERSIONS: "1"})
+        made.add_node(wait=False, num_cpus=1)
+        made.add_node(wait=False, num_cpus=1, env_vars={OTHER_VERSIONS: "1"})
+        made.wait_for_nodes()
         ray.init(
             address=made.address,
             log_to_driver=False,
@@ -94,16 +74,17 @@ def test_a_cluster_does_what_one_process_does(
         if name != "gone.mp4":
             (tmp_path / name).symlink_to(videos / name)
     manifest, settings = manifest_of(tmp_path, NAMES), settings_of(tmp_path).changed(device="auto")
+    monkeypatch.chdir(tmp_path)  # the nodes were started elsewhere
     with monkeypatch.context() as patch:
         shrink_slowfast(patch)
         extract_features(manifest, tmp_path / "whole", settings=settings, device="cpu")
     interrupting, shown = Interrupting(), Shown()
     with pytest.raises(InterruptedRunError, match="run the same command again") as caught:
-        extract_features(manifest, tmp_path / "cache", settings=settings, engine="ray", progress=interrupting)
+        extract_features(manifest, "cache", settings=settings, engine="ray", progress=interrupting)
     num_safe = int(str(caught.value).split()[1])
     assert 1 <= interrupting.num_done <= num_safe < 10
     (tmp_path / "armed").touch()
-    done = extract_features(manifest, tmp_path / "cache", settings=settings, engine="ray", progress=shown)
+    done = extract_features(manifest, "cache", settings=settings, engine="ray", progress=shown)
     assert (done.num_rows, done.num_used, done.num_new) == (10, 6, 10 - num_safe)
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
     assert (verify(tmp_path / "cache").problems, verify(tmp_path / "cache").notes) == ([], [])
@@ -171,6 +152,18 @@ def test_a_cluster_without_what_was_asked_for() -> None:
         Actors(address="auto", devices=None)._layout([{}])
     with pytest.raises(SettingsError, match="--devices 0,1: on a cluster, expected all"):
         Actors(address="auto", devices="0,1")
+
+
+def test_a_cluster_that_cannot_be_used_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a program would stay connected, and its next call would not look at another address."""
+    left = Mock()
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", left)
+    monkeypatch.setattr(actors, "connect", Mock())
+    monkeypatch.setattr(actors, "_nodes", lambda: [{"CPU": 4.0}])
+    with pytest.raises(HaechiError, match="has a GPU"), Actors(address="auto", devices="all"):
+        pass
+    assert left.call_count == 1
 
 
 def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

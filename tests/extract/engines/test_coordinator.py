@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from haechi.cache.status import read_status
 from haechi.extract import pipeline
 from haechi.extract.engines import coordinator
 from haechi.extract.engines.coordinator import extract_on
-from haechi.extract.engines.engine import Died, Refused, Report
+from haechi.extract.engines.engine import Died, Event, Job, Refused, Report
 from haechi.extract.engines.worker import CORES_VARIABLE
 from haechi.extract.interrupt import InterruptedRunError
 from haechi.extract.manifest import Entry, Manifest
 from haechi.extract.pipeline import Extraction
 from haechi.extract.slices import extract_slice
-from tests.extract.engines.inline import Inline
+from tests.extract.engines.inline import Ending, Inline
 from tests.extract.slice_race import SETTINGS as SMALL_SHARDS
 from tests.extract.slice_race import MadeFlow
 
@@ -238,3 +239,56 @@ def test_a_copy_of_a_slice_whose_worker_hangs(out: Path) -> None:
     assert (done.num_rows, done.num_used) == (40, 30)
     assert engine.order == [*range(8), 7]
     assert engine.stopped == [1]
+
+
+class AtOnce(Inline):
+    """The last worker reports first, and all report together. One that was killed does nothing until it is started."""
+
+    def __init__(self, num_workers: int, endings: Mapping[tuple[int, int], Ending]) -> None:
+        super().__init__(num_workers, endings)
+        self.does_copies = True
+        self._dead = set[int]()
+
+    def start(self, worker: int, job: Job) -> None:
+        super().start(worker, job)
+        self._dead.discard(worker)
+
+    def kill(self, worker: int) -> None:
+        self._dead.add(worker)
+
+    def events(self, seconds: float) -> list[tuple[int, Event]]:
+        given, found = self._given[::-1], list[tuple[int, Event]]()
+        for worker, task in given:
+            self._given = [(worker, task)]
+            found += [(worker, Died(why="was killed"))] if worker in self._dead else super().events(seconds)
+        self._given = []
+        return found
+
+
+def test_a_second_copy_that_ends_before_it_can_be_killed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker is started again before it gets the slice of another one, which died."""
+    monkeypatch.setattr(coordinator, "number_of_slices", lambda *_: 2)
+    small = min(coordinator.tasks_of(manifest_of(40), 2, without={}), key=lambda task: len(task.entries))
+    shown, engine = Shown(), AtOnce(3, {(small.part.number, 0): DEATH})
+    done = run(engine, manifest_of(40), out, shown)
+    assert (done.num_rows, done.num_used) == (40, 30)
+    assert engine.num_starts == 3 + 2
+    assert len(shown.notices) == 1
+    assert shown.notices[0].endswith(f"its process was ended by SIGKILL; slice {small.part} is handed out again")
+
+
+class Elsewhere(Inline):
+    """On another machine, which has another folder of the same name."""
+
+    def start(self, worker: int, job: Job) -> None:
+        assert isinstance(job.out, Path)
+        super().start(worker, replace(job, out=job.out.with_name("elsewhere") if worker else job.out))
+
+
+def test_machines_that_do_not_share_the_folder(out: Path) -> None:
+    with pytest.raises(HaechiError, match="finished slices are not there; all machines must see this folder") as caught:
+        run(Elsewhere(2), manifest_of(40), out)
+    assert str(caught.value).startswith(f"{out}: ")
+    assert len(read_status(out).missing) == 4
+    done = run(Inline(2), manifest_of(40), out)
+    assert (done.num_rows, done.num_used) == (40, 30)

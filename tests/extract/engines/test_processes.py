@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -24,31 +23,17 @@ from haechi.cache.status import read_status
 from haechi.extract.api import extract_features
 from haechi.extract.engines.processes import Processes
 from haechi.extract.engines.worker import CORES_VARIABLE
-from haechi.extract.shard_queue import ShardQueue
 from tests.extract.conftest import SOUND, UNSOUND, manifest_of
+from tests.extract.engines.doomed import DOOMED, serve_doomed
 from tests.extract.test_slices import contents, settings_of
 from tests.miniature import shrink_slowfast
 from tests.torture.processes import process_tree, still_running
 
-N, DOOMED = 4, 1  # slices, and the one whose first worker is killed
+N = 4  # slices
 NAMES = [*SOUND, *UNSOUND]
 
 # How long decoding processes may live after the process that started them.
 MAX_SECONDS = 5.0
-
-
-def serve_doomed(pipe: Any, parent: int, job: Any, *arguments: Any) -> None:
-    """As `serve`; the first worker to finish a row of slice 1 writes down its decoding processes and kills itself."""
-    honest, log = ShardQueue.add, job.out.parent / "decoders.json"
-
-    def add(queue: ShardQueue, index: int, row: Any) -> None:
-        honest(queue, index, row)
-        if f"slice-{DOOMED:05d}-" in str(queue._out) and not log.exists():
-            log.write_text(json.dumps([child.pid for child in psutil.Process().children(recursive=True)]))
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    ShardQueue.add = add  # type: ignore[method-assign]
-    networks.serve_small(pipe, parent, job, *arguments)
 
 
 def test_two_processes_do_what_one_does(
@@ -93,13 +78,13 @@ def test_two_processes_do_what_one_does(
 
 def test_a_run_that_is_killed_and_one_that_is_interrupted(videos: Path, tmp_path: Path) -> None:
     """No process is left, and finished rows are safe."""
-    for number in range(120):
+    for number in range(900):
         (tmp_path / f"{number:03d}.mp4").symlink_to(videos / "short.mp4")
-    manifest_of(tmp_path, [f"{number:03d}.mp4" for number in range(120)])
+    manifest_of(tmp_path, [f"{number:03d}.mp4" for number in range(900)])
     out = tmp_path / "cache"
-    command = [sys.executable, "-m", "bench.tiny", "extract", str(tmp_path / "labels.csv"), "--out", str(out)]
+    command = [sys.executable, "-m", "haechi", "extract", str(tmp_path / "labels.csv"), "--out", str(out)]
     command += ["--clip-model", networks.write_clip_config(tmp_path / "tiny-clip"), "--clip-weights", "random:0"]
-    command += ["--slowfast-weights", "random:0", "--frames", "2", "--shard-size", "4", "--devices", "cpu:2"]
+    command += ["--slowfast-model", "none", "--frames", "2", "--shard-size", "4", "--devices", "cpu:2"]
 
     with _started(command) as run:
         _wait_for(lambda: any(out.glob(".work/*/cache/*.h5")), run)
@@ -122,8 +107,9 @@ def test_a_run_that_is_killed_and_one_that_is_interrupted(videos: Path, tmp_path
         assert found is not None, output
         assert int(found[1]) > 4 * num_before
 
-    in_work = sum(len(Cache.open(folder).media["id"]) for folder in out.glob(".work/*/cache"))
-    assert (int(found[1]), int(found[2])) == (read_status(out).num_used + in_work, 120)
+    begun = {shard.parent for shard in out.glob(".work/*/cache/*.h5")}
+    in_work = sum(len(Cache.open(folder).media["id"]) for folder in begun)
+    assert (int(found[1]), int(found[2])) == (read_status(out).num_used + in_work, 900)
 
 
 def _started(command: list[str]) -> subprocess.Popen[str]:

@@ -1,20 +1,24 @@
 """Caches in a real store are read through copies on this machine: fetched once, checked, bounded."""
 
 import json
+import pwd
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from filelock import FileLock
 
 import haechi.cli
 from bench.servers import Proxy
 from haechi.cache import local_copy
 from haechi.cache.errors import CacheError, SettingsError
+from haechi.cache.file_state import FileState
 from haechi.cache.reader import Cache
+from haechi.cache.schema import MAX_JSON_BYTES
 from haechi.cache.status import read_status
-from haechi.cache.stores.stored_cache import StoredCache, cache_location
+from haechi.cache.stores.stored_cache import StoredCache, cache_location, user_folder
 from haechi.extract.api import extract_features
 from haechi.predict.api import evaluate_head
 from haechi.train.api import train_head
@@ -163,6 +167,83 @@ def test_a_process_that_reads_a_copy_keeps_it(stored: str, tmp_path: Path) -> No
         process.communicate(b"\n")
     assert local_copy._deleted(folder)
     assert not folder.exists()
+
+
+def test_a_slice_that_is_committed_between_two_pages_of_a_listing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page with its record has it, and the page with its shards, which was fetched before, has not."""
+    extract_features(MANIFEST, place, slice="0/1", settings=SETTINGS)
+    listed, late = StoredCache.files, iter([".h5"])
+
+    def files(self: StoredCache) -> dict[str, FileState]:
+        ending = next(late, "no ending")
+        return {name: state for name, state in listed(self).items() if not name.endswith(ending)}
+
+    monkeypatch.setattr(StoredCache, "files", files)
+    assert len(Cache.open(place).media["id"]) == 7
+
+
+def test_who_waits_for_another_process_gets_what_it_fetched(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract_features(MANIFEST, place, slice="0/2", settings=SETTINGS)
+
+    def wait(path: Path) -> FileLock:
+        monkeypatch.setattr(local_copy, "FileLock", FileLock)
+        extract_features(MANIFEST, place, slice="1/2", settings=SETTINGS)
+        return FileLock(path)
+
+    monkeypatch.setattr(local_copy, "FileLock", wait)
+    assert len(Cache.open(place).media["id"]) == 7
+
+
+def test_records_that_are_too_large_are_not_fetched(place: str, proxy: Proxy) -> None:
+    extract_features(MANIFEST, place, slice="0/2", settings=SETTINGS)
+    large = b" " * (MAX_JSON_BYTES + 1)
+    put(f"{cache_location(place).key}/slice-00001.json", large)
+    proxy.requests.clear()
+    with pytest.raises(CacheError, match=r"^s3://\S+: records larger than 16.8 MB, .*:\n  - slice-00001.json$"):
+        Cache.open(place)
+    assert fetched(proxy) == []
+    with pytest.raises(CacheError, match=r"slice-00001.json' has 16777217 bytes, expected at most 16777216$"):
+        extract_features(MANIFEST, place, slice="1/2", settings=SETTINGS)
+
+
+def test_names_that_lead_out_of_the_copy_are_not_fetched(
+    stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, fetch, names = StoredCache.files, StoredCache.fetch, list[str]()
+    bad = ["../shard-1.h5", "shard-/../../1.h5", "/shard-1.h5", "../slice-00001.json", "..", "shard-1.h5/../../../1.h5"]
+
+    def remember(self: StoredCache, name: str, state: FileState, path: Path) -> None:
+        names.append(name)
+        fetch(self, name, state, path)
+
+    state = FileState(size_bytes=1, mtime_ns=1, etag="1")
+    monkeypatch.setattr(StoredCache, "files", lambda self: listed(self) | dict.fromkeys(bad, state))
+    monkeypatch.setattr(StoredCache, "fetch", remember)
+    assert len(Cache.open(stored).media["id"]) == 20
+    assert sorted(names) == sorted(path.name for path in copies(tmp_path))
+
+
+def test_a_copy_is_deleted_in_one_step(stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is free before its files are deleted: who opens the cache meanwhile loses none."""
+    folder = Cache.open(stored).path
+    for descriptor in local_copy._HELD.values():
+        local_copy.os.close(descriptor)
+    local_copy._HELD.clear()
+    there: list[bool] = []
+    monkeypatch.setattr(local_copy.shutil, "rmtree", lambda *_, **__: there.append(folder.exists()))
+    assert local_copy._deleted(folder)
+    assert there == [False]
+
+
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(CacheError, match="this user has no home folder; set XDG_CACHE_HOME"):
+        user_folder()
 
 
 def test_a_place_without_a_cache(place: str, tmp_path: Path) -> None:

@@ -129,6 +129,27 @@ def test_a_lost_answer(place: str, proxy: Proxy) -> None:
     assert verify(place).problems == []
 
 
+def test_what_a_process_left_that_was_killed_after_its_commit(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next command, which finds the cache finished, deletes it."""
+    create = StoredCache.create
+
+    def stopped(self: StoredCache, name: str, text: str) -> bool:
+        is_ours = create(self, name, text)
+        if name.startswith("slice-"):
+            raise KeyboardInterrupt
+        return is_ours
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoredCache, "create", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            extract(place)
+    assert work(tmp_path / "user")
+    assert extract(place).num_used == 7
+    assert work(tmp_path / "user") == []
+
+
 def test_a_store_that_overwrites_is_refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = pytest.importorskip("haechi.cache.stores.bucket", reason="the extra `stores` is not installed")
 
