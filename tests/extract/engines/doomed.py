@@ -24,7 +24,7 @@ def serve_doomed(pipe: Any, parent: int, job: Any, *arguments: Any) -> None:
     """As `serve`; the first worker to finish a row of slice 1 writes down its decoding processes and kills itself."""
     from bench import networks
 
-    honest, log = ShardQueue.add, job.out.parent / "decoders.json"
+    honest, log = ShardQueue.add, (job.work or job.out).parent / "decoders.json"
 
     def add(queue: ShardQueue, index: int, row: Any) -> None:
         honest(queue, index, row)

@@ -10,7 +10,6 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import networks
 from haechi.cache.errors import CacheError, HaechiError
 from haechi.cache.integrity.verify import verify
 from haechi.cache.slices import Slice, record_path, work_folder
@@ -26,10 +25,10 @@ from haechi.extract.engines.worker import CORES_VARIABLE
 from haechi.extract.interrupt import InterruptedRunError
 from haechi.extract.manifest import Manifest
 from haechi.extract.pipeline import Extraction
-from haechi.extract.shard_queue import ShardQueue
 from haechi.extract.slices import extract_slice
 from haechi.extract.upload import extract_rows_to_store
 from tests.extract.conftest import SOUND, UNSOUND
+from tests.extract.engines.doomed import serve_doomed
 from tests.extract.engines.inline import Inline
 from tests.extract.engines.test_coordinator import DEATH, SETTINGS, Shown, manifest_of
 from tests.extract.slice_race import MadeFlow
@@ -178,20 +177,6 @@ def test_workers_that_use_another_store(out: Location, tmp_path: Path) -> None:
     with pytest.raises(HaechiError, match=r"^s3://\S+: finished slices are not there; all machines must use the same"):
         run(Inline(2, {(3, 0): Finished(done=elsewhere)}), out)
     assert run(Inline(1), out).num_new == rows_of(3)
-
-
-def serve_doomed(pipe: Any, parent: int, job: Any, *arguments: Any) -> None:
-    """As `serve`; the first worker to finish a row of slice 1 writes down its decoding processes and kills itself."""
-    honest, log = ShardQueue.add, job.work.parent / "decoders.json"
-
-    def add(queue: ShardQueue, index: int, row: Any) -> None:
-        honest(queue, index, row)
-        if "slice-00001-" in str(queue._out) and not log.exists():
-            log.write_text(json.dumps([child.pid for child in psutil.Process().children(recursive=True)]))
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    ShardQueue.add = add  # type: ignore[method-assign]
-    networks.serve_small(pipe, parent, job, *arguments)
 
 
 def test_two_processes_from_and_to_a_store(
