@@ -92,6 +92,8 @@ def in_words(location: Location, error: StoreError) -> str:
         return "the bucket is in another region; set AWS_REGION to it"
     if error.code.startswith("ExpiredToken"):
         return "the credentials have expired"
+    if error.code == "RequestTimeTooSkewed":
+        return "the clock of this machine differs from the store's by more than it allows (15 minutes in S3); set it"
     if error.reason is Trouble.FORBIDDEN or error.code == MISCONFIGURED:
         return f"{error.message}; {CREDENTIALS[location.scheme]}"
     return error.message

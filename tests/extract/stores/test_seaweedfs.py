@@ -334,6 +334,7 @@ def test_all_unusable_stores_are_named(s3: str, monkeypatch: pytest.MonkeyPatch)
         (301, "PermanentRedirect", "the bucket is in another region; set AWS_REGION to it"),
         (400, "AuthorizationHeaderMalformed", "the bucket is in another region; set AWS_REGION to it"),
         (400, "ExpiredToken", "the credentials have expired"),
+        (403, "RequestTimeTooSkewed", "the clock of this machine differs from the store's by more than it allows"),
         (400, "InvalidRequest", r"the store answered with an error \(HTTP 400, InvalidRequest\)"),
     ],
 )

@@ -311,6 +311,7 @@ def test_without_permission(
         (301, "PermanentRedirect", "the bucket is in another region; set AWS_REGION to it"),
         (400, "AuthorizationHeaderMalformed", "the bucket is in another region; set AWS_REGION to it"),
         (400, "ExpiredToken", "the credentials have expired"),
+        (403, "RequestTimeTooSkewed", "the clock of this machine differs from the store's by more than it allows"),
     ],
 )
 def test_errors_of_the_whole_store(place: str, proxy: Proxy, status: int, code: str, problem: str) -> None:
