@@ -68,7 +68,7 @@ class Plan:
     start_seconds: float
     """From the start of a process until its first video is handed to a decoder: imports and models."""
     shard_rows: int
-    """Finished rows are on disk when there are so many."""
+    """Finished rows are written to disk this many at a time."""
     starts_once: bool = False
     """Whether a worker starts once, and again after a stop only (`--devices`); else once for each slice (`--slice`)."""
     hours_between_stops: float = math.inf

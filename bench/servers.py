@@ -142,7 +142,7 @@ class Fault:
     """Answer with this status; 0: pass the request on."""
     body: str = ""
     cut_bytes: int | None = None
-    """End the connection after so many bytes of the body."""
+    """End the connection after this many bytes of the body."""
     hang_seconds: float = 0.0
     is_lost: bool = False
     """Pass the request on, and end the connection instead of answering."""

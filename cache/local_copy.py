@@ -28,7 +28,7 @@ from haechi.cache.location import SHARD_CACHE_GB
 from haechi.cache.shard import Shard, read_seal, sealed_digest
 from haechi.cache.slices import PIN_NAME, Pin, content_digest, read_records, shards_that_count
 from haechi.cache.stores.location import Location
-from haechi.cache.stores.stored_cache import StoredCache, folder_name, user_folder
+from haechi.cache.stores.stored_cache import StoredCache, cache_location, folder_name, user_folder
 from haechi.cache.text import bullet_list, counted
 
 # Shards and records are fetched at the same time by this many threads.
@@ -63,6 +63,18 @@ def local_copy(location: Location, *, shard_cache_gb: float = SHARD_CACHE_GB) ->
         copy.update_records()
         copy.update_shards(max_bytes=int(shard_cache_gb * 1e9))
         return copy.folder
+
+
+@contextlib.contextmanager
+def opened_copy(text: str, *, shard_cache_gb: float = SHARD_CACHE_GB) -> Iterator[tuple[Location, Path]]:
+    """Where a cache such as `s3://bucket/cache` is, and its `local_copy`; errors of the block name the place.
+
+    Raises as `local_copy` does, and `CacheError` for a place that holds no caches.
+    """
+    location = cache_location(text)
+    folder = local_copy(location, shard_cache_gb=shard_cache_gb)
+    with named_as(location, folder):
+        yield location, folder
 
 
 @contextlib.contextmanager

@@ -53,12 +53,9 @@ class Cache:
         or shards with different fingerprints.
         """
         if scheme_of(str(path)):
-            from haechi.cache.local_copy import local_copy, named_as  # only if there is a store
-            from haechi.cache.stores.stored_cache import cache_location
+            from haechi.cache.local_copy import opened_copy  # only if there is a store
 
-            location = cache_location(str(path))
-            folder = local_copy(location, shard_cache_gb=shard_cache_gb)
-            with named_as(location, folder):
+            with opened_copy(str(path), shard_cache_gb=shard_cache_gb) as (location, folder):
                 return replace(cls.open(folder), location=str(location))
         path = Path(path)
         paths = existing_shard_paths(path)

@@ -1,4 +1,4 @@
-"""How many threads read and check shards at once."""
+"""How many threads read shards at once, and how many processes check them."""
 
 import os
 

@@ -57,12 +57,9 @@ def verify(path: Path | str, *, shard_cache_gb: float = SHARD_CACHE_GB) -> Verif
     a cache in a store, also if it cannot be copied whole.
     """
     if scheme_of(str(path)):
-        from haechi.cache.local_copy import local_copy, named_as  # only if there is a store
-        from haechi.cache.stores.stored_cache import cache_location
+        from haechi.cache.local_copy import opened_copy  # only if there is a store
 
-        location = cache_location(str(path))
-        folder = local_copy(location, shard_cache_gb=shard_cache_gb)
-        with named_as(location, folder):
+        with opened_copy(str(path), shard_cache_gb=shard_cache_gb) as (location, folder):
             return replace(verify(folder), location=str(location))
     path = Path(path)
     return summed_up(path, check_shards(path))

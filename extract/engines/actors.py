@@ -31,7 +31,7 @@ from haechi.extract.engines.worker import Worker
 # How long a call that asks how far an actor is waits for news.
 REPORT_SECONDS = 1.0
 
-# After this time without a place for an actor, the user is told so.
+# If the cluster has no place for an actor for this time, a notice says so.
 PATIENCE_SECONDS = 60.0
 
 CONNECT_SECONDS = 10.0

@@ -25,8 +25,8 @@ from haechi.extract.slices import continued
 from haechi.extract.timing import STEPS
 from haechi.extract.upload import Upload, extract_to_store, refuse_changes
 
-# The number of slices of a new cache. Several for each worker, so that all end at about the same time; not so few rows
-# that starting the decoders counts; not so many that other readers see nothing of the cache for a long time.
+# The number of slices of a new cache. Several for each worker, so that all end at about the same time; enough rows in
+# each that starting the decoders is a small part of it; few enough that the first slices are soon there for readers.
 SLICES_PER_WORKER = 4
 MIN_ROWS_PER_SLICE = 32
 MAX_ROWS_PER_SLICE = 10_000

@@ -260,11 +260,8 @@ def test_two_processes_on_one_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert list((out / ".work").iterdir()) == [] or out == outs[-1]
 
 
-def test_a_stopped_slice_is_continued(
-    finished: Path, out: Path, run_slice: RunSlice, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Shards without a record are no part of the cache; the rows that were finished are not done again."""
-    undo(out, 0)
+def stop_before_the_record(run_slice: RunSlice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do slice 0 of 3 up to its record: Ctrl-C comes when that would be written."""
 
     def stop(*_: object, **__: object) -> bool:
         raise KeyboardInterrupt
@@ -273,6 +270,14 @@ def test_a_stopped_slice_is_continued(
         patch.setattr(commit, "create_text", stop)
         with pytest.raises(KeyboardInterrupt):
             run_slice("0/3")
+
+
+def test_a_stopped_slice_is_continued(
+    finished: Path, out: Path, run_slice: RunSlice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards without a record are no part of the cache; the rows that were finished are not done again."""
+    undo(out, 0)
+    stop_before_the_record(run_slice, monkeypatch)
     orphans = set(out.glob("shard-00000-*"))
     assert orphans
     assert not orphans & set(shard_paths(out))
@@ -291,14 +296,7 @@ def test_labels_that_changed_after_a_stop_are_committed(
 ) -> None:
     """The shards that the stopped run left have the old labels, and are not named by the record."""
     undo(out, 0)
-
-    def stop(*_: object, **__: object) -> bool:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(commit, "create_text", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_slice("0/3")
+    stop_before_the_record(run_slice, monkeypatch)
     relabelled = Manifest(entries=tuple(replace(entry, label=1, split="val") for entry in manifest.entries), notices=())
     assert run_slice("0/3", data=relabelled).has_committed
     media = Cache.open(out).media
@@ -313,14 +311,7 @@ def test_the_work_of_another_machine_is_taken_over(
 ) -> None:
     """Its folder is not used: where locks do not hold between machines, a process may be at work there."""
     undo(out, 0)
-
-    def stop(*_: object, **__: object) -> bool:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(commit, "create_text", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_slice("0/3")
+    stop_before_the_record(run_slice, monkeypatch)
     theirs = work_folder(out, 0, 0)
     before = all_files(theirs / "cache")
     monkeypatch.setattr("haechi.cache.slices.HOST", "other")

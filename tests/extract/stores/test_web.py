@@ -37,7 +37,7 @@ class Site:
     etag: str = '"1"'
     has_ranges: bool = True
     cut_bytes: int | None = None
-    """The first answer with the whole file ends after so many bytes."""
+    """The first answer with the whole file ends after this many bytes."""
     requests: list[str] = field(default_factory=list)
 
 
