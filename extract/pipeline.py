@@ -145,9 +145,8 @@ def extract(
         remaining = resume.remaining(manifest, existing, retry=reasons)
         flow, watch, work_seconds = None, Stopwatch(), 0.0
         with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(
-                interrupt or Interrupt(progress)
-            )  # left last: it still listens while processes stop
+            # left last: it still listens while processes stop
+            interrupt = stack.enter_context(interrupt or Interrupt(progress))
             if remaining.entries:
                 flow = stack.enter_context((opened or open_flow)(settings, len(remaining.entries)))
                 agree(flow.settings)
